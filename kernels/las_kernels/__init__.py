@@ -1,0 +1,32 @@
+"""Attention for sequence-to-sequence models; knows nothing of speech.
+
+The PyTorch reference is the definition of right; faster forms are checked against it.
+"""
+
+from las_kernels.reference import (
+    Decoder,
+    Masks,
+    Memory,
+    Score,
+    State,
+    attend,
+    decode_sequence,
+    decode_step,
+    initial_alignment,
+    initial_state,
+    padding_mask,
+)
+
+__all__ = [
+    "Decoder",
+    "Masks",
+    "Memory",
+    "Score",
+    "State",
+    "attend",
+    "decode_sequence",
+    "decode_step",
+    "initial_alignment",
+    "initial_state",
+    "padding_mask",
+]

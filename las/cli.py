@@ -1,0 +1,274 @@
+"""The command ``las``. It parses and prints; the work is done elsewhere.
+
+Heavy modules are imported by the commands that need them, so that ``las --help`` is quick.
+"""
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from las import __version__
+from las.errors import LASError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Listen, Attend and Spell: train, score and use an attention speech recogniser.",
+)
+
+
+class Corpus(StrEnum):
+    """Layouts that ``las prepare`` reads."""
+
+    LIBRISPEECH = "librispeech"
+    AN4 = "an4"
+    FOLDER = "folder"
+
+
+class Device(StrEnum):
+    """Where to compute."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+DeviceOption = Annotated[Device, typer.Option(help="auto takes a GPU if there is one.")]
+ThreadsOption = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves it to torch.")]
+
+
+def main() -> None:
+    """Run the command; a :class:`LASError` becomes one line and exit status 1."""
+    try:
+        app()
+    except LASError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeError:  # `las ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:  # an output that cannot be written, a full disk
+        print(f"error: {error.filename or 'files'}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def prepare(
+    corpus: Annotated[Corpus, typer.Argument(help="Its layout.")],
+    source: Annotated[Path, typer.Argument(help="The corpus, or a CSV/TSV/JSONL file.")],
+    output: Annotated[Path, typer.Argument(help="Folder for the manifests.")],
+    part: Annotated[
+        list[str] | None, typer.Option(help="Part of a LibriSpeech layout; repeatable.")
+    ] = None,
+    dev_speakers: Annotated[
+        int, typer.Option(min=0, help="Speakers to carve out of each part as <part>-dev.")
+    ] = 0,
+    seed: Annotated[int, typer.Option(help="Of the draw of the speakers.")] = 0,
+    alphabet: Annotated[str | None, typer.Option(help="Characters a transcript may hold.")] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at the first unusable utterance.")
+    ] = False,
+    trust_headers: Annotated[
+        bool, typer.Option("--trust-headers", help="Do not decode every file to check it.")
+    ] = False,
+) -> None:
+    """Check a corpus and write manifests of its usable utterances."""
+    from las import corpora
+    from las.text import ALPHABET
+
+    if corpus is Corpus.LIBRISPEECH:
+        parts = corpora.librispeech(source, part or [])
+    elif corpus is Corpus.AN4:
+        parts = corpora.an4(source)
+    else:
+        parts = corpora.folder(source)
+    if dev_speakers:
+        # A test set is scored, not trained on: nothing is carved out of it.
+        split = [name for name in parts if not name.startswith("test")]
+        for name in split:
+            parts[name], parts[f"{name}-dev"] = corpora.split_speakers(
+                parts[name], dev_speakers, seed
+            )
+    for name, items in parts.items():
+        done = corpora.prepare(
+            name,
+            items,
+            output,
+            alphabet=alphabet or ALPHABET,
+            strict=strict,
+            decode=not trust_headers,
+        )
+        print(
+            f"{done.manifest}: {done.utterances} utterances, {done.seconds / 3600:.2f} h, "
+            f"{len(done.speakers)} speakers"
+        )
+        for reason, count in done.counts().items():
+            print(f"  skipped {count}: {reason} (listed in {name}.skipped.jsonl)")
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="YAML file of settings.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="E.g. training.epochs=3")
+    ] = None,
+) -> None:
+    """Train a model; the same command resumes a training that was stopped.
+
+    Several processes: torchrun --nproc-per-node 2 -m las train CONFIG.yaml
+    """
+    from las import config as configuration
+    from las.config import RunConfig
+
+    settings = configuration.load(RunConfig, config, overrides or [])
+
+    import torch
+    import torch.distributed as dist
+
+    from las.training import InterruptedTrainingError, Trainer
+
+    distributed = "LOCAL_RANK" in os.environ
+    if distributed:
+        cuda = torch.cuda.is_available() and settings.training.device != "cpu"
+        if cuda:
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        dist.init_process_group("nccl" if cuda else "gloo")
+    try:
+        Trainer(settings).run()
+    except InterruptedTrainingError as error:
+        print(f"interrupted: {error}", file=sys.stderr)
+        raise typer.Exit(130) from None
+    finally:
+        if distributed:
+            dist.destroy_process_group()
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="Model folder.")],
+    manifest: Annotated[Path, typer.Argument(help="Manifest of `las prepare`.")],
+    output: Annotated[
+        Path | None, typer.Option(help="Prefix of the reports; default: beside the model.")
+    ] = None,
+    device: DeviceOption = Device.AUTO,
+    threads: ThreadsOption = 0,
+    batch_seconds: Annotated[float, typer.Option(min=0.1, help="Audio in a batch.")] = 60.0,
+    check_batching: Annotated[
+        bool, typer.Option("--check-batching", help="Also compare batches with single files.")
+    ] = False,
+) -> None:
+    """Score a model: WER, CER, interval, and an aligned report."""
+    import torch
+
+    from las import evaluation, scoring
+    from las.model import LAS, read_info
+    from las.runtime import choose_device
+
+    if threads:
+        torch.set_num_threads(threads)
+    place = choose_device(device.value)
+    las = LAS.from_pretrained(model, place)
+    utterances = evaluation.transcribe_manifest(las, manifest, place, batch_seconds=batch_seconds)
+    result = scoring.score(utterances)
+    extra: dict[str, object] = {
+        "manifest": manifest.name,
+        "search": "greedy",
+        "parameters": sum(p.numel() for p in las.parameters()),
+        "model_info": read_info(model),
+        **evaluation.provenance(place),
+    }
+    print(scoring.summary(result))
+    if check_batching:
+        count, differ, largest = evaluation.check_batching(las, manifest, place)
+        extra["batching"] = {"utterances": count, "differ": differ, "largest": largest}
+        print(
+            f"batched and single: {count - len(differ)} of {count} texts equal, largest "
+            f"difference of the listener's output {largest:.1e}"
+        )
+    prefix = output or model / f"evaluation-{manifest.name.split('.')[0]}"
+    text, report = scoring.write_reports(prefix, utterances, result, **extra)
+    print(f"reports: {text} {report}")
+
+
+@app.command()
+def transcribe(
+    files: Annotated[list[Path], typer.Argument(help="wav, flac, ogg, opus, mp3, sph, ...")],
+    model: Annotated[Path | None, typer.Option(help="Model folder; default: the bundled.")] = None,
+    device: DeviceOption = Device.AUTO,
+    threads: ThreadsOption = 0,
+    attention: Annotated[
+        Path | None, typer.Option(help="Save a picture of the first file's attention.")
+    ] = None,
+) -> None:
+    """Print the text of audio files, one line each."""
+    import torch
+
+    from las import plots
+    from las.model import LAS
+    from las.runtime import choose_device
+    from las.transcribe import Failure, Transcriber
+
+    if threads:
+        torch.set_num_threads(threads)
+    place = choose_device(device.value)
+    transcriber = Transcriber(LAS.from_pretrained(model, place), place)
+    failed = False
+    for result in transcriber.files(files):
+        if isinstance(result, Failure):
+            failed = True
+            print(f"error: {result.reason}", file=sys.stderr, flush=True)
+            continue
+        print(result.text if len(files) == 1 else f"{result.path}\t{result.text}", flush=True)
+        if attention is not None:
+            alignment = result.hypothesis.alignment[:, 0].numpy()
+            frontend = transcriber.model.config.frontend
+            plots.save(
+                plots.attention(result.waveform, alignment, result.text, frontend), attention
+            )
+            attention = None
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def info(
+    model: Annotated[
+        Path | None, typer.Argument(help="Model folder; default: the bundled.")
+    ] = None,
+) -> None:
+    """Print the versions, and what is known of a model."""
+    import torch
+    import torchaudio
+
+    from las import config as configuration
+    from las.model import LAS, bundled, read_info
+
+    folder = model or bundled()
+    las = LAS.from_pretrained(folder)
+    print(f"listen-attend-spell {__version__}, torch {torch.__version__}, ", end="")
+    print(f"torchaudio {torchaudio.__version__}, Python {sys.version.split()[0]}")
+    print(f"model: {folder}")
+    print(f"parameters: {sum(p.numel() for p in las.parameters()):,}")
+    for key, value in read_info(folder).items():
+        print(f"{key}: {value}")
+    print(configuration.to_yaml(las.config), end="")

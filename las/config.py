@@ -1,0 +1,316 @@
+"""Every setting, typed, with its default; an unknown key is an error that names the right one."""
+
+import difflib
+import types
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from las.errors import LASError
+from las.files import replacing
+from las.text import ALPHABET
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
+
+
+class Settings(BaseModel):
+    """Base of all sections: frozen, and closed to unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class SpecAugmentConfig(Settings):
+    """Masks of SpecAugment, in bands and frames of 10 ms."""
+
+    frequency_masks: Natural = 2
+    frequency_width: Natural = 27
+    time_masks: Natural = 2
+    time_width: Natural = 100
+    time_share: Share = 0.2  # a time mask covers at most this share of an utterance
+
+
+class FrontendConfig(Settings):
+    """Log-mel features; lengths in samples."""
+
+    sample_rate: Positive = 16000
+    n_fft: Positive = 512
+    win_length: Positive = 400
+    hop_length: Positive = 160
+    n_mels: Positive = 80
+    floor: Annotated[float, Field(gt=0)] = 1e-6  # of the energies, before the logarithm
+    specaugment: SpecAugmentConfig | None = SpecAugmentConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> "FrontendConfig":
+        if self.win_length > self.n_fft:
+            raise ValueError(f"win_length {self.win_length} is longer than n_fft {self.n_fft}")
+        return self
+
+
+class ListenerConfig(Settings):
+    """Bidirectional LSTM encoder."""
+
+    layers: Positive = 3
+    width: Positive = 256  # of each direction
+    reduction: Literal[1, 2, 4, 8] = 4
+    stack: Literal[1, 2, 4] = 1  # frames stacked at the input; 1 is the pyramid of the paper
+    dropout: Share = 0.2
+
+    @property
+    def pairings(self) -> int:
+        """Number of layers before which pairs of frames are joined."""
+        return (self.reduction // self.stack).bit_length() - 1
+
+    @property
+    def ctc_pairings(self) -> int:
+        """Pairings below the layer that CTC reads: the one at a reduction of 4 at most."""
+        return (min(self.reduction, 4) // self.stack).bit_length() - 1
+
+    @property
+    def ctc_layer(self) -> int:
+        """Index of the layer that CTC reads."""
+        return self.layers - 1 if self.ctc_pairings == self.pairings else self.ctc_pairings
+
+    @model_validator(mode="after")
+    def _check(self) -> "ListenerConfig":
+        if self.stack > self.reduction:
+            raise ValueError(f"stack {self.stack} is larger than reduction {self.reduction}")
+        if self.layers <= self.pairings:
+            raise ValueError(
+                f"reduction {self.reduction} with stack {self.stack} needs at least "
+                f"{self.pairings + 1} layers, not {self.layers}"
+            )
+        return self
+
+
+class AttentionConfig(Settings):
+    """Score function. ``none`` is the plain encoder-decoder: one fixed vector, no attention."""
+
+    kind: Literal["location", "additive", "dot", "none"] = "location"
+    width: Positive = 256  # over all heads
+    heads: Positive = 1
+    channels: Positive = 10  # of the location filters
+    taps: Positive = 31  # of the location filters, odd, in frames of the memory
+
+    @model_validator(mode="after")
+    def _check(self) -> "AttentionConfig":
+        if self.width % self.heads:
+            raise ValueError(f"heads {self.heads} do not divide width {self.width}")
+        if self.taps % 2 == 0:
+            raise ValueError(f"taps must be odd, not {self.taps}")
+        return self
+
+
+class SpellerConfig(Settings):
+    """LSTM decoder over characters."""
+
+    layers: Positive = 1
+    width: Positive = 256
+    embedding: Positive = 64
+    dropout: Share = 0.2
+
+
+class ModelConfig(Settings):
+    """What defines a model; stored as ``config.yaml`` beside its weights."""
+
+    alphabet: Annotated[str, Field(min_length=1)] = ALPHABET
+    frontend: FrontendConfig = FrontendConfig()
+    listener: ListenerConfig = ListenerConfig()
+    attention: AttentionConfig = AttentionConfig()
+    speller: SpellerConfig = SpellerConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> "ModelConfig":
+        if len(set(self.alphabet)) != len(self.alphabet):
+            raise ValueError(f"alphabet {self.alphabet!r} repeats a character")
+        return self
+
+
+class DataConfig(Settings):
+    """Manifests, and how they become batches."""
+
+    train: str = ""
+    dev: str = ""
+    batch_seconds: Annotated[float, Field(gt=0)] = 60.0  # of audio in a batch, at most
+    batch_utterances: Positive = 32  # at most
+    buckets: Positive = 10  # of similar duration
+    max_seconds: Annotated[float, Field(gt=0)] = 30.0  # longer utterances are left out
+    speeds: Annotated[list[Annotated[float, Field(ge=0.5, le=2.0)]], Field(min_length=1)] = [1.0]
+    short_first: Natural = 1  # epochs in which batches come in order of duration
+    workers: Natural = 1  # processes that read audio ahead
+
+
+class TrainingConfig(Settings):
+    """The loop."""
+
+    output: str = "runs/las"
+    epochs: Positive = 30
+    seed: Natural = 1
+    threads: Positive = 1  # a process; more gain nothing on small models
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3  # the peak
+    warmup: Natural = 200  # steps from 0 to the peak
+    hold: Share = 0.3  # share of the epochs at the peak, before the decay
+    final_rate: Annotated[float, Field(gt=0, le=1)] = 0.01  # share of the peak at the end
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-6
+    clip: Annotated[float, Field(gt=0)] = 5.0  # norm of the gradient
+    accumulate: Positive = 1  # batches to one optimizer step
+    ctc: Share = 0.3  # weight of the CTC loss; the attention loss has the rest
+    ctc_only: Natural = 0  # epochs that train the listener by CTC alone
+    label_smoothing: Share = 0.1
+    scheduled_sampling: Share = 0.0  # share of the inputs that are the model's own
+    scheduled_sampling_start: Natural = 5  # first epoch of it
+    average: Natural = 5  # best epochs whose weights are averaged at the end; 0: none
+    evaluate_every: Positive = 1  # epochs
+    checkpoint_minutes: Annotated[float, Field(gt=0)] = 5.0
+    max_skipped: Positive = 20  # non-finite steps in a row before giving up
+
+
+class RunConfig(ModelConfig):
+    """A training run: the model, the data and the loop."""
+
+    data: DataConfig = DataConfig()
+    training: TrainingConfig = TrainingConfig()
+
+    def model_settings(self) -> ModelConfig:
+        """The part that goes with the weights."""
+        return ModelConfig(**{name: getattr(self, name) for name in ModelConfig.model_fields})
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def load(kind: type[S], path: str | Path, overrides: Sequence[str] = ()) -> S:
+    """Read settings from a YAML file.
+
+    Args:
+        kind: which settings.
+        path: the file.
+        overrides: ``section.key=value`` with a YAML value, applied in order.
+
+    Raises:
+        LASError: the file is missing or no YAML, or a key or value is not right.
+    """
+    path = Path(path)
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LASError(f"{path}: cannot read the configuration ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise LASError(f"{path}: not YAML ({_one_line(error)})") from None
+    if data is None:  # an empty file: all defaults
+        data = {}
+    if not isinstance(data, dict):
+        raise LASError(f"{path}: not a configuration: expected `section: settings`")
+    for override in overrides:
+        _override(data, override)
+    return parse(kind, data, str(path))
+
+
+def parse(kind: type[S], data: dict[str, Any], origin: str) -> S:
+    """Check settings that were read from ``origin``; see :func:`load`."""
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        raise LASError(" ".join(f"{origin}: {_explain(kind, error)}".split())) from None
+
+
+def dump(settings: Settings, path: Path) -> None:
+    """Write settings as YAML, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(to_yaml(settings), encoding="utf-8")
+
+
+def to_yaml(settings: Settings) -> str:
+    """Settings as YAML text, in their order of definition."""
+    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key.strip():
+        raise LASError(f"{override!r}: settings on the command line are written key=value")
+    *sections, last = key.strip().split(".")
+    for section in sections:
+        if data.get(section) is None:
+            data[section] = {}
+        data = data[section]
+        if not isinstance(data, dict):
+            raise LASError(f"{override!r}: {section!r} is a value, not a section")
+    try:
+        data[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise LASError(f"{override!r}: the value is not YAML ({_one_line(error)})") from None
+
+
+def _explain(kind: type[Settings], error: ValidationError) -> str:
+    """One line for the first error, and how many more there are."""
+    errors = error.errors()
+    location = [str(part) for part in errors[0]["loc"]]
+    where = ".".join(location)
+    if errors[0]["type"] == "extra_forbidden":
+        known = _keys(kind)
+        text = f"unknown setting `{where}`"
+        close = _suggestions(known, location)
+        if close:
+            text += f": did you mean {' or '.join(f'`{key}`' for key in close)}?"
+        else:
+            text += f"; known here: {', '.join(_siblings(known, location[:-1]))}"
+    else:
+        message = errors[0]["msg"].removeprefix("Value error, ")
+        text = f"`{where}`: {message}" if where else message
+        value = errors[0].get("input")
+        if isinstance(value, str | int | float | bool):
+            text += f" (it is {value!r})"
+    more = len(errors) - 1
+    return text + (f" (and {more} more)" if more else "")
+
+
+def _keys(kind: type[Settings], prefix: str = "") -> list[str]:
+    """Dotted names of all settings below a section, sections included."""
+    keys = []
+    for name, field in kind.model_fields.items():
+        keys.append(prefix + name)
+        annotation = field.annotation
+        options = (
+            typing.get_args(annotation)
+            if isinstance(annotation, types.UnionType)
+            else (annotation,)
+        )
+        for option in options:
+            if isinstance(option, type) and issubclass(option, Settings):
+                keys += _keys(option, f"{prefix}{name}.")
+    return keys
+
+
+def _suggestions(known: list[str], location: list[str]) -> list[str]:
+    """What an unknown key may stand for: a like name in its section, else its name elsewhere."""
+    *section, name = location
+    here = {_name(key): key for key in _siblings(known, section)}
+    everywhere = [_name(key) for key in known]
+    if name not in everywhere:
+        close = difflib.get_close_matches(name, here, n=1, cutoff=0.6)
+        if close:
+            return [here[close[0]]]
+        name = next(iter(difflib.get_close_matches(name, everywhere, n=1, cutoff=0.5)), name)
+    return [key for key in known if _name(key) == name]
+
+
+def _name(key: str) -> str:
+    return key.rpartition(".")[2]
+
+
+def _siblings(known: list[str], section: list[str]) -> list[str]:
+    prefix = "".join(part + "." for part in section)
+    return [k for k in known if k.startswith(prefix) and "." not in k[len(prefix) :]]
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

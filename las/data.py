@@ -1,0 +1,319 @@
+"""Manifests -> batches of waveforms and transcripts. Knows nothing of the model.
+
+Everything random is a function of (seed, epoch, utterance): a training resumes exactly by
+passing over the batches it has had, whatever its reader processes had read ahead.
+"""
+
+import signal
+import warnings
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from lhotse import CutSet
+from lhotse.audio.backend import LibsndfileBackend, set_current_audio_backend
+from lhotse.cut import Cut
+from lhotse.dataset import DynamicBucketingSampler, DynamicCutSampler
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader, Dataset
+
+from las.config import DataConfig
+from las.errors import LASError
+from las.text import Characters, outside
+from las.text import ctc_frames as frames_needed
+
+# Reads everything we promise; lhotse would look for a program to read SPHERE files.
+set_current_audio_backend(LibsndfileBackend())
+# An utterance longer than a batch may be has a batch of its own: that is no news to the user.
+warnings.filterwarnings("ignore", "We have exceeded the max_duration constraint")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Utterances side by side."""
+
+    ids: list[str]
+    texts: list[str]
+    waveforms: Tensor  # [B, S], zero beyond the valid samples
+    samples: Tensor  # [B]
+    tokens: Tensor  # [B, U], zero beyond the transcripts
+    token_lengths: Tensor  # [B]
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch with its tensors on a device."""
+        move = partial(torch.Tensor.to, device=device, non_blocking=True)
+        return replace(
+            self,
+            waveforms=move(self.waveforms),
+            samples=move(self.samples),
+            tokens=move(self.tokens),
+            token_lengths=move(self.token_lengths),
+        )
+
+
+def read_manifest(path: str | Path) -> CutSet:
+    """A lazily read manifest, as ``las prepare`` writes it.
+
+    Raises:
+        LASError: the file is missing or not a manifest of cuts with one transcript each.
+    """
+    if not path or not Path(path).is_file():
+        raise LASError(f"{path or 'data.train'}: no such manifest; `las prepare` makes one")
+    cuts = CutSet.from_jsonl_lazy(path)
+    if next(_utterances(cuts, path), None) is None:
+        raise LASError(f"{path}: the manifest is empty")
+    return cuts
+
+
+def _utterances(cuts: CutSet, origin: str | Path) -> Iterator[Cut]:
+    """The cuts of a manifest, each checked to be an utterance with a transcript."""
+    iterator = iter(cuts)
+    while True:
+        try:
+            cut = next(iterator)
+        except StopIteration:
+            return
+        except Exception as error:  # whatever a foreign or damaged file makes the reader raise
+            raise LASError(
+                f"{origin}: not a manifest or damaged ({type(error).__name__}: {_line(error)}); "
+                "`las prepare` makes one"
+            ) from None
+        if (
+            not isinstance(cut, Cut)
+            or len(cut.supervisions) != 1
+            or not isinstance(cut.supervisions[0].text, str)
+        ):
+            raise LASError(f"{origin}: not a manifest of utterances; `las prepare` makes one")
+        yield cut
+
+
+class Utterances(Dataset):
+    """Reads the audio of a batch of cuts.
+
+    A failure is returned, not raised: the message of an exception that crosses a process
+    boundary would come with a traceback.
+    """
+
+    def __init__(self, text: Characters, sample_rate: int) -> None:
+        self.text = text
+        self.sample_rate = sample_rate
+
+    def __getitem__(self, cuts: CutSet) -> Batch | LASError:
+        try:
+            return self._read(list(cuts))
+        except LASError as error:
+            return error
+
+    def _read(self, cuts: list[Cut]) -> Batch:
+        waveforms, tokens = [], []
+        for cut in cuts:
+            waveforms.append(torch.from_numpy(self._waveform(cut)))
+            text = cut.supervisions[0].text
+            try:
+                tokens.append(torch.tensor(self.text.encode(text), dtype=torch.long))
+            except LASError as error:
+                raise LASError(f"utterance {cut.id}: {error}; run `las prepare` again") from None
+        return Batch(
+            [cut.id for cut in cuts],
+            [cut.supervisions[0].text for cut in cuts],
+            pad_sequence(waveforms, batch_first=True),
+            torch.tensor([len(w) for w in waveforms]),
+            pad_sequence(tokens, batch_first=True),
+            torch.tensor([len(t) for t in tokens]),
+        )
+
+    def _waveform(self, cut: Cut) -> np.ndarray:
+        try:
+            if cut.sampling_rate != self.sample_rate:
+                cut = cut.resample(self.sample_rate)
+            return cut.load_audio().mean(0, dtype="float32")
+        except Exception as error:  # whatever the reader raises for a file that has changed
+            source = cut.recording.sources[0].source
+            raise LASError(f"{source}: cannot read the audio ({_line(error)})") from None
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+class Trainable(NamedTuple):
+    """What of a manifest can be trained on, and how many utterances were left out."""
+
+    cuts: CutSet
+    size: int
+    long: int  # over data.max_seconds
+    dense: int  # with more characters than CTC has frames
+
+
+def trainable(
+    cuts: CutSet, text: Characters, config: DataConfig, ctc_frames: Callable[[float], int]
+) -> Trainable:
+    """Leave out what is too long, and what CTC could not align at the fastest speed.
+
+    Args:
+        cuts: a manifest.
+        text: the alphabet.
+        config: longest duration and speeds.
+        ctc_frames: frames of the CTC head from seconds of audio.
+
+    Raises:
+        LASError: nothing is left, or over 1 % cannot be aligned.
+    """
+    fastest = max(config.speeds)
+    long, count, dense = 0, 0, set()
+    for cut in cuts:
+        if cut.duration > config.max_seconds:
+            long += 1
+        elif frames_needed(text.encode(cut.supervisions[0].text)) > ctc_frames(
+            cut.duration / fastest
+        ):
+            dense.add(cut.id)
+        else:
+            count += 1
+    if len(dense) > 0.01 * (count + len(dense)):
+        raise LASError(
+            f"{config.train}: {len(dense)} of {count + len(dense)} utterances have more "
+            "characters than CTC has frames; use a smaller listener.reduction or check the "
+            "transcripts"
+        )
+    if not count:
+        raise LASError(f"{config.train}: no utterance is left to train on")
+    kept = cuts.filter(partial(_kept, longest=config.max_seconds, dense=dense))
+    return Trainable(kept, count, long, len(dense))
+
+
+def _kept(cut: Cut, longest: float, dense: set[str]) -> bool:
+    return cut.duration <= longest and cut.id not in dense
+
+
+def perturbed(cut: Cut, speeds: list[float], seed: int, epoch: int) -> Cut:
+    """A cut at one of the speeds, drawn by (seed, epoch, utterance)."""
+    draw = zlib.crc32(f"{seed} {epoch} {cut.id}".encode())
+    speed = speeds[draw % len(speeds)]
+    return cut if speed == 1.0 else cut.perturb_speed(speed)
+
+
+class _Batches:
+    """A sampler that passes over the first batches of an epoch."""
+
+    def __init__(self, sampler: Iterable[CutSet], skip: int) -> None:
+        self.sampler = sampler
+        self.skip = skip
+
+    def __iter__(self) -> Iterator[CutSet]:
+        for index, cuts in enumerate(self.sampler):
+            if index >= self.skip:
+                yield cuts
+
+
+def training_batches(
+    cuts: CutSet,
+    count: int,
+    text: Characters,
+    config: DataConfig,
+    *,
+    sample_rate: int,
+    seed: int,
+    epoch: int,
+    skip: int = 0,
+    rank: int = 0,
+    world: int = 1,
+) -> Iterable[Batch | LASError]:
+    """Batches of one epoch.
+
+    Args:
+        cuts: utterances, already filtered.
+        count: how many they are.
+        text: the alphabet.
+        config: sizes of batches and speeds.
+        sample_rate: of the waveforms.
+        seed: of the training.
+        epoch: counted from 0; the order and the speeds follow from it and the seed.
+        skip: batches of this epoch that were already used.
+        rank: of this process among `world` training together; each gets its own batches.
+        world: number of processes.
+    """
+    common = {"world_size": world, "rank": rank, "seed": seed}
+    limits = {"max_duration": config.batch_seconds, "max_cuts": config.batch_utterances}
+    spoken = cuts.map(
+        partial(perturbed, speeds=config.speeds, seed=seed, epoch=epoch), apply_fn=None
+    )
+    if epoch < config.short_first:
+        sampler = _in_order(spoken, ascending=True, **limits, **common)
+    else:
+        buckets = max(2, min(config.buckets, count // 8))
+        sampler = DynamicBucketingSampler(
+            spoken, shuffle=True, num_buckets=buckets, **limits, **common
+        )
+    sampler.set_epoch(epoch)
+    return DataLoader(
+        Utterances(text, sample_rate),
+        batch_size=None,
+        sampler=_Batches(sampler, skip),
+        num_workers=config.workers,
+        prefetch_factor=8 if config.workers else None,
+        worker_init_fn=_leave_signals,
+    )
+
+
+def evaluation_batches(
+    cuts: CutSet,
+    text: Characters,
+    *,
+    sample_rate: int,
+    batch_seconds: float = 60.0,
+    batch_utterances: int = 32,
+    workers: int = 0,
+) -> Iterable[Batch | LASError]:
+    """All utterances, the longest batch first, so that memory runs out at once or never."""
+    sampler = _in_order(
+        cuts,
+        ascending=False,
+        max_duration=batch_seconds,
+        max_cuts=batch_utterances,
+        world_size=1,
+        rank=0,
+    )
+    return DataLoader(
+        Utterances(text, sample_rate),
+        batch_size=None,
+        sampler=_Batches(sampler, 0),
+        num_workers=workers,
+        worker_init_fn=_leave_signals,
+    )
+
+
+def _leave_signals(_: int) -> None:
+    """Signals to a whole process group are for the main process, which still needs its readers.
+
+    Readers end when it asks them to, and when it is gone.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _in_order(cuts: CutSet, ascending: bool, **settings: Any) -> DynamicCutSampler:
+    """Batches in order of duration."""
+    with warnings.catch_warnings():
+        # It advises to read lazily, which sorting cannot.
+        warnings.filterwarnings("ignore", "You are using DynamicCutSampler with an eagerly")
+        return DynamicCutSampler(
+            cuts.to_eager().sort_by_duration(ascending=ascending), shuffle=False, **settings
+        )
+
+
+def check_alphabet(cuts: CutSet, text: Characters, origin: str) -> None:
+    """Refuse a manifest that holds characters the model cannot write, or a damaged line."""
+    for cut in _utterances(cuts, origin):
+        strange = outside(cut.supervisions[0].text, text.alphabet)
+        if strange:
+            raise LASError(
+                f"{origin}: utterance {cut.id} has characters {strange!r} outside the alphabet "
+                f"{text.alphabet!r}; prepare the data with the same alphabet"
+            )

@@ -1,0 +1,98 @@
+"""Waveform -> normalised log-mel frames, with SpecAugment in training.
+
+Knows nothing of files. A batch changes no frame: padding is constant (zeros, as the batch's own),
+statistics are taken over each utterance's valid frames alone.
+"""
+
+import torch
+import torchaudio
+from torch import Tensor, nn
+
+from las.config import FrontendConfig, SpecAugmentConfig
+from las_kernels import padding_mask
+
+
+class Frontend(nn.Module):
+    """Log-mel energies, normalised per utterance and band to mean 0 and variance 1.
+
+    Args:
+        config: sizes, and the masks of SpecAugment.
+    """
+
+    def __init__(self, config: FrontendConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.mel = torchaudio.transforms.MelSpectrogram(
+            sample_rate=config.sample_rate,
+            n_fft=config.n_fft,
+            win_length=config.win_length,
+            hop_length=config.hop_length,
+            n_mels=config.n_mels,
+            center=True,
+            pad_mode="constant",  # "reflect" would let a batch's padding move the last frame
+        )
+        # Window and filters follow from the configuration: a checkpoint need not carry them.
+        for module in self.mel.modules():
+            module._non_persistent_buffers_set.update(module._buffers)
+
+    def frames(self, samples: Tensor) -> Tensor:
+        """Frames that come of these numbers of samples."""
+        return samples // self.config.hop_length + 1
+
+    def forward(self, waveforms: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Extract features; masks are applied in training mode.
+
+        Args:
+            waveforms: [B, S], zero beyond each utterance's samples.
+            samples: valid samples [B].
+
+        Returns:
+            features [B, T, n_mels], zero on padding, and valid frames [B].
+        """
+        with torch.autocast(waveforms.device.type, enabled=False):
+            energies = self.mel(waveforms.float()).transpose(1, 2)
+            lengths = self.frames(samples)
+            features = torch.log(energies.clamp_min(self.config.floor))
+            features = normalise(features, lengths)
+            if self.training and self.config.specaugment is not None:
+                features = specaugment(features, lengths, self.config.specaugment)
+        return features, lengths
+
+
+def normalise(features: Tensor, lengths: Tensor) -> Tensor:
+    """Mean 0 and variance 1 over the valid frames of each utterance and band; 0 on padding.
+
+    A band that hardly varies (a clip of one frame, digital silence) is only centred.
+    """
+    mask = padding_mask(lengths, features.shape[1])[:, :, None]
+    count = lengths[:, None, None].to(features)
+    mean = features.masked_fill(~mask, 0).sum(1, keepdim=True) / count
+    centred = (features - mean).masked_fill(~mask, 0)
+    variance = centred.square().sum(1, keepdim=True) / count
+    return centred / variance.sqrt().clamp_min(0.1)
+
+
+def specaugment(features: Tensor, lengths: Tensor, config: SpecAugmentConfig) -> Tensor:
+    """Mask bands and spans of frames (Park et al. 2019) to 0, the mean after normalisation.
+
+    Masks are drawn from torch's global generator for each utterance over its own length, so
+    that padding takes no part.
+
+    Args:
+        features: [B, T, F].
+        lengths: valid frames [B].
+        config: number and size of the masks.
+    """
+    rows = []
+    for row, length in zip(features.unbind(0), lengths.tolist(), strict=True):
+        spectrogram = row.T[None, :, :length]
+        for _ in range(config.frequency_masks):
+            spectrogram = torchaudio.functional.mask_along_axis(
+                spectrogram, config.frequency_width, 0.0, axis=1
+            )
+        for _ in range(config.time_masks):
+            spectrogram = torchaudio.functional.mask_along_axis(
+                spectrogram, config.time_width, 0.0, axis=2, p=config.time_share
+            )
+        rows.append(torch.cat([spectrogram[0].T, row[length:]]))
+    return torch.stack(rows)

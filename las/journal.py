@@ -1,0 +1,186 @@
+"""What a training says of itself: progress bar or lines, ``log.jsonl``, ``train.log``, TensorBoard.
+
+Only the first process writes. ``log.jsonl`` has one object a step or validation; on resuming,
+what lies beyond the state that was resumed is cut off, so that each step stands there once.
+"""
+
+import json
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from las import plots
+from las.config import RunConfig
+from las.files import replacing
+from las.validation import Validation
+
+_LINE_SECONDS = 30.0  # between lines where there is no terminal for a bar
+
+
+class Journal:
+    """Context manager around the loop.
+
+    Args:
+        folder: of the run.
+        config: the run; written to TensorBoard as text.
+        rank: of this process; all but 0 are silent.
+    """
+
+    def __init__(self, folder: Path, config: RunConfig, rank: int) -> None:
+        self.folder = folder
+        self.config = config
+        self.silent = rank != 0
+        self.console = Console()
+        self.progress: Progress | None = None
+        self.task: TaskID | None = None
+        self.wer = float("nan")
+        self.waiting = 0.0
+        self.began = self.last_line = self.last_step = time.monotonic()
+        self.smooth: dict[str, float] = {}
+
+    def __enter__(self) -> "Journal":
+        if self.silent:
+            return self
+        # Importing TensorBoard takes a second: not where nothing trains.
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer = SummaryWriter(str(self.folder / "tensorboard"))
+        self.log = (self.folder / "train.log").open("a", encoding="utf-8")
+        self.steps = (self.folder / "log.jsonl").open("a", encoding="utf-8")
+        if self.console.is_terminal:
+            self.progress = Progress(
+                TextColumn("epoch {task.fields[epoch]}"),
+                BarColumn(),
+                TextColumn(
+                    "loss {task.fields[loss]:.3f}  ctc {task.fields[ctc]:.3f}  "
+                    "dev WER {task.fields[wer]:.1f} %  input wait {task.fields[wait]:.0f} %"
+                ),
+                TimeElapsedColumn(),
+                console=self.console,
+            )
+            self.progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.silent:
+            return
+        if self.progress is not None:
+            self.progress.stop()
+        self.writer.close()
+        self.log.close()
+        self.steps.close()
+
+    def truncate(self, step: int, epoch: int) -> None:
+        """Drop what was logged after this step, and validations after this many epochs.
+
+        The training goes on from there. A stop between a validation and the saving of the state
+        leaves a validation of the step that is resumed: it will be made, and logged, again.
+        """
+        if self.silent:
+            return
+        path = self.folder / "log.jsonl"
+        self.steps.close()
+        kept = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:  # cut off while it was written
+                continue
+            if row["step"] <= step and ("dev" not in row or row["epoch"] <= epoch):
+                kept.append(line + "\n")
+        with replacing(path) as temporary:
+            temporary.write_text("".join(kept), encoding="utf-8")
+        self.steps = path.open("a", encoding="utf-8")
+
+    def text(self, line: str) -> None:
+        """One line for the user and the log, with the time of day."""
+        if self.silent:
+            return
+        stamped = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}Z  {line}"
+        self.log.write(stamped + "\n")
+        self.log.flush()
+        self.console.print(stamped, markup=False, highlight=False, soft_wrap=True)
+
+    def warning(self, line: str) -> None:
+        """A line that should not be overlooked."""
+        self.text(f"WARNING: {line}")
+
+    def waited(self, seconds: float) -> None:
+        """Time that the loop stood still for want of input."""
+        self.waiting += seconds
+
+    def step(self, *, step: int, epoch: int, share: float, **values: float) -> None:
+        """An optimizer step."""
+        if self.silent:
+            return
+        now = time.monotonic()
+        wait = self.waiting / max(1e-9, now - self.last_step)
+        self.last_step, self.waiting = now, 0.0
+        for name in ("attention", "ctc"):
+            old = self.smooth.get(name, values[name])
+            self.smooth[name] = 0.95 * old + 0.05 * values[name]
+        self.smooth["wait"] = 0.95 * self.smooth.get("wait", wait) + 0.05 * wait
+        self._write({"step": step, "epoch": epoch, **values, "input_wait": wait})
+        for name, value in values.items():
+            self.writer.add_scalar(f"train/{name}", value, step)
+        self.writer.add_scalar("train/input_wait", wait, step)
+        self._show(step, epoch, share, now)
+
+    def _show(self, step: int, epoch: int, share: float, now: float) -> None:
+        loss, ctc, wait = (self.smooth[name] for name in ("attention", "ctc", "wait"))
+        if self.progress is not None:
+            fields: dict[str, Any] = {"epoch": epoch, "loss": loss, "ctc": ctc}
+            fields |= {"wer": self.wer, "wait": 100 * wait}
+            if self.task is None:
+                self.task = self.progress.add_task("", total=1.0, **fields)
+            self.progress.update(self.task, completed=share, **fields)
+        elif now - self.last_line > _LINE_SECONDS:
+            self.last_line = now
+            self.text(
+                f"epoch {epoch} {100 * share:3.0f} %  step {step}  loss {loss:.3f}  "
+                f"ctc {ctc:.3f}  input wait {100 * wait:.0f} %"
+            )
+
+    def validation(self, epoch: int, step: int, result: Validation) -> None:
+        """The dev set after an epoch."""
+        if self.silent:
+            return
+        self.wer = result.score.wer
+        values = {
+            "wer": result.score.wer,
+            "cer": result.score.cer,
+            "attention": result.attention_loss,
+            "ctc": result.ctc_loss,
+            "focus": result.focus,
+        }
+        self.text(
+            f"epoch {epoch}: dev WER {result.score.wer:.2f} %  CER {result.score.cer:.2f} %  "
+            f"loss {result.attention_loss:.3f}  ctc {result.ctc_loss:.3f}  "
+            f"focus {result.focus:.2f}  (train loss {self.smooth.get('attention', 0):.3f}, "
+            f"{(time.monotonic() - self.began) / 60:.1f} min)"
+        )
+        self._write({"step": step, "epoch": epoch, "dev": values})
+        for name, value in values.items():
+            self.writer.add_scalar(f"dev/{name}", value, step)
+        figure = plots.attention(
+            result.waveform.numpy(),
+            result.alignment.numpy(),
+            result.text,
+            self.config.frontend,
+        )
+        self.writer.add_figure("dev/attention", figure, step)
+        self.writer.flush()
+
+    def _write(self, values: dict[str, Any]) -> None:
+        self.steps.write(json.dumps(values) + "\n")
+        self.steps.flush()

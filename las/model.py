@@ -1,0 +1,214 @@
+"""LAS = frontend + listener + speller + CTC head; model folders. Knows nothing of audio files."""
+
+import json
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from las import config as configuration
+from las.config import ModelConfig
+from las.errors import LASError
+from las.files import replacing
+from las.frontend import Frontend
+from las.listener import Listener
+from las.speller import Speller, teacher_inputs
+from las.text import BLANK, EOS, Characters
+from las_kernels import Memory, padding_mask
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.yaml"
+_FORMAT = "listen-attend-spell/1"
+
+
+class Encoded(NamedTuple):
+    """A batch after the listener."""
+
+    memory: Memory
+    ctc: Tensor  # [B, T', V] log-probabilities of the CTC head
+    ctc_lengths: Tensor  # [B]
+
+
+class Losses(NamedTuple):
+    """Teacher-forced losses; sums over the batch, in nats, with what to divide them by."""
+
+    attention: Tensor  # cross-entropy of characters and ends of sentence, label-smoothed
+    ctc: Tensor
+    tokens: Tensor  # characters and ends of sentence
+    characters: Tensor
+    alignments: Tensor  # [B, U+1, H, T], without gradient
+
+
+class LAS(nn.Module):
+    """Listen, Attend and Spell (Chan et al. 2016) with a CTC head (Kim et al. 2017).
+
+    Args:
+        config: the sizes of everything.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.text = Characters(config.alphabet)
+        self.frontend = Frontend(config.frontend)
+        self.listener = Listener(config.frontend.n_mels, config.listener)
+        self.speller = Speller(
+            len(self.text), self.listener.width, config.speller, config.attention
+        )
+        self.ctc = nn.Linear(self.listener.width, len(self.text))
+
+    def encode(self, waveforms: Tensor, samples: Tensor) -> Encoded:
+        """Listen to waveforms [B, S] with these numbers of valid samples [B]."""
+        features, frames = self.frontend(waveforms, samples)
+        encoded, lengths, ctc, ctc_lengths = self.listener(features, frames)
+        log_probs = self.ctc(ctc).float().log_softmax(-1)
+        return Encoded(self.speller.attend.remember(encoded, lengths), log_probs, ctc_lengths)
+
+    def ctc_frames(self, samples: Tensor) -> Tensor:
+        """Frames that the CTC head makes of these numbers of samples."""
+        return self.listener.frames(self.frontend.frames(samples))[1]
+
+    def forward(
+        self,
+        waveforms: Tensor,
+        samples: Tensor,
+        tokens: Tensor,
+        token_lengths: Tensor,
+        label_smoothing: float = 0.0,
+        sampling: float = 0.0,
+        spell: bool = True,
+    ) -> Losses:
+        """Teacher-forced losses of a batch.
+
+        Args:
+            waveforms: [B, S], zero beyond the valid samples.
+            samples: [B].
+            tokens: transcripts [B, U]; what lies beyond their lengths is not looked at.
+            token_lengths: [B].
+            label_smoothing: of the speller's targets.
+            sampling: share of scheduled sampling.
+            spell: False leaves the speller out (its loss and alignments are zero).
+        """
+        encoded = self.encode(waveforms, samples)
+        valid = padding_mask(token_lengths, tokens.shape[1])
+        with torch.autocast(waveforms.device.type, enabled=False):
+            ctc = nn.functional.ctc_loss(
+                encoded.ctc.transpose(0, 1),
+                tokens[valid],
+                encoded.ctc_lengths,
+                token_lengths,
+                blank=BLANK,
+                reduction="sum",
+                zero_infinity=True,
+            )
+        characters = token_lengths.sum()
+        if not spell:
+            B, T, _ = encoded.memory.keys.shape
+            zero = ctc.new_zeros(())
+            return Losses(zero, ctc, characters, characters, ctc.new_zeros(B, 0, 1, T))
+        inputs = teacher_inputs(tokens.masked_fill(~valid, EOS))
+        logits, alignments = self.speller(encoded.memory, inputs, sampling)
+        targets = nn.functional.pad(tokens.masked_fill(~valid, -100), (0, 1), value=-100)
+        targets = targets.scatter(1, token_lengths[:, None], EOS)
+        attention = nn.functional.cross_entropy(
+            logits.flatten(0, 1).float(),
+            targets.flatten(),
+            ignore_index=-100,
+            label_smoothing=label_smoothing,
+            reduction="sum",
+        )
+        count = characters + token_lengths.numel()
+        return Losses(attention, ctc, count, characters, alignments.detach())
+
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        info: Mapping[str, str] | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """Write ``model.safetensors`` and ``config.yaml``; each file is whole or not at all.
+
+        Args:
+            folder: made if it is missing.
+            info: what to remember with the weights: training data, steps, licence.
+            dtype: of the stored weights, float16 to halve them.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        configuration.dump(self.config, folder / CONFIG)
+        weights = {
+            name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None)
+            for name, tensor in self.state_dict().items()
+        }
+        write_weights(weights, folder / WEIGHTS, info)
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | Path | None = None, device: str | torch.device = "cpu"
+    ) -> "LAS":
+        """Read a model folder; nothing is unpickled, so that a foreign file cannot run code.
+
+        Args:
+            folder: the model folder; None is the model that ships with the package.
+            device: where to put it.
+
+        Raises:
+            LASError: a file is missing, corrupt, or not of this project.
+        """
+        folder = bundled() if folder is None else Path(folder)
+        if not folder.is_dir():
+            raise LASError(f"{folder}: no such model folder")
+        for name in (CONFIG, WEIGHTS):
+            if not (folder / name).is_file():
+                raise LASError(f"{folder}: not a model folder: it has no {name}")
+        model = cls(configuration.load(ModelConfig, folder / CONFIG))
+        model.load_weights(read_weights(folder / WEIGHTS), folder / WEIGHTS)
+        return model.to(device).eval()
+
+    def load_weights(self, weights: Mapping[str, Tensor], origin: Path) -> None:
+        """Take weights that were read from ``origin``; they must fit exactly."""
+        own = self.state_dict()
+        wrong = sorted(set(own) ^ set(weights)) or sorted(
+            name for name in own if own[name].shape != weights[name].shape
+        )
+        if wrong:
+            raise LASError(
+                f"{origin}: these weights are of another model than {CONFIG} beside them says "
+                f"({len(wrong)} tensors differ, the first is {wrong[0]})"
+            )
+        self.load_state_dict({name: w.to(own[name].dtype) for name, w in weights.items()})
+
+
+def bundled() -> Path:
+    """Folder of the model that ships with the package."""
+    return Path(str(resources.files("las"))) / "checkpoints"
+
+
+def write_weights(
+    weights: dict[str, Tensor], path: Path, info: Mapping[str, str] | None = None
+) -> None:
+    """Write tensors as safetensors under a temporary name, then rename."""
+    contiguous = {name: tensor.contiguous() for name, tensor in weights.items()}
+    metadata = {"format": _FORMAT, "info": json.dumps(dict(info or {}))}
+    with replacing(path) as temporary:
+        safetensors.torch.save_file(contiguous, temporary, metadata)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read safetensors, or say in one line why not."""
+    try:
+        return safetensors.torch.load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise LASError(f"{path}: corrupt or no safetensors file ({reason})") from None
+
+
+def read_info(folder: Path) -> dict[str, str]:
+    """What was remembered with the weights of a model folder."""
+    with safetensors.safe_open(folder / WEIGHTS, "pt") as file:
+        return json.loads((file.metadata() or {}).get("info", "{}"))

@@ -1,0 +1,152 @@
+"""The speller: an LSTM decoder that writes one character a step, or a whole sequence at once.
+
+The recurrence runs in ``las_kernels`` as one call a sequence: everything random (dropout,
+scheduled sampling) is drawn before it, so that it can be one fused operator.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+import las_kernels
+from las.attention import Attend
+from las.config import AttentionConfig, SpellerConfig
+from las.text import EOS
+from las_kernels import Decoder, Masks, Memory, State
+
+
+class Speller(nn.Module):
+    """Attention LSTM decoder with input feeding (Luong et al. 2015).
+
+    A step reads the last character's embedding and the last context, updates the LSTM layers,
+    attends with the state of the last layer, and predicts from that state and the new context.
+
+    Args:
+        vocabulary: number of ids.
+        memory_width: width of the listener's output.
+        config: sizes.
+        attention: kind and sizes of the attention.
+    """
+
+    def __init__(
+        self,
+        vocabulary: int,
+        memory_width: int,
+        config: SpellerConfig,
+        attention: AttentionConfig,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.embedding = nn.Embedding(vocabulary, config.embedding)
+        self.attend = Attend(width, memory_width, attention)
+
+        def weight(fan_in: int) -> nn.Parameter:
+            bound = 1 / math.sqrt(width)
+            return nn.Parameter(torch.empty(4 * width, fan_in).uniform_(-bound, bound))
+
+        def bias() -> nn.Parameter:
+            start = torch.zeros(4 * width)
+            start[width : 2 * width] = 1.0  # forget gates start open
+            return nn.Parameter(start)
+
+        self.embedding_weight = weight(config.embedding)
+        self.context_weight = weight(memory_width)
+        self.input_weights = nn.ParameterList(weight(width) for _ in range(config.layers - 1))
+        self.recurrent_weights = nn.ParameterList(weight(width) for _ in range(config.layers))
+        self.biases = nn.ParameterList(bias() for _ in range(config.layers))
+        self.readout = nn.Linear(width + memory_width, width)
+        self.output = nn.Linear(width, vocabulary)
+
+    def decoder(self) -> Decoder:
+        """The recurrent weights for ``las_kernels``."""
+        return Decoder(
+            self.embedding_weight,
+            self.context_weight,
+            list(self.input_weights),
+            list(self.recurrent_weights),
+            list(self.biases),
+            self.attend.query.weight,
+        )
+
+    def forward(
+        self, memory: Memory, inputs: Tensor, sampling: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
+        """Teacher-forced pass.
+
+        Args:
+            memory: the encoded utterances.
+            inputs: [B, U] ids that each step reads, the end of sentence first.
+            sampling: share of the inputs to replace by the model's own predictions, found by a
+                first pass without gradient (Mihaylova & Martins 2019).
+
+        Returns:
+            logits [B, U, V] and alignments [B, U, H, T].
+        """
+        masks = self._masks(memory)
+        if sampling > 0:
+            with torch.no_grad():
+                predicted = self._decode(memory, inputs, masks)[0].argmax(-1)
+            own = torch.cat([inputs[:, :1], predicted[:, :-1]], 1)
+            replace = torch.rand(inputs.shape, device=inputs.device) < sampling
+            replace[:, 0] = False
+            inputs = torch.where(replace, own, inputs)
+        return self._decode(memory, inputs, masks)
+
+    def _decode(self, memory: Memory, inputs: Tensor, masks: Masks) -> tuple[Tensor, Tensor]:
+        outputs, contexts, alignments = las_kernels.decode_sequence(
+            self._embed(inputs), memory, self.decoder(), self.attend.score(), masks
+        )
+        return self._predict(outputs, contexts), alignments
+
+    def start(self, memory: Memory, beams: int = 1) -> State:
+        """State before the first step, for ``beams`` hypotheses of each utterance."""
+        return las_kernels.initial_state(memory, self.decoder(), self.attend.score(), beams)
+
+    def step(self, memory: Memory, state: State, tokens: Tensor) -> tuple[Tensor, State]:
+        """One step of search.
+
+        Args:
+            memory: the encoded utterances, B of them.
+            state: state of [B, N] hypotheses.
+            tokens: [B, N] the ids they wrote last; the end of sentence at first.
+
+        Returns:
+            logits [B, N, V] and the new state.
+        """
+        decoder = self.decoder()
+        projected = nn.functional.linear(
+            self._embed(tokens), decoder.embedding_weight, decoder.biases[0]
+        )
+        output, state = las_kernels.decode_step(
+            projected, state, memory, decoder, self.attend.score()
+        )
+        return self._predict(output, state.context), state
+
+    def _embed(self, tokens: Tensor) -> Tensor:
+        return nn.functional.dropout(self.embedding(tokens), self.config.dropout, self.training).to(
+            self.embedding_weight.dtype
+        )
+
+    def _predict(self, outputs: Tensor, contexts: Tensor) -> Tensor:
+        hidden = torch.tanh(self.readout(torch.cat([outputs, contexts], -1)))
+        hidden = nn.functional.dropout(hidden, self.config.dropout, self.training)
+        return self.output(hidden)
+
+    def _masks(self, memory: Memory) -> Masks:
+        """Dropout masks for one pass, already scaled; none outside training."""
+        if not self.training or self.config.dropout == 0:
+            return Masks()
+        B, _, D = memory.values.shape
+        ones = memory.values.new_ones
+        hidden = ones(B, self.config.layers, self.config.width)
+        drop = nn.functional.dropout
+        return Masks(
+            drop(hidden, self.config.dropout, True), drop(ones(B, D), self.config.dropout, True)
+        )
+
+
+def teacher_inputs(tokens: Tensor) -> Tensor:
+    """Inputs [B, U+1] of teacher forcing from transcripts [B, U]: shifted, starting with EOS."""
+    return torch.cat([tokens.new_full((tokens.shape[0], 1), EOS), tokens], 1)

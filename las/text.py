@@ -1,0 +1,78 @@
+"""Transcript <-> ids. Every rule about text is here; nothing here knows of audio or models."""
+
+import itertools
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+from las.errors import LASError
+
+BLANK = 0  # CTC's blank; the speller never writes it
+EOS = 1  # ends a transcript, and is the speller's first input
+ALPHABET = " 'ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+_APOSTROPHES = dict.fromkeys(map(ord, "\u2018\u2019\u02bc\u0060\u00b4"), "'")
+_SEPARATORS = re.compile(r"[\u2010-\u2015\-/_]+")
+_PUNCTUATION = re.compile(r"[.,;:!?\"()\[\]{}\u201c\u201d\u2026]+")
+_LONE_APOSTROPHE = re.compile(r"(?<!\S)'+(?!\S)")
+
+
+def normalise(text: str) -> str:
+    """Fold a transcript to upper case without punctuation.
+
+    Accents are dropped, typographic apostrophes become ``'``, hyphens and dashes become spaces,
+    other punctuation is dropped and white space is collapsed. What is left may still hold
+    characters outside an alphabet (digits, say): these are for the caller to refuse, because
+    how a digit is spoken is not known here.
+    """
+    # Before, because NFKD takes an acute accent apart; after, because it makes others.
+    text = unicodedata.normalize("NFKD", text.translate(_APOSTROPHES)).translate(_APOSTROPHES)
+    text = "".join(c for c in text if not unicodedata.combining(c))
+    text = _PUNCTUATION.sub(" ", _SEPARATORS.sub(" ", text))
+    return " ".join(_LONE_APOSTROPHE.sub(" ", text.upper()).split())
+
+
+def outside(text: str, alphabet: str = ALPHABET) -> str:
+    """The characters of a text that are not in the alphabet, sorted, each once."""
+    return "".join(sorted(set(text) - set(alphabet)))
+
+
+class Characters:
+    """Characters as ids: 0 is CTC's blank, 1 ends a sentence, then the alphabet in its order."""
+
+    def __init__(self, alphabet: str = ALPHABET) -> None:
+        if len(set(alphabet)) != len(alphabet) or not alphabet:
+            raise LASError(f"alphabet {alphabet!r} is empty or repeats a character")
+        self.alphabet = alphabet
+        self._ids = {c: i for i, c in enumerate(alphabet, start=EOS + 1)}
+
+    def __len__(self) -> int:
+        return len(self.alphabet) + EOS + 1
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a normalised text, without the end of sentence.
+
+        Raises:
+            LASError: a character is not in the alphabet.
+        """
+        try:
+            return [self._ids[c] for c in text]
+        except KeyError:
+            raise LASError(
+                f"characters {outside(text, self.alphabet)!r} of {text!r} are not in the alphabet"
+            ) from None
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of ids up to the first end of sentence; blanks are passed over."""
+        letters = []
+        for i in ids:
+            if i == EOS:
+                break
+            if i != BLANK:
+                letters.append(self.alphabet[i - EOS - 1])
+        return "".join(letters)
+
+
+def ctc_frames(ids: Sequence[int]) -> int:
+    """Frames that CTC needs at least for these ids: one each, and a blank between repeats."""
+    return len(ids) + sum(a == b for a, b in itertools.pairwise(ids))

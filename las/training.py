@@ -1,0 +1,411 @@
+"""The training loop: schedule, accumulation, checkpoints, exact resume, several processes.
+
+Everything random in a step follows from (seed, step, process), so that a resumed training
+computes the same bits as one that was never stopped.
+"""
+
+import contextlib
+import math
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from lhotse import CutSet
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from las import config as configuration
+from las import resume
+from las.config import RunConfig, TrainingConfig
+from las.data import (
+    Batch,
+    check_alphabet,
+    evaluation_batches,
+    read_manifest,
+    trainable,
+    training_batches,
+)
+from las.errors import LASError
+from las.journal import Journal
+from las.model import LAS, Losses, read_weights, write_weights
+from las.runtime import choose_device, precision, seed_everything
+from las.validation import Validation, validate
+
+STATE = "training.pt"
+
+
+class InterruptedTrainingError(LASError):
+    """The user or the system asked the training to stop; its state was saved."""
+
+
+def rate(config: TrainingConfig, step: int, progress: float) -> float:
+    """Learning rate: linear warm-up over steps, then a hold, then cosine decay over epochs.
+
+    Args:
+        config: peak, warm-up, hold and final rate.
+        step: optimizer steps taken.
+        progress: share of all epochs that is done, 0 to 1.
+    """
+    warm = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
+    done = max(0.0, min(1.0, (progress - config.hold) / max(1e-9, 1.0 - config.hold)))
+    decay = config.final_rate + (1 - config.final_rate) * 0.5 * (1 + math.cos(math.pi * done))
+    return config.learning_rate * warm * decay
+
+
+class Trainer:
+    """Trains one model as a configuration says.
+
+    Args:
+        config: the run.
+    """
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+        self.settings = config.training
+        self.rank = dist.get_rank() if dist.is_initialized() else 0
+        self.world = dist.get_world_size() if dist.is_initialized() else 1
+        self.device = choose_device(self.settings.device)
+        self.output = Path(self.settings.output)
+        torch.set_num_threads(self.settings.threads)
+        seed_everything(self.settings.seed)
+        self.model = LAS(config.model_settings()).to(self.device)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), betas=(0.9, 0.98), weight_decay=self.settings.weight_decay
+        )
+        self.replica: nn.Module = self.model
+        if self.world > 1:
+            self.replica = DistributedDataParallel(self.model, find_unused_parameters=True)
+        self.train_cuts, self.count = self._training_cuts()
+        self.dev_cuts = read_manifest(config.data.dev) if config.data.dev else None
+        if self.dev_cuts is not None:
+            check_alphabet(self.dev_cuts, self.model.text, config.data.dev)
+        # Where the training is: all that resuming needs beside weights and optimizer.
+        self.epoch = self.batches = self.seen = self.step = self.skipped = 0
+        self.in_a_row = 0
+        self.best: list[list[Any]] = []  # [dev WER, epoch], the best first
+        self.stop: int | None = None
+
+    def run(self) -> Path:
+        """Train to the end, resuming what the output folder holds.
+
+        Returns:
+            the folder of the final model.
+
+        Raises:
+            LASError: the data or the folder is not usable, or the training broke down.
+            InterruptedTrainingError: a signal asked to stop.
+        """
+        self.output.mkdir(parents=True, exist_ok=True)
+        self._resume()
+        with self._signals(), Journal(self.output, self.config, self.rank) as journal:
+            self.journal = journal
+            journal.text(
+                f"{self.count} utterances, {sum(p.numel() for p in self.model.parameters()):,} "
+                f"parameters, {self.device} x {self.world}, epoch {self.epoch + 1} of "
+                f"{self.settings.epochs}"
+            )
+            journal.truncate(self.step, self.epoch)
+            while self.epoch < self.settings.epochs:
+                self._epoch()
+            return self._finish()
+
+    # One epoch
+
+    def _epoch(self) -> None:
+        self.model.train()
+        batches = training_batches(
+            self.train_cuts,
+            self.count,
+            self.model.text,
+            self.config.data,
+            sample_rate=self.config.frontend.sample_rate,
+            seed=self.settings.seed,
+            epoch=self.epoch,
+            skip=self.batches,
+            rank=self.rank,
+            world=self.world,
+        )
+        pending: list[Losses] = []
+        saved = waited = time.monotonic()
+        iterator = iter(batches)
+        while (batch := next(iterator, None)) is not None:
+            if isinstance(batch, LASError):
+                raise batch
+            waited = time.monotonic() - waited
+            self.journal.waited(waited)
+            last = len(pending) + 1 == self.settings.accumulate
+            pending.append(self._backward(batch, synchronise=last))
+            self.batches += 1
+            if last:
+                self._update(pending)
+                pending = []
+                if self._stopping():
+                    self._save()
+                    raise InterruptedTrainingError(
+                        f"{self.output}: stopped by a signal after step {self.step}; the same "
+                        "command resumes"
+                    )
+                if time.monotonic() - saved > 60 * self.settings.checkpoint_minutes:
+                    self._save()
+                    saved = time.monotonic()
+            waited = time.monotonic()
+        if pending:
+            self._update(pending)
+        self.epoch, self.batches, self.seen = self.epoch + 1, 0, 0
+        if self.dev_cuts is not None and (
+            self.epoch % self.settings.evaluate_every == 0 or self.epoch == self.settings.epochs
+        ):
+            self._validate()
+        self._save()
+
+    def _backward(self, batch: Batch, synchronise: bool) -> Losses:
+        """Add the gradients of one batch."""
+        seed_everything(self._seed())
+        settings = self.settings
+        batch = batch.to(self.device)
+        spell = self.epoch >= settings.ctc_only
+        sampling = (
+            settings.scheduled_sampling
+            if self.epoch + 1 >= settings.scheduled_sampling_start
+            else 0.0
+        )
+        waits: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+        if isinstance(self.replica, DistributedDataParallel) and not synchronise:
+            waits = self.replica.no_sync()
+        with waits:
+            with precision(settings, self.device):
+                losses: Losses = self.replica(
+                    batch.waveforms,
+                    batch.samples,
+                    batch.tokens,
+                    batch.token_lengths,
+                    settings.label_smoothing,
+                    sampling,
+                    spell,
+                )
+            ctc = settings.ctc if spell else 1.0
+            total = (1 - ctc) * losses.attention / losses.tokens
+            total = total + ctc * losses.ctc / losses.characters
+            (total / settings.accumulate).backward()
+        return Losses(*(value.detach() for value in losses))
+
+    def _update(self, losses: list[Losses]) -> None:
+        """One optimizer step; a gradient that is not finite is thrown away and counted."""
+        # Processes hold batches of different sizes: with their own counts they would differ in
+        # the rate, and their replicas would drift apart.
+        self.seen += self._total(sum(len(x.alignments) for x in losses))
+        self._complete(len(losses))
+        progress = (self.epoch + min(1.0, self.seen / self.count)) / self.settings.epochs
+        lr = rate(self.settings, self.step, progress)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
+        if torch.isfinite(norm):
+            self.optimizer.step()
+            self.in_a_row = 0
+        else:
+            self.skipped += 1
+            self.in_a_row += 1
+            if self.in_a_row >= self.settings.max_skipped:
+                raise LASError(
+                    f"{self.output}: {self.in_a_row} steps in a row had a gradient that is not "
+                    "finite; lower training.learning_rate or look at the data"
+                )
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        attention = sum(float(x.attention) for x in losses) / sum(int(x.tokens) for x in losses)
+        ctc = sum(float(x.ctc) for x in losses) / sum(int(x.characters) for x in losses)
+        self.journal.step(
+            step=self.step,
+            epoch=self.epoch + 1,
+            share=min(1.0, self.seen / self.count),
+            attention=attention,
+            ctc=ctc,
+            rate=lr,
+            norm=float(norm),
+            skipped=self.skipped,
+        )
+
+    def _complete(self, batches: int) -> None:
+        """Make a mean of the gradients of a group that the end of the epoch cut short."""
+        if batches == self.settings.accumulate:
+            return
+        for parameter in self.model.parameters():
+            if parameter.grad is not None:
+                parameter.grad *= self.settings.accumulate / batches
+                if self.world > 1:  # no batch of the group was the one that synchronises
+                    dist.all_reduce(parameter.grad)
+                    parameter.grad /= self.world
+
+    def _seed(self) -> int:
+        parts = [self.settings.seed, self.epoch, self.batches, self.rank]
+        return int(np.random.SeedSequence(parts).generate_state(1)[0])
+
+    # Evaluation, and the models that are kept
+
+    def _validate(self) -> None:
+        if self.rank == 0:
+            result = self._measure()
+            wer = result.score.wer
+            self.journal.validation(self.epoch, self.step, result)
+            flat_since = self.settings.ctc_only + 5
+            if result.flat and self.epoch >= flat_since:
+                self.journal.warning(
+                    f"the attention is still flat after {self.epoch} epochs (focus "
+                    f"{result.focus:.2f}): if this goes on nothing will be learnt; try a higher "
+                    "training.ctc, training.short_first, or attention.kind=location"
+                )
+            if not self.best or wer < self.best[0][0]:
+                self.model.save_pretrained(self.output / "best", self._info(wer))
+            self.best = sorted([*self.best, [wer, self.epoch]])
+            if self.settings.average > 0:
+                self._keep()
+        self._barrier()
+
+    def _measure(self) -> Validation:
+        assert self.dev_cuts is not None
+        batches = evaluation_batches(
+            self.dev_cuts, self.model.text, sample_rate=self.config.frontend.sample_rate
+        )
+        result = validate(self.model, batches, self.device)
+        self.model.train()
+        return result
+
+    def _keep(self) -> None:
+        """Keep this epoch's weights while it is among the best."""
+        folder = self.output / "epochs"
+        folder.mkdir(exist_ok=True)
+        weights = {k: v.detach().cpu() for k, v in self.model.state_dict().items()}
+        write_weights(weights, folder / f"epoch-{self.epoch:03d}.safetensors")
+        for _, epoch in self.best[self.settings.average :]:
+            (folder / f"epoch-{epoch:03d}.safetensors").unlink(missing_ok=True)
+
+    def _finish(self) -> Path:
+        """Write ``model``: the average of the best epochs if it is as good on the dev set."""
+        final = self.output / "model"
+        if self.rank == 0:
+            if not self.best:
+                self.model.save_pretrained(final, self._info())
+            else:
+                wer = self.best[0][0]
+                chosen = LAS.from_pretrained(self.output / "best")
+                kept = [epoch for _, epoch in self.best[: self.settings.average]]
+                if len(kept) > 1:
+                    paths = [self.output / f"epochs/epoch-{e:03d}.safetensors" for e in kept]
+                    self.model.load_weights(average(paths), self.output / "epochs")
+                    averaged = self._measure().score.wer
+                    self.journal.text(
+                        f"dev WER {wer:.2f} % of the best epoch, {averaged:.2f} % of the average "
+                        f"of epochs {', '.join(map(str, sorted(kept)))}"
+                    )
+                    if averaged <= wer:
+                        chosen, wer = self.model, averaged
+                chosen.save_pretrained(final, self._info(wer))
+            self.journal.text(f"model: {final}")
+        self._barrier()
+        return final
+
+    def _info(self, wer: float | None = None) -> dict[str, str]:
+        info = {"epoch": str(self.epoch), "step": str(self.step), "utterances": str(self.count)}
+        return info if wer is None else {**info, "dev_wer": f"{wer:.2f}"}
+
+    # State
+
+    def _save(self) -> None:
+        if self.rank == 0:
+            state = {name: getattr(self, name) for name in _POSITION}
+            resume.save(
+                self.output / STATE,
+                {
+                    "config": configuration.to_yaml(self.config),
+                    "world": self.world,
+                    "position": state,
+                    "model": self.model.state_dict(),
+                    "optimizer": self.optimizer.state_dict(),
+                },
+            )
+        self._barrier()
+
+    def _resume(self) -> None:
+        path = self.output / STATE
+        if not path.is_file():
+            if self.rank == 0:
+                configuration.dump(self.config, self.output / "config.yaml")
+            return
+        state = resume.load(path)
+        if state["config"] != configuration.to_yaml(self.config) or state["world"] != self.world:
+            raise LASError(
+                f"{path}: belongs to a training with other settings or another number of "
+                "processes; set training.output to a new folder"
+            )
+        self.model.load_weights(state["model"], path)
+        self.optimizer.load_state_dict(state["optimizer"])
+        for name, value in state["position"].items():
+            setattr(self, name, value)
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Note a request to stop, to be honoured after the step."""
+
+        def note(number: int, _: Any) -> None:
+            self.stop = number
+
+        before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _stopping(self) -> bool:
+        """Whether any process was asked to stop; all agree, lest one waits for the others."""
+        return self._total(int(self.stop is not None)) > 0
+
+    def _total(self, value: int) -> int:
+        """Sum over the processes."""
+        if self.world == 1:
+            return value
+        total = torch.tensor(value, device=self.device)
+        dist.all_reduce(total)
+        return int(total)
+
+    def _barrier(self) -> None:
+        if self.world > 1:
+            dist.barrier()
+
+    # Data
+
+    def _training_cuts(self) -> tuple[CutSet, int]:
+        """The training set without what cannot be trained on, and its size."""
+        data, rate = self.config.data, self.config.frontend.sample_rate
+        cuts = read_manifest(data.train)
+        check_alphabet(cuts, self.model.text, data.train)
+        usable = trainable(
+            cuts,
+            self.model.text,
+            data,
+            lambda seconds: int(self.model.ctc_frames(torch.tensor(int(seconds * rate)))),
+        )
+        if self.rank == 0 and (usable.long or usable.dense):
+            print(
+                f"left out of training: {usable.long} utterances over {data.max_seconds:g} s, "
+                f"{usable.dense} with more characters than frames"
+            )
+        return usable.cuts, usable.size
+
+
+_POSITION = ("epoch", "batches", "seen", "step", "skipped", "in_a_row", "best")
+
+
+def average(paths: list[Path]) -> dict[str, Tensor]:
+    """Mean of the weights in these files."""
+    mean: dict[str, Tensor] = {}
+    for path in paths:
+        for name, weight in read_weights(path).items():
+            mean[name] = mean.get(name, 0.0) + weight.double() / len(paths)
+    return {name: weight.float() for name, weight in mean.items()}

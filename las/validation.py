@@ -1,0 +1,85 @@
+"""Dev-set measures during training: WER by greedy search, losses, and whether attention focuses."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from las.data import Batch
+from las.errors import LASError
+from las.model import LAS
+from las.scoring import Score, Utterance, score
+from las.search import greedy
+
+FLAT = 0.05
+"""Focus below which attention counts as flat. Half-learnt alignments were seen from 0.1 on."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What a dev set says of a model."""
+
+    score: Score
+    utterances: list[Utterance]
+    attention_loss: float  # nats a character
+    ctc_loss: float  # nats a character
+    focus: float  # 1 - entropy / log(frames) of the teacher-forced attention: 0 is flat
+    alignment: Tensor  # [U, T] of the longest utterance, head 0, as searched
+    waveform: Tensor  # [S] of that utterance
+    text: str  # what was written for it
+
+    @property
+    def flat(self) -> bool:
+        """Whether the attention has learnt no alignment; never of a model without attention."""
+        return self.focus < FLAT
+
+
+@torch.inference_mode()
+def validate(model: LAS, batches: Iterable[Batch | LASError], device: torch.device) -> Validation:
+    """Evaluate a model; leaves it in evaluation mode."""
+    model.eval()
+    utterances: list[Utterance] = []
+    attention = ctc = focus = 0.0
+    tokens = characters = 0
+    picture = None
+    for batch in batches:
+        if isinstance(batch, LASError):
+            raise batch
+        batch = batch.to(device)
+        losses = model(batch.waveforms, batch.samples, batch.tokens, batch.token_lengths)
+        encoded = model.encode(batch.waveforms, batch.samples)
+        attention += float(losses.attention)
+        ctc += float(losses.ctc)
+        tokens += int(losses.tokens)
+        characters += int(losses.characters)
+        focus += _focus(losses.alignments, batch.token_lengths, encoded.memory.lengths)
+        hypotheses = greedy(model, encoded)
+        for id, text, hypothesis in zip(batch.ids, batch.texts, hypotheses, strict=True):
+            utterances.append(Utterance(id, text, hypothesis.text))
+        if picture is None:
+            waveform = batch.waveforms[0, : int(batch.samples[0])].cpu()
+            picture = hypotheses[0].alignment[:, 0], waveform, hypotheses[0].text
+    if picture is None:
+        raise LASError("the dev set is empty")
+    return Validation(
+        score(utterances, bootstrap=1),
+        utterances,
+        attention / tokens,
+        ctc / characters,
+        focus / tokens,
+        *picture,
+    )
+
+
+def _focus(alignments: Tensor, token_lengths: Tensor, frames: Tensor) -> float:
+    """Sum over steps, characters and the end, of 1 - entropy / log(frames)."""
+    entropy = torch.special.entr(alignments).sum(-1).mean(-1)  # [B, U+1]
+    limit = frames.clamp_min(2).log()[:, None]
+    steps = torch.arange(alignments.shape[1], device=frames.device)[None] <= token_lengths[:, None]
+    return float(((1 - entropy / limit) * steps).sum())
+
+
+def end_marked(text: str) -> list[str]:
+    """Labels of the steps that wrote a text, its end included."""
+    return [*text.replace(" ", "\u2423"), "\u23ce"]
