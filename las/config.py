@@ -137,7 +137,7 @@ class DataConfig(Settings):
 
     train: str = ""
     dev: str = ""
-    batch_seconds: Annotated[float, Field(gt=0)] = 60.0  # of audio in a batch, at most
+    batch_seconds: Annotated[float, Field(gt=0)] = 60.0  # of audio in a batch, about at most
     batch_utterances: Positive = 32  # at most
     buckets: Positive = 10  # of similar duration
     max_seconds: Annotated[float, Field(gt=0)] = 30.0  # longer utterances are left out

@@ -237,7 +237,7 @@ def _check(item: Item, alphabet: str, decode: bool) -> MonoCut | MultiCut | Skip
         return skipped("empty text", f"the transcript is {item.text!r}")
     if strange:
         return skipped("characters outside the alphabet", f"{strange!r} in {text!r}")
-    if not item.path.exists():
+    if not _exists(item.path):
         return skipped("missing audio", "no such file")
     try:
         header = audio.info(item.path)
@@ -311,12 +311,12 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         for row in rows:
             if None in row:  # a text with a comma would lose what follows it
                 raise LASError(
-                    f"{path}: line {rows.line_num} has more fields than the header; put a text "
-                    f"that holds a {name} in double quotes"
+                    f"{path}: line {rows.reader.line_num} has more fields than the header; put a "
+                    f"text that holds a {name} in double quotes"
                 )
-            yield rows.line_num, row
+            yield rows.reader.line_num, row
     except csv.Error as error:
-        raise LASError(f"{path}: line {rows.line_num} is malformed ({error})") from None
+        raise LASError(f"{path}: line {rows.reader.line_num} is malformed ({error})") from None
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
@@ -346,6 +346,13 @@ def _sibling(parent: Path, stem: str) -> Path:
     """The audio file of this name, whatever its suffix; ``.flac`` if there is none."""
     paths = (parent / (stem + suffix) for suffix in AUDIO_SUFFIXES)
     return next((path for path in paths if path.exists()), parent / f"{stem}.flac")
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name too long to be one
+        return False
 
 
 def _need_folder(path: Path) -> None:

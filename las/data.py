@@ -227,6 +227,10 @@ def training_batches(
 ) -> Iterable[Batch | LASError]:
     """Batches of one epoch.
 
+    A batch is complete when another utterance as long as its longest would exceed a limit. So
+    the last one, if it is the longest, may exceed ``batch_seconds`` by as much as durations differ
+    within a bucket.
+
     Args:
         cuts: utterances, already filtered.
         count: how many they are.
@@ -239,7 +243,8 @@ def training_batches(
         rank: of this process among `world` training together; each gets its own batches.
         world: number of processes.
     """
-    common = {"world_size": world, "rank": rank, "seed": seed}
+    # The sampler draws by the sum of its seed and the epoch: neighbouring seeds would share orders.
+    common = {"world_size": world, "rank": rank, "seed": zlib.crc32(str(seed).encode())}
     limits = {"max_duration": config.batch_seconds, "max_cuts": config.batch_utterances}
     spoken = cuts.map(
         partial(perturbed, speeds=config.speeds, seed=seed, epoch=epoch), apply_fn=None
@@ -292,7 +297,7 @@ def evaluation_batches(
 def _leave_signals(_: int) -> None:
     """Signals to a whole process group are for the main process, which still needs its readers.
 
-    Readers end when it asks them to, and when it is gone.
+    Readers end when it lets go of them, and when it is gone.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

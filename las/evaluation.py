@@ -1,6 +1,7 @@
 """A model on a manifest: error rates, and proof that batches change nothing."""
 
 import platform
+import shlex
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -101,7 +102,7 @@ def provenance(device: torch.device) -> dict[str, str]:
             models = [line.partition(":")[2].strip() for line in lines if "model name" in line]
             name = models[0] if models else name
     return {
-        "command": " ".join(["las", *sys.argv[1:]]),
+        "command": shlex.join(["las", *sys.argv[1:]]),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "device": f"{name}, {torch.get_num_threads()} threads" if device.type == "cpu" else name,
         "versions": f"listen-attend-spell {__version__}, torch {torch.__version__}, "

@@ -68,6 +68,8 @@ def normalise(features: Tensor, lengths: Tensor) -> Tensor:
     count = lengths[:, None, None].to(features)
     mean = features.masked_fill(~mask, 0).sum(1, keepdim=True) / count
     centred = (features - mean).masked_fill(~mask, 0)
+    # The first mean is of large numbers: its rounding error, which padding moves, is taken off.
+    centred = (centred - centred.sum(1, keepdim=True) / count).masked_fill(~mask, 0)
     variance = centred.square().sum(1, keepdim=True) / count
     return centred / variance.sqrt().clamp_min(0.1)
 

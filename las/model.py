@@ -204,11 +204,23 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
-        reason = " ".join(str(error).split())
-        raise LASError(f"{path}: corrupt or no safetensors file ({reason})") from None
+        raise _corrupt(path, error) from None
+
+
+def _corrupt(path: Path, error: Exception) -> LASError:
+    reason = " ".join(str(error).split())
+    return LASError(f"{path}: corrupt or no safetensors file ({reason})")
 
 
 def read_info(folder: Path) -> dict[str, str]:
-    """What was remembered with the weights of a model folder."""
-    with safetensors.safe_open(folder / WEIGHTS, "pt") as file:
-        return json.loads((file.metadata() or {}).get("info", "{}"))
+    """What was remembered with the weights of a model folder.
+
+    Raises:
+        LASError: the weights are missing or corrupt.
+    """
+    path = folder / WEIGHTS
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            return json.loads((file.metadata() or {}).get("info", "{}"))
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise _corrupt(path, error) from None

@@ -76,9 +76,15 @@ def learning_curves(log: Path) -> Figure:
         LASError: the log is missing or holds no steps.
     """
     try:
-        rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    except (OSError, json.JSONDecodeError) as error:
-        raise LASError(f"{log}: not a training log ({type(error).__name__})") from None
+        # A training that still writes, or was killed, may leave an unfinished last line.
+        lines = log.read_text(encoding="utf-8").split("\n")[:-1]
+        rows = [json.loads(line) for line in lines]
+    except OSError as error:
+        raise LASError(f"{log}: cannot read the training log ({error.strerror})") from None
+    except ValueError:  # no JSON, or no text at all
+        raise LASError(f"{log}: not a training log: expected one JSON object a line") from None
+    if not all(isinstance(row, dict) and "step" in row for row in rows):
+        raise LASError(f"{log}: not a training log: a line has no step")
     steps = [row for row in rows if "dev" not in row]
     devs = [row for row in rows if "dev" in row]
     if not steps:
@@ -103,6 +109,14 @@ def learning_curves(log: Path) -> Figure:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a picture under a temporary name, then rename; the suffix says the format."""
+    """Write a picture under a temporary name, then rename; the suffix says the format.
+
+    Raises:
+        LASError: no picture has this suffix.
+    """
+    kind = path.suffix.lstrip(".").lower() or "png"
+    known = figure.canvas.get_supported_filetypes()
+    if kind not in known:
+        raise LASError(f"{path}: cannot draw {kind!r}; use one of {', '.join(sorted(known))}")
     with replacing(path) as temporary:
-        figure.savefig(temporary, format=path.suffix.lstrip(".") or "png", dpi=110)
+        figure.savefig(temporary, format=kind, dpi=110)

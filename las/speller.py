@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import las_kernels
 from las.attention import Attend
 from las.config import AttentionConfig, SpellerConfig
-from las.text import EOS
+from las.text import BLANK, EOS
 from las_kernels import Decoder, Masks, Memory, State
 
 
@@ -87,7 +87,9 @@ class Speller(nn.Module):
         masks = self._masks(memory)
         if sampling > 0:
             with torch.no_grad():
-                predicted = self._decode(memory, inputs, masks)[0].argmax(-1)
+                logits = self._decode(memory, inputs, masks)[0]
+                logits[..., BLANK] = float("-inf")  # search never writes it either
+                predicted = logits.argmax(-1)
             own = torch.cat([inputs[:, :1], predicted[:, :-1]], 1)
             replace = torch.rand(inputs.shape, device=inputs.device) < sampling
             replace[:, 0] = False

@@ -133,27 +133,31 @@ class Trainer:
         pending: list[Losses] = []
         saved = waited = time.monotonic()
         iterator = iter(batches)
-        while (batch := next(iterator, None)) is not None:
-            if isinstance(batch, LASError):
-                raise batch
-            waited = time.monotonic() - waited
-            self.journal.waited(waited)
-            last = len(pending) + 1 == self.settings.accumulate
-            pending.append(self._backward(batch, synchronise=last))
-            self.batches += 1
-            if last:
-                self._update(pending)
-                pending = []
-                if self._stopping():
-                    self._save()
-                    raise InterruptedTrainingError(
-                        f"{self.output}: stopped by a signal after step {self.step}; the same "
-                        "command resumes"
-                    )
-                if time.monotonic() - saved > 60 * self.settings.checkpoint_minutes:
-                    self._save()
-                    saved = time.monotonic()
-            waited = time.monotonic()
+        try:
+            while (batch := next(iterator, None)) is not None:
+                if isinstance(batch, LASError):
+                    raise batch
+                waited = time.monotonic() - waited
+                self.journal.waited(waited)
+                last = len(pending) + 1 == self.settings.accumulate
+                pending.append(self._backward(batch, synchronise=last))
+                self.batches += 1
+                if last:
+                    self._update(pending)
+                    pending = []
+                    if self._stopping():
+                        self._save()
+                        raise InterruptedTrainingError(
+                            f"{self.output}: stopped by a signal after step {self.step}; the same "
+                            "command resumes"
+                        )
+                    if time.monotonic() - saved > 60 * self.settings.checkpoint_minutes:
+                        self._save()
+                        saved = time.monotonic()
+                waited = time.monotonic()
+        finally:
+            # Held by a traceback, it would keep the reader processes, and so this one, from ending.
+            del iterator
         if pending:
             self._update(pending)
         self.epoch, self.batches, self.seen = self.epoch + 1, 0, 0

@@ -78,8 +78,3 @@ def _focus(alignments: Tensor, token_lengths: Tensor, frames: Tensor) -> float:
     limit = frames.clamp_min(2).log()[:, None]
     steps = torch.arange(alignments.shape[1], device=frames.device)[None] <= token_lengths[:, None]
     return float(((1 - entropy / limit) * steps).sum())
-
-
-def end_marked(text: str) -> list[str]:
-    """Labels of the steps that wrote a text, its end included."""
-    return [*text.replace(" ", "\u2423"), "\u23ce"]

@@ -1,0 +1,77 @@
+"""Make the tables of results from the reports of the runs, so that no number is typed by hand.
+
+    python recipes/results.py            rewrite the tables in recipes/*/RESULTS.md and README.md
+    python recipes/results.py --check    only say whether they are up to date (exit status 1)
+
+A recipe lists its rows in ``results/rows.yaml``; each names a report of ``las evaluate`` and the
+log of the training. A table stands between ``<!-- results -->`` and ``<!-- end -->``.
+"""
+
+import argparse
+import json
+import re
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+RECIPES = Path(__file__).parent
+_BLOCK = re.compile(r"(<!-- results -->\n).*?(<!-- end -->)", re.DOTALL)
+_HEADER = (
+    "| set | system | training data | search | WER % (95 % interval) | CER % | parameters "
+    "| training |\n|---|---|---|---|---|---|---|---|"
+)
+
+
+def training_minutes(log: Path) -> float:
+    """Wall-clock minutes from the first to the last line of a ``train.log``."""
+    stamps = re.findall(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)Z", log.read_text("utf-8"), re.MULTILINE)
+    first, last = (datetime.fromisoformat(stamps[i]) for i in (0, -1))
+    return (last - first).total_seconds() / 60
+
+
+def row(recipe: Path, entry: dict[str, str]) -> str:
+    """One line of a table."""
+    report: dict[str, Any] = json.loads((recipe / entry["report"]).read_text("utf-8"))
+    low, high = report["wer_interval"]
+    minutes = training_minutes(recipe / entry["log"])
+    return (
+        f"| {entry['set']} | {entry['system']} | {entry['data']} | {report['search']} "
+        f"| **{report['wer']:.2f}** ({low:.2f} to {high:.2f}) | {report['cer']:.2f} "
+        f"| {report['parameters'] / 1e6:.1f} M | {minutes:.0f} min, {entry['device']} |"
+    )
+
+
+def tables() -> dict[Path, str]:
+    """The right text of every file that holds a table."""
+    blocks: dict[Path, list[str]] = {}
+    for listing in sorted(RECIPES.glob("*/results/rows.yaml")):
+        recipe = listing.parent.parent
+        rows = [row(recipe, entry) for entry in yaml.safe_load(listing.read_text("utf-8"))]
+        blocks[recipe / "RESULTS.md"] = rows
+        blocks.setdefault(RECIPES.parent / "README.md", []).extend(rows)
+    texts = {}
+    for path, rows in blocks.items():
+        table = "\n".join([_HEADER, *rows])
+        texts[path] = _BLOCK.sub(rf"\g<1>{table}\n\g<2>", path.read_text("utf-8"))
+    return texts
+
+
+def main() -> None:
+    """Rewrite or check."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true")
+    check = parser.parse_args().check
+    stale = {path: text for path, text in tables().items() if path.read_text("utf-8") != text}
+    for path, text in stale.items():
+        print(f"{path}: {'not up to date' if check else 'rewritten'}")
+        if not check:
+            path.write_text(text, "utf-8")
+    if check and stale:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""Shared by the tests: repeatable randomness, one thread, and a model small enough for a loop."""
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from hypothesis import settings
+from torch import Tensor
+
+from las.config import (
+    AttentionConfig,
+    FrontendConfig,
+    ListenerConfig,
+    ModelConfig,
+    SpellerConfig,
+)
+
+settings.register_profile("las", deadline=None, derandomize=True)
+settings.load_profile("las")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> ModelConfig:
+    """Every part of the default model, at widths that take milliseconds."""
+    return ModelConfig(
+        alphabet=" 'ABC",
+        frontend=FrontendConfig(n_mels=8, specaugment=None),
+        listener=ListenerConfig(layers=3, width=6, reduction=4),
+        attention=AttentionConfig(kind="location", width=8, heads=2, channels=3, taps=5),
+        speller=SpellerConfig(layers=2, width=10, embedding=4),
+    )
+
+
+@pytest.fixture(scope="session")
+def noise() -> Callable[[Sequence[int], int], tuple[Tensor, Tensor]]:
+    """A maker of batches of noise: lengths in samples -> waveforms [B, S], samples [B]."""
+
+    def make(lengths: Sequence[int], extra: int = 0) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(7)
+        waveforms = torch.zeros(len(lengths), max(lengths) + extra)
+        for row, length in enumerate(lengths):
+            waveforms[row, :length] = 0.1 * torch.randn(length, generator=generator)
+        return waveforms, torch.tensor(lengths)
+
+    return make

@@ -1,0 +1,144 @@
+"""Greedy search: the batch changes nothing, every utterance has its own limit and end."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from las.model import LAS
+from las.search import Hypothesis, greedy
+from las.text import BLANK, EOS
+
+
+@pytest.fixture(scope="module")
+def model(tiny_config):
+    """A random model that writes varied texts: some end, some run to their limit."""
+    torch.manual_seed(2)
+    model = LAS(tiny_config).eval()
+    with torch.no_grad():  # far from ties, which rounding could decide
+        for weight in model.speller.parameters():
+            weight *= 4
+        for weight in model.listener.parameters():
+            weight *= 2
+        model.speller.output.bias[EOS] -= 0.5
+    return model
+
+
+@pytest.fixture
+def biased(model):
+    """The model with another bias of one id."""
+    bias = model.speller.output.bias
+    before = bias.detach().clone()
+
+    def biased(token: int, value: float) -> LAS:
+        with torch.no_grad():
+            bias[token] = value
+        return model
+
+    yield biased
+    with torch.no_grad():
+        bias.copy_(before)
+
+
+@torch.inference_mode()
+def search(model: LAS, waveforms: torch.Tensor, samples: torch.Tensor) -> list[Hypothesis]:
+    return greedy(model, model.encode(waveforms, samples))
+
+
+def limits(model: LAS, samples: torch.Tensor) -> list[int]:
+    return [n + 10 for n in model.ctc_frames(samples).tolist()]
+
+
+# --- batches --------------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(1, 12000), min_size=1, max_size=4), st.integers(0, 3000))
+@settings(max_examples=15)
+def test_a_batch_changes_nothing(model, noise, lengths, extra):
+    waveforms, samples = noise(lengths, extra)
+    together = search(model, waveforms, samples)
+    assert len(together) == len(lengths)
+    for row, length in enumerate(lengths):
+        (alone,) = search(model, waveforms[row : row + 1, :length], samples[row : row + 1])
+        assert together[row].text == alone.text
+        assert together[row].finished == alone.finished
+        assert together[row].score == pytest.approx(alone.score, rel=1e-4, abs=1e-4)
+        torch.testing.assert_close(together[row].alignment, alone.alignment, rtol=0, atol=1e-4)
+
+
+def test_the_batch_under_test_is_varied(model, noise):
+    found = search(model, *noise([12000, 500, 3000, 7000, 9000, 1]))
+    assert len({h.text for h in found}) > 3
+    assert {h.finished for h in found} == {True, False}
+
+
+# --- one utterance --------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def test_text_and_score_by_steps(model, noise):
+    waveforms, samples = noise([4000, 8000, 600])
+    for row, found in enumerate(search(model, waveforms, samples)):
+        length = int(samples[row])
+        encoded = model.encode(waveforms[row : row + 1, :length], samples[row : row + 1])
+        state = model.speller.start(encoded.memory)
+        written, score, alignments = [EOS], 0.0, []
+        while len(written) <= limits(model, samples)[row]:
+            logits, state = model.speller.step(encoded.memory, state, torch.tensor([[written[-1]]]))
+            log_probs = logits[0, 0].log_softmax(-1).tolist()
+            allowed = [i for i in range(len(log_probs)) if i != BLANK]
+            written.append(max(allowed, key=lambda i: log_probs[i]))
+            score += log_probs[written[-1]]
+            alignments.append(state.alignment[0, 0])
+            if written[-1] == EOS:
+                break
+        assert found.text == model.text.decode(written[1:])
+        assert found.finished == (written[-1] == EOS)
+        assert found.score == pytest.approx(score, rel=1e-4)
+        torch.testing.assert_close(found.alignment, torch.stack(alignments), rtol=0, atol=1e-4)
+
+
+def test_each_utterance_has_its_own_limit(biased, noise):
+    waveforms, samples = noise([1, 2000, 9000])
+    model = biased(EOS, -1e4)
+    found = search(model, waveforms, samples)
+    assert limits(model, samples) == [11, 14, 25]
+    assert [len(h.text) for h in found] == limits(model, samples)
+    assert not any(h.finished for h in found)
+
+
+def test_an_end_at_once_is_an_empty_text(biased, noise):
+    for found in search(biased(EOS, 1e4), *noise([1, 2000])):
+        assert found.text == ""
+        assert found.finished
+        assert found.score == pytest.approx(0, abs=1e-6)
+        assert found.alignment.shape[0] == 1
+
+
+@pytest.mark.parametrize("value", [0.0, 1e3])
+def test_blanks_are_never_written(biased, noise, value):
+    found = search(biased(BLANK, value), *noise([1, 2000, 9000]))
+    # Decoding passes over blanks: one that was written would be missing from the text.
+    assert [len(h.text) for h in found] == [len(h.alignment) - h.finished for h in found]
+    if value > 0:
+        assert all(h.score < -900 for h in found)
+
+
+def test_alignments_are_of_the_steps_and_the_valid_frames(model, noise):
+    waveforms, samples = noise([1, 2000, 9000], extra=4000)
+    frames = model.encode(waveforms, samples).memory.lengths.tolist()
+    assert frames == [1, 4, 15]
+    for found, valid in zip(search(model, waveforms, samples), frames, strict=True):
+        assert found.alignment.shape == (len(found.text) + found.finished, 2, valid)
+        total = found.alignment.sum(-1)
+        torch.testing.assert_close(total, torch.ones_like(total))
+
+
+def test_without_attention(tiny_config, noise):
+    none = tiny_config.attention.model_copy(update={"kind": "none"})
+    model = LAS(tiny_config.model_copy(update={"attention": none})).eval()
+    waveforms, samples = noise([3000, 9000])
+    found = search(model, waveforms, samples)
+    assert all((h.alignment == 1).all() and h.alignment.shape[-1] == 1 for h in found)
+    (alone,) = search(model, waveforms[:1, :3000], samples[:1])
+    assert alone.text == found[0].text
