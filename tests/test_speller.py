@@ -6,7 +6,7 @@ import torch
 import las_kernels
 from las.config import AttentionConfig, SpellerConfig
 from las.speller import Speller, teacher_inputs
-from las.text import EOS
+from las.text import BLANK, EOS
 from las_kernels import Memory
 
 V, M = 6, 8
@@ -168,15 +168,16 @@ def test_all_inputs_but_the_first_are_the_predictions_of_the_first_pass(recorded
 def test_a_share_of_the_inputs_is_replaced(recorded):
     speller = make(dropout=0.0).train()
     with torch.no_grad():
-        speller.output.bias[0] = 100.0  # never in a transcript: every replacement shows
+        speller.output.bias[BLANK] = 200.0  # likeliest, and yet never fed
+        speller.output.bias[EOS] = 100.0  # never inside a transcript: every replacement shows
     memory = remember(speller)
     read = inputs(200)
     speller(memory, read, sampling=0.25)
-    replaced = (recorded[1][0] == speller.embedding.weight[0]).all(-1)
-    assert not replaced[:, 0].any()
-    assert 0.15 < replaced[:, 1:].float().mean() < 0.35
-    kept = recorded[1][0][~replaced]
-    torch.testing.assert_close(kept, speller.embedding(read)[~replaced])
+    assert not (recorded[1][0] == speller.embedding.weight[BLANK]).all(-1).any()
+    replaced = (recorded[1][0] == speller.embedding.weight[EOS]).all(-1)[:, 1:]
+    assert 0.15 < replaced.float().mean() < 0.35
+    kept = recorded[1][0][:, 1:][~replaced]
+    torch.testing.assert_close(kept, speller.embedding(read)[:, 1:][~replaced])
 
 
 def test_both_passes_have_the_same_masks(recorded):
