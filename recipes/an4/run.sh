@@ -3,13 +3,14 @@
 #   recipes/an4/run.sh CORPUS [KEY=VALUE ...]
 # CORPUS is the folder `an4` as CMU ships it, with etc/ and wav/ in it.
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
 if [ $# -lt 1 ] || [ ! -d "$1/etc" ]; then
   echo "error: usage: $0 CORPUS [KEY=VALUE ...], where CORPUS/etc/an4_train.fileids exists" >&2
   exit 2
 fi
-corpus=$1
+corpus=$(realpath "$1")
 shift
+cd "$(dirname "$0")/../.."  # reports then name files from the root of the repository
+here=recipes/an4
 data=$here/data
 output=$here/runs/las
 for setting in "$@"; do

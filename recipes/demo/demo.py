@@ -65,7 +65,11 @@ def test_part(transcriber: Transcriber, corpus: Path, output: Path) -> float:
         for item, result in zip(items, results, strict=True)
     ]
     score = scoring.score(pairs)
-    extra = {"search": "greedy", **provenance(transcriber.device)}
+    extra: dict[str, object] = {
+        "search": "greedy",
+        "parameters": sum(p.numel() for p in transcriber.model.parameters()),
+        **provenance(transcriber.device),
+    }
     extra["command"] = " ".join(["python", *sys.argv])
     text, _ = scoring.write_reports(output / "test", pairs, score, **extra)
     low, high = score.wer_interval

@@ -2,7 +2,8 @@
 # Train on the synthetic corpus that ships here, and score: about five minutes on two cores.
 #   recipes/demo/run.sh [KEY=VALUE ...]        e.g. training.output=runs/mine
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
+cd "$(dirname "$0")/../.."  # reports then name files from the root of the repository
+here=recipes/demo
 data=$here/data
 output=$here/runs/demo
 for setting in "$@"; do

@@ -1,0 +1,103 @@
+"""The model and the recordings that ship: what `make demo` promises."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from las import audio
+from las.corpora import librispeech, prepare
+from las.evaluation import check_batching
+from las.model import LAS, bundled
+from las.transcribe import Transcriber, Transcript
+
+ROOT = Path(__file__).parents[1]
+SAMPLES = bundled().parent / "samples"
+
+
+@pytest.fixture(scope="module")
+def model() -> LAS:
+    return LAS.from_pretrained()
+
+
+def references() -> dict[str, str]:
+    with (SAMPLES / "references.tsv").open(encoding="utf-8", newline="") as file:
+        return dict(csv.reader(file, delimiter="\t"))
+
+
+def test_demo_passes_and_leaves_its_report_and_picture(tmp_path):
+    done = subprocess.run(
+        [sys.executable, ROOT / "recipes/demo/demo.py", "--output", tmp_path / "out"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    for reference in references().values():
+        assert f"said   {reference}\n" in done.stdout
+    assert (tmp_path / "out/attention.png").stat().st_size > 10_000
+    assert (tmp_path / "out/test.json").is_file()
+
+
+def test_demo_fails_with_a_model_that_recognises_nothing(tmp_path, model):
+    untrained = LAS(model.config)
+    untrained.save_pretrained(tmp_path / "model")
+    done = subprocess.run(
+        [
+            *(sys.executable, ROOT / "recipes/demo/demo.py"),
+            *("--output", tmp_path / "out", "--model", tmp_path / "model"),
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: WER ")
+    assert "above 10 %" in done.stderr
+
+
+def test_samples_alone_and_together(model):
+    transcriber = Transcriber(model, torch.device("cpu"))
+    paths = [SAMPLES / name for name in references()]
+    together = list(transcriber.files(paths, batch_seconds=1000.0))
+    backwards = list(transcriber.files(paths[::-1], batch_seconds=1000.0))[::-1]
+    alone = list(transcriber.files(paths, batch_seconds=0.1))
+    for a, b, c in zip(together, backwards, alone, strict=True):
+        assert isinstance(a, Transcript)
+        assert isinstance(b, Transcript)
+        assert isinstance(c, Transcript)
+        assert a.text == b.text == c.text
+        assert a.hypothesis.score == pytest.approx(c.hypothesis.score, abs=1e-4)
+
+
+def test_padding_moves_no_output_of_the_listener(model):
+    waveforms = [torch.from_numpy(audio.load(SAMPLES / name)) for name in references()]
+    samples = torch.tensor([len(w) for w in waveforms])
+    padded = torch.nn.utils.rnn.pad_sequence(waveforms, batch_first=True)
+    padded = torch.nn.functional.pad(padded, (0, 16000))
+    with torch.inference_mode():
+        batch = model.encode(padded, samples)
+        for row, waveform in enumerate(waveforms):
+            single = model.encode(waveform[None], samples[row : row + 1])
+            frames = single.memory.values.shape[1]
+            for name in ("keys", "values"):
+                a = getattr(batch.memory, name)[row, :frames]
+                torch.testing.assert_close(a, getattr(single.memory, name)[0], atol=1e-5, rtol=0)
+
+
+def test_check_batching_on_the_dev_part(tmp_path, model):
+    corpus = ROOT / "recipes/demo/corpus"
+    items = librispeech(corpus, ["dev"])["dev"][:12]
+    manifest = prepare("dev", items, tmp_path).manifest
+    count, differ, largest = check_batching(model, manifest, torch.device("cpu"))
+    assert (count, differ) == (12, [])
+    assert largest < 1e-5
+
+
+def test_the_checkpoint_is_small_and_has_a_card():
+    folder = bundled()
+    assert (folder / "model.safetensors").stat().st_size < 16e6
+    card = (folder / "MODEL_CARD.md").read_text(encoding="utf-8")
+    for heading in ("## Data", "## Licence", "## Word error rate", "## What it cannot do"):
+        assert heading in card
