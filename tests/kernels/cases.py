@@ -117,12 +117,12 @@ def case(
 
 
 def gradients(results, leaves: dict[str, Tensor], seed: int = 1) -> dict[str, Tensor]:
-    """Gradients of a random sum of the results, the same for any dtype."""
+    """Gradients of a random sum of the results, whose weights every dtype can hold."""
     generator = torch.Generator().manual_seed(seed)
     total = 0.0
     for x in results:
-        weight = torch.randn(x.shape, generator=generator, dtype=torch.float64)
-        total = total + (x * weight.to(x.dtype)).sum()
+        weight = torch.randn(x.shape, generator=generator).bfloat16().double()
+        total = total + (x.double() * weight).sum()
     found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
     return dict(zip(leaves, found, strict=True))
 

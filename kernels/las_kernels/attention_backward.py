@@ -1,0 +1,549 @@
+"""Fused attention, backward (Triton), in the phases of :mod:`las_kernels.threephase`.
+
+Phase 1 (``step``, then ``finish``) gives what the step before needs. Phase 2 (``accumulate``,
+``correlate``) loops over the steps with the gradients in registers: keys are read once, their
+gradient is written once. Sums over programs are made by a second pass in a fixed order.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from las_kernels import plain
+from las_kernels.plain import ScoreGradients
+from las_kernels.reference import Memory, Score
+from las_kernels.tiles import (
+    NO_LOCATION,
+    add_location,
+    location_features,
+    location_tiles,
+    numerics,
+    power,
+    tanh,
+)
+
+CHUNKS = 128  # programs that share the gradient of the filters
+
+
+@triton.jit
+def convolve(
+    previous,
+    filters,
+    features,
+    T,
+    N,
+    previous_b,
+    previous_n,
+    H: tl.constexpr,
+    C: tl.constexpr,
+    W: tl.constexpr,
+    BC: tl.constexpr,
+    BW: tl.constexpr,
+    BT: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Location features of a tile of frames of one alignment."""
+    h = tl.program_id(0) % H
+    n = tl.program_id(0) // H % N
+    b = (tl.program_id(0) // (H * N)).to(tl.int64)
+    t = tl.program_id(1) * BT + tl.arange(0, BT)
+    previous += b * previous_b + n * previous_n + h * T
+    found = location_features(previous, filters, t, T, C, W, BC, BW, BT, PRECISION)
+    c = tl.arange(0, BC)
+    features += ((b * N + n) * H + h) * C * T
+    known = (t < T)[:, None] & (c < C)[None, :]
+    out = c[None, :] * T + t[:, None]
+    tl.store(features + out, found.to(features.dtype.element_ty), mask=known)
+
+
+@triton.jit
+def step(
+    dcontext,
+    dalignment,
+    context,
+    alignment,
+    query,
+    keys,
+    values,
+    lengths,
+    v,
+    projection,
+    features,
+    denergy,
+    dquery_parts,
+    dfeatures,
+    T,
+    N,
+    context_b,
+    context_n,
+    dcontext_b,
+    dcontext_n,
+    alignment_b,
+    alignment_n,
+    dalignment_b,
+    dalignment_n,
+    query_b,
+    query_n,
+    features_b,
+    features_n,
+    denergy_b,
+    denergy_n,
+    H: tl.constexpr,
+    AH: tl.constexpr,
+    DH: tl.constexpr,
+    HAS_DALIGNMENT: tl.constexpr,
+    LOCATION: tl.constexpr,
+    C: tl.constexpr,
+    BC: tl.constexpr,
+    BT: tl.constexpr,
+    BA: tl.constexpr,
+    BD: tl.constexpr,
+    APPROXIMATE: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Phase 1 for a tile of frames of one query and one head."""
+    h = tl.program_id(0) % H
+    n = tl.program_id(0) // H % N
+    b = (tl.program_id(0) // (H * N)).to(tl.int64)
+    tile = tl.program_id(1)
+    length = tl.load(lengths + b).to(tl.int32)
+    t = tile * BT + tl.arange(0, BT)
+    live = t < length
+    keys += b * T * H * AH + h * AH
+    values += b * T * H * DH + h * DH
+    query += b * query_b + n * query_n + h * AH
+    context += b * context_b + n * context_n + h * DH
+    dcontext += b * dcontext_b + n * dcontext_n + h * DH
+    alignment += b * alignment_b + n * alignment_n + h * T
+    dalignment += b * dalignment_b + n * dalignment_n + h * T
+    features += b * features_b + n * features_n + h * C * T
+    dfeatures += b * features_b + n * features_n + h * C * T
+    g = tl.zeros((BT,), tl.float32)
+    along = tl.zeros((BD,), tl.float32)
+    for d0 in range(0, DH, BD):
+        d = d0 + tl.arange(0, BD)
+        at = t[:, None] * (H * DH) + d[None, :]
+        value = tl.load(values + at, mask=live[:, None] & (d < DH)[None, :], other=0.0)
+        dc = tl.load(dcontext + d, mask=d < DH, other=0.0).to(tl.float32)
+        c = tl.load(context + d, mask=d < DH, other=0.0).to(tl.float32)
+        g += tl.sum(value.to(tl.float32) * dc[None, :], axis=1)
+        along += c * dc
+    delta = tl.sum(along, axis=0)
+    if HAS_DALIGNMENT:
+        g += tl.load(dalignment + t, mask=live, other=0.0).to(tl.float32)
+        outer = tl.zeros((BD,), tl.float32)
+        for t0 in range(0, T, BD):
+            all_t = t0 + tl.arange(0, BD)
+            a_all = tl.load(alignment + all_t, mask=all_t < length, other=0.0).to(tl.float32)
+            da_all = tl.load(dalignment + all_t, mask=all_t < length, other=0.0)
+            outer += a_all * da_all.to(tl.float32)
+        delta += tl.sum(outer, axis=0)
+    weight = tl.load(alignment + t, mask=live, other=0.0).to(tl.float32)
+    de = weight * (g - delta)
+    tl.store(denergy + b * denergy_b + n * denergy_n + h * T + t, de, mask=t < T)
+    c = tl.arange(0, BC)
+    if LOCATION:
+        inside = (t < T)[:, None] & (c < C)[None, :]
+        feature_at = c[None, :] * T + t[:, None]
+        located = tl.load(features + feature_at, mask=inside, other=0.0).to(tl.float32)
+        dlocated = tl.zeros((BT, BC), tl.float32)
+    parts = dquery_parts + (((b * N + n) * H + h) * tl.num_programs(1) + tile) * AH
+    for a0 in range(0, AH, BA):
+        a = a0 + tl.arange(0, BA)
+        known = a < AH
+        at = t[:, None] * (H * AH) + a[None, :]
+        k = tl.load(keys + at, mask=live[:, None] & known[None, :], other=0.0).to(tl.float32)
+        q = tl.load(query + a, mask=known, other=0.0).to(tl.float32)
+        scale = tl.load(v + h * AH + a, mask=known, other=0.0).to(tl.float32)
+        hidden = k + q[None, :]
+        if LOCATION:
+            hidden = add_location(
+                hidden, located, projection + h * AH * C, a, AH, C, BC, PRECISION
+            )
+        y = tanh(hidden, APPROXIMATE)
+        dhidden = de[:, None] * scale[None, :] * (1.0 - y * y)
+        tl.store(parts + a, tl.sum(dhidden, axis=0), mask=known)
+        if LOCATION:
+            at = (h * AH + a[:, None]) * C + c[None, :]
+            weights = tl.load(projection + at, mask=known[:, None] & (c < C)[None, :], other=0.0)
+            dlocated = tl.dot(
+                dhidden, weights.to(tl.float32), dlocated, input_precision=PRECISION
+            )
+    if LOCATION:
+        tl.store(dfeatures + feature_at, dlocated.to(dfeatures.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def finish(
+    dquery_parts,
+    dfeatures,
+    filters,
+    dquery,
+    dprevious,
+    T,
+    N,
+    tiles,
+    dquery_b,
+    dquery_n,
+    dfeatures_b,
+    dfeatures_n,
+    H: tl.constexpr,
+    AH: tl.constexpr,
+    LOCATION: tl.constexpr,
+    C: tl.constexpr,
+    W: tl.constexpr,
+    BS: tl.constexpr,
+    BA: tl.constexpr,
+    BT: tl.constexpr,
+    BW: tl.constexpr,
+):
+    """Sum the parts of dquery; carry dfeatures through the filters to the alignment before."""
+    h = tl.program_id(0) % H
+    n = tl.program_id(0) // H % N
+    b = (tl.program_id(0) // (H * N)).to(tl.int64)
+    block = tl.program_id(1)
+    row = (b * N + n) * H + h
+    a = block * BA + tl.arange(0, BA)
+    if block * BA < AH:
+        total = tl.zeros((BA,), tl.float32)
+        for s0 in range(0, tiles, BS):
+            s = s0 + tl.arange(0, BS)
+            at = (row * tiles + s[:, None]) * AH + a[None, :]
+            known = (s < tiles)[:, None] & (a < AH)[None, :]
+            total += tl.sum(tl.load(dquery_parts + at, mask=known, other=0.0), axis=0)
+        out = dquery + b * dquery_b + n * dquery_n + h * AH + a
+        tl.store(out, total.to(dquery.dtype.element_ty), mask=a < AH)
+    if LOCATION:
+        t = block * BT + tl.arange(0, BT)
+        dfeatures += b * dfeatures_b + n * dfeatures_n + h * C * T
+        found = tl.zeros((BT,), tl.float32)
+        for c in range(0, C):
+            for start in range(0, W, BW):
+                tap = start + tl.arange(0, BW)
+                source = t[:, None] - tap[None, :] + W // 2
+                inside = (source >= 0) & (source < T) & (tap < W)[None, :]
+                df = tl.load(dfeatures + c * T + source, mask=inside, other=0.0)
+                weight = tl.load(filters + c * W + tap, mask=tap < W, other=0.0)
+                found += tl.sum(df.to(tl.float32) * weight.to(tl.float32)[None, :], axis=1)
+        tl.store(dprevious + row * T + t, found, mask=t < T)
+
+
+@triton.jit
+def accumulate(
+    queries,
+    keys,
+    lengths,
+    v,
+    projection,
+    features,
+    denergy,
+    dkeys,
+    dv_parts,
+    dprojection_parts,
+    T,
+    N,
+    H: tl.constexpr,
+    AH: tl.constexpr,
+    LOCATION: tl.constexpr,
+    C: tl.constexpr,
+    BC: tl.constexpr,
+    BT: tl.constexpr,
+    BA: tl.constexpr,
+    APPROXIMATE: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Phase 2 for a tile of frames and columns: loop over the steps, sums in registers."""
+    h = tl.program_id(0) % H
+    b = (tl.program_id(0) // H).to(tl.int64)
+    tile = tl.program_id(1)
+    length = tl.load(lengths + b).to(tl.int32)
+    t = tile * BT + tl.arange(0, BT)
+    live = t < length
+    a = tl.program_id(2) * BA + tl.arange(0, BA)
+    known = a < AH
+    c = tl.arange(0, BC)
+    at = (b * T + t[:, None]) * (H * AH) + h * AH + a[None, :]
+    k = tl.load(keys + at, mask=live[:, None] & known[None, :], other=0.0).to(tl.float32)
+    scale = tl.load(v + h * AH + a, mask=known, other=0.0).to(tl.float32)
+    slope = tl.zeros((BT, BA), tl.float32)
+    sum_v = tl.zeros((BT, BA), tl.float32)
+    sum_projection = tl.zeros((BA, BC), tl.float32)
+    queries += b * N * H * AH + h * AH
+    features += (b * N * H + h) * C * T
+    denergy += (b * N * H + h) * T
+    if tile * BT < length:
+        for _ in range(0, N):
+            q = tl.load(queries + a, mask=known, other=0.0).to(tl.float32)
+            de = tl.load(denergy + t, mask=live, other=0.0)
+            hidden = k + q[None, :]
+            if LOCATION:
+                inside = live[:, None] & (c < C)[None, :]
+                feature_at = c[None, :] * T + t[:, None]
+                located = tl.load(features + feature_at, mask=inside, other=0.0).to(tl.float32)
+                hidden = add_location(
+                    hidden, located, projection + h * AH * C, a, AH, C, BC, PRECISION
+                )
+            y = tanh(hidden, APPROXIMATE)
+            part = de[:, None] * (1.0 - y * y)
+            slope += part
+            sum_v += de[:, None] * y
+            if LOCATION:
+                sum_projection = tl.dot(
+                    tl.trans(part), located, sum_projection, input_precision=PRECISION
+                )
+            queries += H * AH
+            denergy += H * T
+            features += H * C * T
+    found = slope * scale[None, :]
+    inside = (t < T)[:, None] & known[None, :]
+    tl.store(dkeys + at, found.to(dkeys.dtype.element_ty), mask=inside)
+    part_at = (b * tl.num_programs(1) + tile) * (H * AH) + h * AH + a
+    tl.store(dv_parts + part_at, tl.sum(sum_v, axis=0), mask=known)
+    if LOCATION:
+        out = dprojection_parts + part_at[:, None] * C + c[None, :]
+        tl.store(out, sum_projection * scale[:, None], mask=known[:, None] & (c < C)[None, :])
+
+
+@triton.jit
+def correlate(
+    previous,
+    dfeatures,
+    parts,
+    rows,
+    T,
+    C: tl.constexpr,
+    W: tl.constexpr,
+    BC: tl.constexpr,
+    BT: tl.constexpr,
+    BW: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Gradient of the filters from a share of the alignments; axis 1 goes over the taps."""
+    c = tl.arange(0, BC)
+    tap = tl.program_id(1) * BW + tl.arange(0, BW)
+    total = tl.zeros((BC, BW), tl.float32)
+    first = tl.program_id(0).to(tl.int64)
+    previous += first * T
+    dfeatures += first * C * T
+    for _ in range(tl.program_id(0), rows, tl.num_programs(0)):
+        for t0 in range(0, T, BT):
+            t = t0 + tl.arange(0, BT)
+            known = (c < C)[:, None] & (t < T)[None, :]
+            df_at = c[:, None] * T + t[None, :]
+            df = tl.load(dfeatures + df_at, mask=known, other=0.0).to(tl.float32)
+            source = t[:, None] + tap[None, :] - W // 2
+            inside = (source >= 0) & (source < T) & (t < T)[:, None]
+            window = tl.load(previous + source, mask=inside, other=0.0).to(tl.float32)
+            total = tl.dot(df, window, total, input_precision=PRECISION)
+        previous += tl.num_programs(0) * T
+        dfeatures += tl.num_programs(0) * C * T
+    out = parts + (tl.program_id(0) * C + c[:, None]) * W + tap[None, :]
+    tl.store(out, total, mask=(c < C)[:, None] & (tap < W)[None, :])
+
+
+def convolve_plan(
+    heads: int, location: tuple[int, int], dtype: torch.dtype
+) -> dict[str, object]:
+    """Compile-time arguments of ``convolve`` for location (C, W)."""
+    tiles = {"BT": 32, "PRECISION": numerics(dtype)["PRECISION"], "num_warps": 4}
+    return {"H": heads, **location_tiles(*location), **tiles}
+
+
+def step_plan(
+    heads: int,
+    widths: tuple[int, int],
+    location: tuple[int, int] | None,
+    external: bool,
+    dtype: torch.dtype,
+) -> dict[str, object]:
+    """Compile-time arguments of ``step``; ``external``: the alignment has a gradient."""
+    tiles = NO_LOCATION if location is None else {"LOCATION": True, **location_tiles(*location)}
+    return {
+        "H": heads,
+        "AH": widths[0],
+        "DH": widths[1],
+        "HAS_DALIGNMENT": external,
+        **{k: tiles[k] for k in ("LOCATION", "C", "BC")},
+        "BT": 32,
+        "BA": min(power(widths[0], 16), 64),
+        "BD": min(power(widths[1], 16), 128),
+        **numerics(dtype),
+        "num_warps": 4,
+    }
+
+
+def finish_plan(heads: int, width: int, location: tuple[int, int] | None) -> dict[str, object]:
+    """Compile-time arguments of ``finish`` for width A/H."""
+    tiles = NO_LOCATION if location is None else {"LOCATION": True, **location_tiles(*location)}
+    return {
+        "H": heads,
+        "AH": width,
+        **{k: tiles[k] for k in ("LOCATION", "C", "W", "BW")},
+        "BS": 16,
+        "BA": min(power(width, 16), 64),
+        "BT": 32,
+        "num_warps": 4,
+    }
+
+
+def accumulate_plan(
+    heads: int, width: int, location: tuple[int, int] | None, dtype: torch.dtype
+) -> dict[str, object]:
+    """Compile-time arguments of ``accumulate`` for width A/H."""
+    tiles = NO_LOCATION if location is None else {"LOCATION": True, **location_tiles(*location)}
+    return {
+        "H": heads,
+        "AH": width,
+        **{k: tiles[k] for k in ("LOCATION", "C", "BC")},
+        "BT": 32,
+        "BA": min(power(width, 16), 64),
+        **numerics(dtype),
+        "num_warps": 4,
+    }
+
+
+def correlate_plan(location: tuple[int, int], dtype: torch.dtype) -> dict[str, object]:
+    """Compile-time arguments of ``correlate`` for location (C, W)."""
+    tiles = {"BT": 32, "PRECISION": numerics(dtype)["PRECISION"], "num_warps": 4}
+    return {**location_tiles(*location), **tiles}
+
+
+def locate(previous: Tensor, filters: Tensor) -> Tensor:
+    """As :func:`las_kernels.plain.locate`."""
+    B, N, H, T = previous.shape
+    C, W = filters.shape
+    features = torch.empty(B, N, H, C, T, dtype=previous.dtype, device=previous.device)
+    plan = convolve_plan(H, (C, W), previous.dtype)
+    strides = previous.stride()[:2]
+    with torch.cuda.device_of(previous):
+        convolve[(B * N * H, triton.cdiv(T, plan["BT"]))](
+            previous, filters, features, T, N, *strides, **plan
+        )
+    return features
+
+
+def backward(
+    dcontext: Tensor,
+    dalignment: Tensor | None,
+    context: Tensor,
+    alignment: Tensor,
+    query: Tensor,
+    memory: Memory,
+    score: Score,
+    features: Tensor | None,
+    denergy: Tensor,
+    dquery: Tensor,
+    dfeatures: Tensor | None,
+) -> Tensor | None:
+    """As :func:`las_kernels.plain.backward`; dot scores are matrix products and stay there."""
+    if score.v is None:
+        given = (dcontext, dalignment, context, alignment, query, memory, score)
+        return plain.backward(*given, features, denergy, dquery, dfeatures)
+    B, N, H, T = alignment.shape
+    A, D = memory.keys.shape[2], memory.values.shape[2]
+    location = None if score.filters is None else (score.filters.shape[0], score.filters.shape[1])
+    plan = step_plan(H, (A // H, D // H), location, dalignment is not None, query.dtype)
+    tiles = triton.cdiv(T, plan["BT"])
+    parts = torch.empty(B, N, H, tiles, A // H, dtype=torch.float32, device=query.device)
+    outer = alignment if dalignment is None else dalignment
+    located = query if features is None else features
+    dlocated = query if dfeatures is None else dfeatures
+    if features is not None and located.stride() != dlocated.stride():
+        raise ValueError("features and dfeatures must have the same strides")
+    strides = (x.stride()[:2] for x in (context, dcontext, alignment, outer, query, located, denergy))
+    dprevious = None
+    if location is not None:
+        dprevious = torch.empty(B, N, H, T, dtype=torch.float32, device=query.device)
+    with torch.cuda.device_of(query):
+        step[(B * N * H, tiles)](
+            dcontext,
+            outer,
+            context,
+            alignment,
+            query,
+            memory.keys,
+            memory.values,
+            memory.lengths,
+            score.v,
+            query if score.projection is None else score.projection,
+            located,
+            denergy,
+            parts,
+            dlocated,
+            T,
+            N,
+            *(x for pair in strides for x in pair),
+            **plan,
+        )
+        plan = finish_plan(H, A // H, location)
+        blocks = triton.cdiv(A // H, plan["BA"])
+        if location is not None:
+            blocks = max(blocks, triton.cdiv(T, plan["BT"]))
+        finish[(B * N * H, blocks)](
+            parts,
+            dlocated,
+            query if score.filters is None else score.filters,
+            dquery,
+            dquery if dprevious is None else dprevious,
+            T,
+            N,
+            tiles,
+            dquery.stride(0),
+            dquery.stride(1),
+            dlocated.stride(0),
+            dlocated.stride(1),
+            **plan,
+        )
+    return dprevious
+
+
+def deferred(
+    queries: Tensor,
+    denergy: Tensor,
+    memory: Memory,
+    score: Score,
+    previous: Tensor | None,
+    features: Tensor | None,
+    dfeatures: Tensor | None,
+) -> ScoreGradients:
+    """As :func:`las_kernels.plain.deferred`; dot scores are matrix products and stay there."""
+    if score.v is None:
+        return plain.deferred(queries, denergy, memory, score, previous, features, dfeatures)
+    B, N, H, T = denergy.shape
+    A = memory.keys.shape[2]
+    location = None if score.filters is None else (score.filters.shape[0], score.filters.shape[1])
+    C, W = location or (1, 1)
+    plan = accumulate_plan(H, A // H, location, queries.dtype)
+    tiles = triton.cdiv(T, plan["BT"])
+    dkeys = torch.empty_like(memory.keys)
+    dv_parts = torch.empty(B, tiles, A, dtype=torch.float32, device=queries.device)
+    dprojection_parts = dv_parts if location is None else dv_parts.new_empty(B, tiles, A, C)
+    with torch.cuda.device_of(queries):
+        accumulate[(B * H, tiles, triton.cdiv(A // H, plan["BA"]))](
+            queries.contiguous(),
+            memory.keys,
+            memory.lengths,
+            score.v,
+            queries if score.projection is None else score.projection,
+            queries if features is None else features.contiguous(),
+            denergy.contiguous(),
+            dkeys,
+            dv_parts,
+            dprojection_parts,
+            T,
+            N,
+            **plan,
+        )
+    dv = dv_parts.sum((0, 1)).to(queries.dtype)
+    if location is None or previous is None or dfeatures is None:
+        return ScoreGradients(dkeys, dv, None, None)
+    dprojection = dprojection_parts.sum((0, 1)).to(queries.dtype)
+    rows = B * N * H
+    plan = correlate_plan(location, queries.dtype)
+    parts = dv_parts.new_empty(min(rows, CHUNKS), C, W)
+    with torch.cuda.device_of(queries):
+        correlate[(parts.shape[0], triton.cdiv(W, plan["BW"]))](
+            previous.contiguous(), dfeatures.contiguous(), parts, rows, T, **plan
+        )
+    return ScoreGradients(dkeys, dv, parts.sum(0).to(queries.dtype), dprojection)
