@@ -24,6 +24,7 @@ from las_kernels.tiles import (
     add_location,
     location_features,
     location_tiles,
+    narrow,
     numerics,
     power,
     tanh,
@@ -180,14 +181,14 @@ def combine(
     parts = tl.load(summed + at[:, None] * DH + d[None, :], mask=known, other=0.0)
     total_context = tl.sum(parts * weight[:, None], axis=0) * scale
     out = context + b * context_b + n * context_n + h * DH
-    tl.store(out + d, total_context.to(context.dtype.element_ty), mask=d < DH)
+    tl.store(out + d, narrow(total_context, context.dtype.element_ty), mask=d < DH)
     energy += ((b * N + n) * H + h) * T
     alignment += b * alignment_b + n * alignment_n + h * T
     for start in range(part * BT, T, BT * tl.num_programs(1)):
         t = start + tl.arange(0, BT)
         e = tl.load(energy + t, mask=t < length, other=float("-inf"))
         a = tl.exp(e - maximum) * scale
-        tl.store(alignment + t, a.to(alignment.dtype.element_ty), mask=t < T)
+        tl.store(alignment + t, narrow(a, alignment.dtype.element_ty), mask=t < T)
 
 
 def partial_plan(
@@ -202,7 +203,7 @@ def partial_plan(
     NB = min(power(beams), MAX_BEAMS)
     BD = power(DH, 16)
     product = tl.float32
-    if dtype.itemsize < 4 and not INTERPRETED:  # whose bfloat16 products are wrong
+    if dtype.itemsize < 4 and not INTERPRETED.value:  # whose bfloat16 products are wrong
         product = tl.bfloat16 if dtype == torch.bfloat16 else tl.float16
     return {
         "H": heads,
@@ -287,10 +288,8 @@ def forward(
             T,
             N,
             span,
-            query.stride(0),
-            query.stride(1),
-            before.stride(0),
-            before.stride(1),
+            *query.stride()[:2],
+            *before.stride()[:2],
             **plan,
         )
         plan = combine_plan(H, D // H, spans)
@@ -305,10 +304,8 @@ def forward(
             T,
             N,
             spans,
-            context.stride(0),
-            context.stride(1),
-            alignment.stride(0),
-            alignment.stride(1),
+            *context.stride()[:2],
+            *alignment.stride()[:2],
             **plan,
         )
 

@@ -1,6 +1,6 @@
 """Fused attention, backward (Triton), in the phases of :mod:`las_kernels.threephase`.
 
-Phase 1 (``step``, then ``finish``) gives what the step before needs. Phase 2 (``accumulate``,
+Phase 1 (``alignment_gradient``, ``step``, ``finish``) gives what the step before needs. Phase 2 (``accumulate``,
 ``correlate``) loops over the steps with the gradients in registers: keys are read once, their
 gradient is written once. Sums over programs are made by a second pass in a fixed order.
 """
@@ -18,11 +18,13 @@ from las_kernels.tiles import (
     add_location,
     location_features,
     location_tiles,
+    narrow,
     numerics,
     power,
     tanh,
 )
 
+TILE = 32  # memory frames in a tile
 CHUNKS = 128  # programs that share the gradient of the filters
 
 
@@ -54,35 +56,79 @@ def convolve(
     features += ((b * N + n) * H + h) * C * T
     known = (t < T)[:, None] & (c < C)[None, :]
     out = c[None, :] * T + t[:, None]
-    tl.store(features + out, found.to(features.dtype.element_ty), mask=known)
+    tl.store(features + out, narrow(found, features.dtype.element_ty), mask=known)
 
 
 @triton.jit
-def step(
+def alignment_gradient(
     dcontext,
     dalignment,
-    context,
     alignment,
-    query,
-    keys,
     values,
     lengths,
-    v,
-    projection,
-    features,
-    denergy,
-    dquery_parts,
-    dfeatures,
+    gradient,
+    sums,
     T,
     N,
-    context_b,
-    context_n,
     dcontext_b,
     dcontext_n,
     alignment_b,
     alignment_n,
     dalignment_b,
     dalignment_n,
+    gradient_b,
+    gradient_n,
+    H: tl.constexpr,
+    DH: tl.constexpr,
+    HAS_DALIGNMENT: tl.constexpr,
+    BT: tl.constexpr,
+    BD: tl.constexpr,
+):
+    """Phase 1, before the softmax: the gradient of a tile of frames, its share of two sums."""
+    h = tl.program_id(0) % H
+    n = tl.program_id(0) // H % N
+    b = (tl.program_id(0) // (H * N)).to(tl.int64)
+    tile = tl.program_id(1)
+    length = tl.load(lengths + b).to(tl.int32)
+    t = tile * BT + tl.arange(0, BT)
+    live = t < length
+    values += b * T * H * DH + h * DH
+    dcontext += b * dcontext_b + n * dcontext_n + h * DH
+    g = tl.zeros((BT,), tl.float32)
+    for d0 in range(0, DH, BD):
+        d = d0 + tl.arange(0, BD)
+        at = t[:, None] * (H * DH) + d[None, :]
+        value = tl.load(values + at, mask=live[:, None] & (d < DH)[None, :], other=0.0)
+        dc = tl.load(dcontext + d, mask=d < DH, other=0.0).to(tl.float32)
+        g += tl.sum(value.to(tl.float32) * dc[None, :], axis=1)
+    if HAS_DALIGNMENT:
+        dalignment += b * dalignment_b + n * dalignment_n + h * T
+        g += tl.load(dalignment + t, mask=live, other=0.0).to(tl.float32)
+    tl.store(gradient + b * gradient_b + n * gradient_n + h * T + t, g, mask=t < T)
+    alignment += b * alignment_b + n * alignment_n + h * T
+    weight = tl.load(alignment + t, mask=live, other=0.0).to(tl.float32)
+    out = sums + (((b * N + n) * H + h) * tl.num_programs(1) + tile) * 2
+    tl.store(out, tl.sum(weight * g, axis=0))
+    tl.store(out + 1, tl.sum(weight, axis=0))
+
+
+@triton.jit
+def step(
+    alignment,
+    query,
+    keys,
+    lengths,
+    v,
+    projection,
+    features,
+    sums,
+    denergy,
+    dquery_parts,
+    dfeatures,
+    T,
+    N,
+    alignment_b,
+    alignment_n,
     query_b,
     query_n,
     features_b,
@@ -91,64 +137,52 @@ def step(
     denergy_n,
     H: tl.constexpr,
     AH: tl.constexpr,
-    DH: tl.constexpr,
-    HAS_DALIGNMENT: tl.constexpr,
     LOCATION: tl.constexpr,
     C: tl.constexpr,
     BC: tl.constexpr,
+    BS: tl.constexpr,
     BT: tl.constexpr,
     BA: tl.constexpr,
-    BD: tl.constexpr,
     APPROXIMATE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Phase 1 for a tile of frames of one query and one head."""
+    """Phase 1, softmax and score, for a tile of frames of one query and one head.
+
+    ``denergy`` holds the gradient of the alignment and is overwritten.
+    """
     h = tl.program_id(0) % H
     n = tl.program_id(0) // H % N
     b = (tl.program_id(0) // (H * N)).to(tl.int64)
     tile = tl.program_id(1)
+    tiles = tl.num_programs(1)
+    row = (b * N + n) * H + h
     length = tl.load(lengths + b).to(tl.int32)
     t = tile * BT + tl.arange(0, BT)
     live = t < length
     keys += b * T * H * AH + h * AH
-    values += b * T * H * DH + h * DH
     query += b * query_b + n * query_n + h * AH
-    context += b * context_b + n * context_n + h * DH
-    dcontext += b * dcontext_b + n * dcontext_n + h * DH
-    alignment += b * alignment_b + n * alignment_n + h * T
-    dalignment += b * dalignment_b + n * dalignment_n + h * T
     features += b * features_b + n * features_n + h * C * T
     dfeatures += b * features_b + n * features_n + h * C * T
-    g = tl.zeros((BT,), tl.float32)
-    along = tl.zeros((BD,), tl.float32)
-    for d0 in range(0, DH, BD):
-        d = d0 + tl.arange(0, BD)
-        at = t[:, None] * (H * DH) + d[None, :]
-        value = tl.load(values + at, mask=live[:, None] & (d < DH)[None, :], other=0.0)
-        dc = tl.load(dcontext + d, mask=d < DH, other=0.0).to(tl.float32)
-        c = tl.load(context + d, mask=d < DH, other=0.0).to(tl.float32)
-        g += tl.sum(value.to(tl.float32) * dc[None, :], axis=1)
-        along += c * dc
-    delta = tl.sum(along, axis=0)
-    if HAS_DALIGNMENT:
-        g += tl.load(dalignment + t, mask=live, other=0.0).to(tl.float32)
-        outer = tl.zeros((BD,), tl.float32)
-        for t0 in range(0, T, BD):
-            all_t = t0 + tl.arange(0, BD)
-            a_all = tl.load(alignment + all_t, mask=all_t < length, other=0.0).to(tl.float32)
-            da_all = tl.load(dalignment + all_t, mask=all_t < length, other=0.0)
-            outer += a_all * da_all.to(tl.float32)
-        delta += tl.sum(outer, axis=0)
+    along = tl.zeros((BS,), tl.float32)
+    mass = tl.zeros((BS,), tl.float32)
+    for s0 in range(0, tiles, BS):
+        s = s0 + tl.arange(0, BS)
+        along += tl.load(sums + (row * tiles + s) * 2, mask=s < tiles, other=0.0)
+        mass += tl.load(sums + (row * tiles + s) * 2 + 1, mask=s < tiles, other=0.0)
+    # Divided by the mass, a sharp alignment that was rounded to sum to 1 +- 1/512 does no harm.
+    delta = tl.sum(along, axis=0) / tl.sum(mass, axis=0)
+    alignment += b * alignment_b + n * alignment_n + h * T
     weight = tl.load(alignment + t, mask=live, other=0.0).to(tl.float32)
-    de = weight * (g - delta)
-    tl.store(denergy + b * denergy_b + n * denergy_n + h * T + t, de, mask=t < T)
+    denergy += b * denergy_b + n * denergy_n + h * T
+    de = weight * (tl.load(denergy + t, mask=live, other=0.0) - delta)
+    tl.store(denergy + t, de, mask=t < T)
     c = tl.arange(0, BC)
     if LOCATION:
         inside = (t < T)[:, None] & (c < C)[None, :]
         feature_at = c[None, :] * T + t[:, None]
         located = tl.load(features + feature_at, mask=inside, other=0.0).to(tl.float32)
         dlocated = tl.zeros((BT, BC), tl.float32)
-    parts = dquery_parts + (((b * N + n) * H + h) * tl.num_programs(1) + tile) * AH
+    parts = dquery_parts + (row * tiles + tile) * AH
     for a0 in range(0, AH, BA):
         a = a0 + tl.arange(0, BA)
         known = a < AH
@@ -171,7 +205,7 @@ def step(
                 dhidden, weights.to(tl.float32), dlocated, input_precision=PRECISION
             )
     if LOCATION:
-        tl.store(dfeatures + feature_at, dlocated.to(dfeatures.dtype.element_ty), mask=inside)
+        tl.store(dfeatures + feature_at, narrow(dlocated, dfeatures.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -213,7 +247,7 @@ def finish(
             known = (s < tiles)[:, None] & (a < AH)[None, :]
             total += tl.sum(tl.load(dquery_parts + at, mask=known, other=0.0), axis=0)
         out = dquery + b * dquery_b + n * dquery_n + h * AH + a
-        tl.store(out, total.to(dquery.dtype.element_ty), mask=a < AH)
+        tl.store(out, narrow(total, dquery.dtype.element_ty), mask=a < AH)
     if LOCATION:
         t = block * BT + tl.arange(0, BT)
         dfeatures += b * dfeatures_b + n * dfeatures_n + h * C * T
@@ -297,7 +331,7 @@ def accumulate(
             features += H * C * T
     found = slope * scale[None, :]
     inside = (t < T)[:, None] & known[None, :]
-    tl.store(dkeys + at, found.to(dkeys.dtype.element_ty), mask=inside)
+    tl.store(dkeys + at, narrow(found, dkeys.dtype.element_ty), mask=inside)
     part_at = (b * tl.num_programs(1) + tile) * (H * AH) + h * AH + a
     tl.store(dv_parts + part_at, tl.sum(sum_v, axis=0), mask=known)
     if LOCATION:
@@ -346,28 +380,34 @@ def convolve_plan(
     heads: int, location: tuple[int, int], dtype: torch.dtype
 ) -> dict[str, object]:
     """Compile-time arguments of ``convolve`` for location (C, W)."""
-    tiles = {"BT": 32, "PRECISION": numerics(dtype)["PRECISION"], "num_warps": 4}
+    tiles = {"BT": TILE, "PRECISION": numerics(dtype)["PRECISION"], "num_warps": 4}
     return {"H": heads, **location_tiles(*location), **tiles}
 
 
+def alignment_gradient_plan(heads: int, width: int, external: bool) -> dict[str, object]:
+    """Compile-time arguments for width D/H; ``external``: the alignment has a gradient too."""
+    return {
+        "H": heads,
+        "DH": width,
+        "HAS_DALIGNMENT": external,
+        "BT": TILE,
+        "BD": min(power(width, 16), 128),
+        "num_warps": 4,
+    }
+
+
 def step_plan(
-    heads: int,
-    widths: tuple[int, int],
-    location: tuple[int, int] | None,
-    external: bool,
-    dtype: torch.dtype,
+    heads: int, width: int, location: tuple[int, int] | None, dtype: torch.dtype
 ) -> dict[str, object]:
-    """Compile-time arguments of ``step``; ``external``: the alignment has a gradient."""
+    """Compile-time arguments of ``step`` for width A/H."""
     tiles = NO_LOCATION if location is None else {"LOCATION": True, **location_tiles(*location)}
     return {
         "H": heads,
-        "AH": widths[0],
-        "DH": widths[1],
-        "HAS_DALIGNMENT": external,
+        "AH": width,
         **{k: tiles[k] for k in ("LOCATION", "C", "BC")},
-        "BT": 32,
-        "BA": min(power(widths[0], 16), 64),
-        "BD": min(power(widths[1], 16), 128),
+        "BS": 64,
+        "BT": TILE,
+        "BA": min(power(width, 16), 64),
         **numerics(dtype),
         "num_warps": 4,
     }
@@ -382,7 +422,7 @@ def finish_plan(heads: int, width: int, location: tuple[int, int] | None) -> dic
         **{k: tiles[k] for k in ("LOCATION", "C", "W", "BW")},
         "BS": 16,
         "BA": min(power(width, 16), 64),
-        "BT": 32,
+        "BT": TILE,
         "num_warps": 4,
     }
 
@@ -396,7 +436,7 @@ def accumulate_plan(
         "H": heads,
         "AH": width,
         **{k: tiles[k] for k in ("LOCATION", "C", "BC")},
-        "BT": 32,
+        "BT": TILE,
         "BA": min(power(width, 16), 64),
         **numerics(dtype),
         "num_warps": 4,
@@ -405,7 +445,7 @@ def accumulate_plan(
 
 def correlate_plan(location: tuple[int, int], dtype: torch.dtype) -> dict[str, object]:
     """Compile-time arguments of ``correlate`` for location (C, W)."""
-    tiles = {"BT": 32, "PRECISION": numerics(dtype)["PRECISION"], "num_warps": 4}
+    tiles = {"BT": TILE, "PRECISION": numerics(dtype)["PRECISION"], "num_warps": 4}
     return {**location_tiles(*location), **tiles}
 
 
@@ -415,10 +455,9 @@ def locate(previous: Tensor, filters: Tensor) -> Tensor:
     C, W = filters.shape
     features = torch.empty(B, N, H, C, T, dtype=previous.dtype, device=previous.device)
     plan = convolve_plan(H, (C, W), previous.dtype)
-    strides = previous.stride()[:2]
     with torch.cuda.device_of(previous):
         convolve[(B * N * H, triton.cdiv(T, plan["BT"]))](
-            previous, filters, features, T, N, *strides, **plan
+            previous, filters, features, T, N, *_strides(previous), **plan
         )
     return features
 
@@ -426,7 +465,6 @@ def locate(previous: Tensor, filters: Tensor) -> Tensor:
 def backward(
     dcontext: Tensor,
     dalignment: Tensor | None,
-    context: Tensor,
     alignment: Tensor,
     query: Tensor,
     memory: Memory,
@@ -438,43 +476,52 @@ def backward(
 ) -> Tensor | None:
     """As :func:`las_kernels.plain.backward`; dot scores are matrix products and stay there."""
     if score.v is None:
-        given = (dcontext, dalignment, context, alignment, query, memory, score)
+        given = (dcontext, dalignment, alignment, query, memory, score)
         return plain.backward(*given, features, denergy, dquery, dfeatures)
     B, N, H, T = alignment.shape
     A, D = memory.keys.shape[2], memory.values.shape[2]
     location = None if score.filters is None else (score.filters.shape[0], score.filters.shape[1])
-    plan = step_plan(H, (A // H, D // H), location, dalignment is not None, query.dtype)
-    tiles = triton.cdiv(T, plan["BT"])
+    tiles = triton.cdiv(T, TILE)
     parts = torch.empty(B, N, H, tiles, A // H, dtype=torch.float32, device=query.device)
-    outer = alignment if dalignment is None else dalignment
+    sums = torch.empty(B, N, H, tiles, 2, dtype=torch.float32, device=query.device)
+    external = alignment if dalignment is None else dalignment
     located = query if features is None else features
     dlocated = query if dfeatures is None else dfeatures
     if features is not None and located.stride() != dlocated.stride():
         raise ValueError("features and dfeatures must have the same strides")
-    strides = (x.stride()[:2] for x in (context, dcontext, alignment, outer, query, located, denergy))
     dprevious = None
     if location is not None:
         dprevious = torch.empty(B, N, H, T, dtype=torch.float32, device=query.device)
     with torch.cuda.device_of(query):
-        step[(B * N * H, tiles)](
+        alignment_gradient[(B * N * H, tiles)](
             dcontext,
-            outer,
-            context,
+            external,
+            alignment,
+            memory.values,
+            memory.lengths,
+            denergy,
+            sums,
+            T,
+            N,
+            *_strides(dcontext, alignment, external, denergy),
+            **alignment_gradient_plan(H, D // H, dalignment is not None),
+        )
+        step[(B * N * H, tiles)](
             alignment,
             query,
             memory.keys,
-            memory.values,
             memory.lengths,
             score.v,
             query if score.projection is None else score.projection,
             located,
+            sums,
             denergy,
             parts,
             dlocated,
             T,
             N,
-            *(x for pair in strides for x in pair),
-            **plan,
+            *_strides(alignment, query, located, denergy),
+            **step_plan(H, A // H, location, query.dtype),
         )
         plan = finish_plan(H, A // H, location)
         blocks = triton.cdiv(A // H, plan["BA"])
@@ -489,13 +536,15 @@ def backward(
             T,
             N,
             tiles,
-            dquery.stride(0),
-            dquery.stride(1),
-            dlocated.stride(0),
-            dlocated.stride(1),
+            *_strides(dquery, dlocated),
             **plan,
         )
     return dprevious
+
+
+def _strides(*tensors: Tensor) -> list[int]:
+    """Strides of the first two dimensions of each; the others are contiguous."""
+    return [stride for x in tensors for stride in x.stride()[:2]]
 
 
 def deferred(

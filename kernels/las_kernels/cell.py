@@ -5,6 +5,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from las_kernels.tiles import narrow
+
 BLOCK = 256
 
 
@@ -37,7 +39,7 @@ def cell_forward_kernel(
     s = tl.program_id(1) * BS + tl.arange(0, BS)
     known = s < S
     gates += b * gates_b
-    kind = gates.dtype.element_ty
+    kind: tl.constexpr = gates.dtype.element_ty
     i = _sigmoid(tl.load(gates + s, mask=known, other=0.0).to(tl.float32))
     f = _sigmoid(tl.load(gates + S + s, mask=known, other=0.0).to(tl.float32))
     g = _tanh(tl.load(gates + 2 * S + s, mask=known, other=0.0).to(tl.float32))
@@ -45,12 +47,12 @@ def cell_forward_kernel(
     c = i * g
     if HAS_BEFORE:
         c += f * tl.load(before + b * before_b + s, mask=known, other=0.0)
-    tl.store(gates + s, i.to(kind), mask=known)
-    tl.store(gates + S + s, f.to(kind), mask=known)
-    tl.store(gates + 2 * S + s, g.to(kind), mask=known)
-    tl.store(gates + 3 * S + s, o.to(kind), mask=known)
+    tl.store(gates + s, narrow(i, kind), mask=known)
+    tl.store(gates + S + s, narrow(f, kind), mask=known)
+    tl.store(gates + 2 * S + s, narrow(g, kind), mask=known)
+    tl.store(gates + 3 * S + s, narrow(o, kind), mask=known)
     tl.store(after + b * after_b + s, c, mask=known)
-    tl.store(hidden + b * hidden_b + s, (o * _tanh(c)).to(kind), mask=known)
+    tl.store(hidden + b * hidden_b + s, narrow(o * _tanh(c), kind), mask=known)
 
 
 @triton.jit
@@ -78,7 +80,7 @@ def cell_backward_kernel(
     known = s < S
     gates += b * gates_b
     dgates += b * dgates_b
-    kind = dgates.dtype.element_ty
+    kind: tl.constexpr = dgates.dtype.element_ty
     i = tl.load(gates + s, mask=known, other=0.0).to(tl.float32)
     f = tl.load(gates + S + s, mask=known, other=0.0).to(tl.float32)
     g = tl.load(gates + 2 * S + s, mask=known, other=0.0).to(tl.float32)
@@ -91,10 +93,10 @@ def cell_backward_kernel(
     df = tl.zeros((BS,), tl.float32)
     if HAS_BEFORE:
         df = dc * tl.load(before + b * before_b + s, mask=known, other=0.0) * f * (1.0 - f)
-    tl.store(dgates + s, (dc * g * i * (1.0 - i)).to(kind), mask=known)
-    tl.store(dgates + S + s, df.to(kind), mask=known)
-    tl.store(dgates + 2 * S + s, (dc * i * (1.0 - g * g)).to(kind), mask=known)
-    tl.store(dgates + 3 * S + s, (dh * y * o * (1.0 - o)).to(kind), mask=known)
+    tl.store(dgates + s, narrow(dc * g * i * (1.0 - i), kind), mask=known)
+    tl.store(dgates + S + s, narrow(df, kind), mask=known)
+    tl.store(dgates + 2 * S + s, narrow(dc * i * (1.0 - g * g), kind), mask=known)
+    tl.store(dgates + 3 * S + s, narrow(dh * y * o * (1.0 - o), kind), mask=known)
     tl.store(dbefore + b * S + s, dc * f, mask=known)
 
 

@@ -66,7 +66,6 @@ def _attend_fake(  # type: ignore[no-untyped-def]
 def attend_backward(
     dcontext: Tensor | None,
     dalignment: Tensor | None,
-    context: Tensor,
     alignment: Tensor,
     query: Tensor,
     keys: Tensor,
@@ -87,7 +86,9 @@ def attend_backward(
     B, N, H, T = alignment.shape
     query = query.contiguous()
     with _plain_types(query.device):
-        dcontext = torch.zeros_like(context) if dcontext is None else dcontext.contiguous()
+        if dcontext is None:
+            dcontext = values.new_zeros(B, N, values.shape[2])
+        dcontext = dcontext.contiguous()
         dalignment = None if dalignment is None else dalignment.contiguous()
         features = dfeatures = None
         if filters is not None and previous is not None:
@@ -101,7 +102,6 @@ def attend_backward(
         dprevious = engine.backward(
             dcontext,
             dalignment,
-            context,
             alignment,
             query,
             memory,
@@ -121,7 +121,7 @@ def attend_backward(
 
 @attend_backward.register_fake
 def _attend_backward_fake(  # type: ignore[no-untyped-def]
-    dcontext, dalignment, context, alignment, query, keys, values, lengths, previous, v, filters,
+    dcontext, dalignment, alignment, query, keys, values, lengths, previous, v, filters,
     projection, heads, scale, backend,
 ):  # fmt: skip
     located = previous if filters is not None else None
@@ -131,14 +131,14 @@ def _attend_backward_fake(  # type: ignore[no-untyped-def]
 
 def _attend_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*output, *inputs[:8])
+    ctx.save_for_backward(output[1], *inputs[:8])
     ctx.rest = inputs[8:]
 
 
 def _attend_autograd(ctx: Any, dcontext: Tensor | None, dalignment: Tensor | None) -> Any:
     saved = ctx.saved_tensors
     gradients = iter(attend_backward(dcontext, dalignment, *saved, *ctx.rest))
-    previous, v, filters, projection = saved[6:]
+    previous, v, filters, projection = saved[5:]
     located = previous if filters is not None else None
     query, keys, values = (next(gradients) for _ in range(3))
     others = [None if x is None else next(gradients) for x in (located, v, filters, projection)]

@@ -69,7 +69,6 @@ def locate(previous: Tensor, filters: Tensor) -> Tensor:
 def backward(
     dcontext: Tensor,
     dalignment: Tensor | None,
-    context: Tensor,
     alignment: Tensor,
     query: Tensor,
     memory: Memory,
@@ -82,13 +81,11 @@ def backward(
     """Phase 1: what the step before needs, from the gradient of one step.
 
     With ``g = dcontext . values + dalignment`` the softmax gives
-    ``denergy = alignment (g - sum(alignment g))``, and that sum is
-    ``dcontext . context + sum(alignment dalignment)``: no second pass over the values.
+    ``denergy = alignment (g - sum(alignment g))``; the tanh is computed again.
 
     Args:
         dcontext: [B, N, D].
         dalignment: [B, N, H, T] from outside and from the location filters of the next step.
-        context: [B, N, D] of this step.
         alignment: [B, N, H, T] of this step.
         query: [B, N, A].
         memory: what was attended to.
@@ -104,11 +101,9 @@ def backward(
     B, N, H, T = alignment.shape
     values = memory.values.view(B, T, H, -1)
     g = torch.einsum("bnhd,bthd->bnht", dcontext.reshape(B, N, H, -1), values)
-    delta = (dcontext * context).reshape(B, N, H, -1).sum(-1)
     if dalignment is not None:
         g = g + dalignment
-        delta = delta + (alignment * dalignment).sum(-1)
-    denergy.copy_(alignment * (g - delta[..., None]))
+    denergy.copy_(alignment * (g - (alignment * g).sum(-1, keepdim=True)))
     de = denergy.to(query.dtype)
     if score.v is None:
         keys = memory.keys.view(B, T, H, -1)

@@ -141,7 +141,6 @@ def backward(
         dprevious = engine.backward(
             dfed[:, step],
             _add(None if dalignments is None else dalignments[:, step], dprevious),
-            contexts[:, step],
             alignments[:, step],
             queries[:, step],
             memory,

@@ -4,7 +4,7 @@ import torch
 import triton
 import triton.language as tl
 
-INTERPRETED = triton.knobs.runtime.interpret
+INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 FRAMES = 16  # memory frames in a tile: the least that a tensor core takes
 
 
@@ -21,7 +21,7 @@ def numerics(dtype: torch.dtype) -> dict[str, object]:
     """
     half = dtype.itemsize < 4
     return {
-        "APPROXIMATE": half and not INTERPRETED,  # the interpreter has no inline assembly
+        "APPROXIMATE": half and not INTERPRETED.value,  # the interpreter has no inline assembly
         "PRECISION": "tf32" if half else "tf32x3",
     }
 
@@ -43,6 +43,15 @@ def tanh(x, APPROXIMATE: tl.constexpr):
         )
     else:  # noqa: RET505 (a compile-time branch)
         return 1.0 - 2.0 / (tl.exp(2.0 * x) + 1.0)
+
+
+@triton.jit
+def narrow(x, KIND: tl.constexpr):
+    """Round float32 to the nearest of KIND; the interpreter's own cast to bfloat16 truncates."""
+    if INTERPRETED and KIND == tl.bfloat16:
+        bits = x.to(tl.uint32, bitcast=True)
+        x = ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).to(tl.float32, bitcast=True)
+    return x.to(KIND)
 
 
 @triton.jit
