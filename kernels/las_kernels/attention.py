@@ -72,7 +72,10 @@ def partial(
     PRECISION: tl.constexpr,
     PRODUCT: tl.constexpr,
 ):
-    """Energies of one span, and its maximum, sum of exponentials and unscaled context."""
+    """Energies of one span, and its maximum, sum of exponentials and unscaled context.
+
+    Axis 2 shares the columns of a wide context; its programs repeat the energies.
+    """
     blocks = tl.cdiv(N, NB)
     block = tl.program_id(0) % blocks
     h = tl.program_id(0) // blocks % H
@@ -83,7 +86,8 @@ def partial(
     first = block * NB
     n = first + tl.arange(0, ROWS)
     mine = (tl.arange(0, ROWS) < NB) & (n < N)
-    d = tl.arange(0, BD)
+    writes = mine & (tl.program_id(2) == 0)
+    d = tl.program_id(2) * BD + tl.arange(0, BD)
     keys += b * T * H * AH + h * AH
     values += b * T * H * DH + h * DH
     query += b * query_b + h * AH
@@ -118,7 +122,7 @@ def partial(
                 one += tl.sum(tanh(hidden, APPROXIMATE) * weight[None, :], axis=1)
             e = tl.where((tl.arange(0, ROWS) == i)[:, None], one[None, :], e)
         out = ((b * N + n[:, None]) * H + h) * T + t[None, :]
-        tl.store(energy + out, e, mask=mine[:, None] & live[None, :])
+        tl.store(energy + out, e, mask=writes[:, None] & live[None, :])
         e = tl.where(live[None, :], e, float("-inf"))
         higher = tl.maximum(maximum, tl.max(e, axis=1))
         p = tl.exp(e - higher[:, None])
@@ -135,8 +139,8 @@ def partial(
         exponentials = exponentials * shrink + tl.sum(p, axis=1)
         maximum = higher
     out = ((b * H + h) * spans + s) * N + n
-    tl.store(top + out, maximum, mask=mine)
-    tl.store(total + out, exponentials, mask=mine)
+    tl.store(top + out, maximum, mask=writes)
+    tl.store(total + out, exponentials, mask=writes)
     known = mine[:, None] & (d < DH)[None, :]
     tl.store(summed + out[:, None] * DH + d[None, :], context, mask=known)
 
@@ -201,9 +205,10 @@ def partial_plan(
     """Compile-time arguments of ``partial`` for widths (A/H, D/H) and location (C, W)."""
     AH, DH = widths
     NB = min(power(beams), MAX_BEAMS)
-    BD = power(DH, 16)
+    half = dtype.itemsize < 4
+    BD = min(power(DH, 16), 2048 if NB == 1 else 1024 if half else 512)  # what registers hold
     product = tl.float32
-    if dtype.itemsize < 4 and not INTERPRETED.value:  # whose bfloat16 products are wrong
+    if half and not INTERPRETED.value:  # whose bfloat16 products are wrong
         product = tl.bfloat16 if dtype == torch.bfloat16 else tl.float16
     return {
         "H": heads,
@@ -272,7 +277,7 @@ def forward(
     summed = scratch(B, H, spans, N, D // H)
     before = query if previous is None else previous
     with torch.cuda.device_of(query):
-        partial[(programs, spans)](
+        partial[(programs, spans, triton.cdiv(D // H, plan["BD"]))](
             query,
             memory.keys,
             memory.values,

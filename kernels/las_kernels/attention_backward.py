@@ -384,13 +384,24 @@ def convolve_plan(
     return {"H": heads, **location_tiles(*location), **tiles}
 
 
-def alignment_gradient_plan(heads: int, width: int, external: bool) -> dict[str, object]:
+def _narrow_step(location: tuple[int, int] | None, dtype: torch.dtype) -> bool:
+    """Three TF32 products for one take registers: smaller tiles, lest they spill."""
+    return location is not None and dtype.itemsize >= 4
+
+
+def alignment_gradient_plan(
+    heads: int,
+    width: int,
+    location: tuple[int, int] | None,
+    external: bool,
+    dtype: torch.dtype,
+) -> dict[str, object]:
     """Compile-time arguments for width D/H; ``external``: the alignment has a gradient too."""
     return {
         "H": heads,
         "DH": width,
         "HAS_DALIGNMENT": external,
-        "BT": TILE,
+        "BT": 16 if _narrow_step(location, dtype) else TILE,  # as `step`, which adds its sums
         "BD": min(power(width, 16), 128),
         "num_warps": 4,
     }
@@ -406,8 +417,8 @@ def step_plan(
         "AH": width,
         **{k: tiles[k] for k in ("LOCATION", "C", "BC")},
         "BS": 64,
-        "BT": TILE,
-        "BA": min(power(width, 16), 64),
+        "BT": 16 if _narrow_step(location, dtype) else TILE,
+        "BA": min(power(width, 16), 32 if _narrow_step(location, dtype) else 64),
         **numerics(dtype),
         "num_warps": 4,
     }
@@ -419,7 +430,8 @@ def finish_plan(heads: int, width: int, location: tuple[int, int] | None) -> dic
     return {
         "H": heads,
         "AH": width,
-        **{k: tiles[k] for k in ("LOCATION", "C", "W", "BW")},
+        **{k: tiles[k] for k in ("LOCATION", "C", "W")},
+        "BW": min(tiles["BW"], 32),
         "BS": 16,
         "BA": min(power(width, 16), 64),
         "BT": TILE,
@@ -437,7 +449,7 @@ def accumulate_plan(
         "AH": width,
         **{k: tiles[k] for k in ("LOCATION", "C", "BC")},
         "BT": TILE,
-        "BA": min(power(width, 16), 64),
+        "BA": min(power(width, 16), 64 if location is None else 32),
         **numerics(dtype),
         "num_warps": 4,
     }
@@ -481,7 +493,8 @@ def backward(
     B, N, H, T = alignment.shape
     A, D = memory.keys.shape[2], memory.values.shape[2]
     location = None if score.filters is None else (score.filters.shape[0], score.filters.shape[1])
-    tiles = triton.cdiv(T, TILE)
+    before = alignment_gradient_plan(H, D // H, location, dalignment is not None, query.dtype)
+    tiles = triton.cdiv(T, before["BT"])
     parts = torch.empty(B, N, H, tiles, A // H, dtype=torch.float32, device=query.device)
     sums = torch.empty(B, N, H, tiles, 2, dtype=torch.float32, device=query.device)
     external = alignment if dalignment is None else dalignment
@@ -504,7 +517,7 @@ def backward(
             T,
             N,
             *_strides(dcontext, alignment, external, denergy),
-            **alignment_gradient_plan(H, D // H, dalignment is not None),
+            **before,
         )
         step[(B * N * H, tiles)](
             alignment,
