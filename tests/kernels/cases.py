@@ -111,7 +111,8 @@ def case(
     if dropout:
         drop = torch.nn.functional.dropout
         masks = Masks(
-            drop(torch.ones(s.B, s.L, s.S), 0.3).to(dtype), drop(torch.ones(s.B, s.D), 0.3).to(dtype)
+            drop(torch.ones(s.B, s.L, s.S), 0.3).to(dtype),
+            drop(torch.ones(s.B, s.D), 0.3).to(dtype),
         )
     return Case(leaf(s.B, s.N, s.A), previous, leaf(s.B, s.U, s.E), memory, score, decoder, masks)
 
