@@ -217,7 +217,7 @@ def partial_plan(
         "NB": NB,
         "ROWS": 1 if NB == 1 else 16,
         "BT": FRAMES,
-        "BA": min(power(AH, 16), 64),
+        "BA": min(power(AH, 16), 64 if location is None else 32),
         "BD": BD,
         **numerics(dtype),
         "PRODUCT": product,
