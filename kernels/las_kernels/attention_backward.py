@@ -141,7 +141,7 @@ def step(
     if LOCATION:
         inside = (t < T)[:, None] & (c < C)[None, :]
         feature_at = c[None, :] * T + t[:, None]
-        located = tl.load(features + feature_at, mask=inside, other=0.0).to(tl.float32)
+        located = tl.load(features + feature_at, mask=inside, other=0.0)
         dlocated = tl.zeros((BT, BC), tl.float32)
     parts = dquery_parts + (row * tiles + tile) * AH
     for a0 in range(0, AH, BA):
@@ -162,7 +162,7 @@ def step(
             weights = tl.load(projection + at, mask=known[:, None] & (c < C)[None, :], other=0.0)
             dlocated = tl.dot(dhidden, weights.to(tl.float32), dlocated, input_precision=PRECISION)
     if LOCATION:
-        tl.store(dfeatures + feature_at, narrow(dlocated, dfeatures.dtype.element_ty), mask=inside)
+        tl.store(dfeatures + feature_at, dlocated, mask=inside)
 
 
 @triton.jit
@@ -216,7 +216,7 @@ def finish(
                 inside = (source >= 0) & (source < T) & (tap < W)[None, :]
                 df = tl.load(dfeatures + c * T + source, mask=inside, other=0.0)
                 weight = tl.load(filters + c * W + tap, mask=tap < W, other=0.0)
-                found += tl.sum(df.to(tl.float32) * weight.to(tl.float32)[None, :], axis=1)
+                found += tl.sum(df * weight.to(tl.float32)[None, :], axis=1)
         tl.store(dprevious + row * T + t, found, mask=t < T)
 
 

@@ -75,7 +75,7 @@ def accumulate(
             if LOCATION:
                 inside = live[:, None] & (c < C)[None, :]
                 feature_at = c[None, :] * T + t[:, None]
-                located = tl.load(features + feature_at, mask=inside, other=0.0).to(tl.float32)
+                located = tl.load(features + feature_at, mask=inside, other=0.0)
                 hidden = add_location(
                     hidden, located, projection + h * AH * C, a, AH, C, BC, PRECISION
                 )
@@ -126,7 +126,7 @@ def correlate(
             t = t0 + tl.arange(0, BT)
             known = (c < C)[:, None] & (t < T)[None, :]
             df_at = c[:, None] * T + t[None, :]
-            df = tl.load(dfeatures + df_at, mask=known, other=0.0).to(tl.float32)
+            df = tl.load(dfeatures + df_at, mask=known, other=0.0)
             source = t[:, None] + tap[None, :] - W // 2
             inside = (source >= 0) & (source < T) & (t < T)[:, None]
             window = tl.load(previous + source, mask=inside, other=0.0).to(tl.float32)

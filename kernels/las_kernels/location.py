@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from las_kernels.tiles import TILE, narrow, numerics, power, strides
+from las_kernels.tiles import TILE, numerics, power, strides
 
 NO_LOCATION = {"LOCATION": False, "C": 1, "W": 1, "BC": 16, "BW": 16}
 
@@ -96,7 +96,7 @@ def convolve(
     features += ((b * N + n) * H + h) * C * T
     known = (t < T)[:, None] & (c < C)[None, :]
     out = c[None, :] * T + t[:, None]
-    tl.store(features + out, narrow(found, features.dtype.element_ty), mask=known)
+    tl.store(features + out, found, mask=known)
 
 
 def convolve_plan(heads: int, location: tuple[int, int], dtype: torch.dtype) -> dict[str, Any]:
@@ -106,10 +106,10 @@ def convolve_plan(heads: int, location: tuple[int, int], dtype: torch.dtype) -> 
 
 
 def locate(previous: Tensor, filters: Tensor) -> Tensor:
-    """As :func:`las_kernels.plain.locate`."""
+    """As :func:`las_kernels.plain.locate`, in float32: rounding here is felt in every gradient."""
     B, N, H, T = previous.shape
     C, W = filters.shape
-    features = torch.empty(B, N, H, C, T, dtype=previous.dtype, device=previous.device)
+    features = torch.empty(B, N, H, C, T, dtype=torch.float32, device=previous.device)
     plan = convolve_plan(H, (C, W), previous.dtype)
     with torch.cuda.device_of(previous):
         convolve[(B * N * H, triton.cdiv(T, plan["BT"]))](

@@ -1,8 +1,11 @@
-"""The Triton kernels, run by Triton's interpreter, against the float64 reference."""
+"""The Triton kernels against the float64 reference, in Triton's interpreter.
+
+On a GPU: ``LAS_KERNELS_TEST_DEVICE=cuda pytest tests/kernels/test_triton.py``.
+"""
 
 import pytest
 import torch
-from cases import Shape, case, gradients, relative
+from cases import DEVICE, Shape, case, gradients, relative
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -120,15 +123,15 @@ def test_sequence_in_half_precision_is_no_worse_than_eager(dtype):
 @pytest.mark.parametrize("sign", [1, -1])
 def test_extreme_scores_stay_finite_and_sum_to_one(sign):
     c = case("additive", Shape(B=2, N=2, T=40, A=16, D=8)).to(torch.float32)
-    score = c.score._replace(v=torch.full((16,), sign * 1e4 / 16))
+    score = c.score._replace(v=torch.full((16,), sign * 1e4 / 16, device=DEVICE))
     wide = score._replace(v=score.v.double())
     with torch.no_grad():
         context, alignment = las_kernels.attend(c.query, c.memory, score, backend="triton")
         exact = c.to(torch.float64)
         expected = reference.attend(exact.query, exact.memory, wide)[1]
     assert torch.isfinite(context).all()
-    torch.testing.assert_close(alignment.sum(-1), torch.ones(2, 2, 1), rtol=1e-5, atol=0)
-    assert (alignment - expected).abs().max() <= 4 * torch.finfo(torch.float32).eps * 1e4
+    torch.testing.assert_close(alignment.sum(-1).cpu(), torch.ones(2, 2, 1), rtol=1e-5, atol=0)
+    assert (alignment.double() - expected).abs().max() <= 4 * torch.finfo(torch.float32).eps * 1e4
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, *HALVES], ids=str)
@@ -192,14 +195,14 @@ def test_a_sharp_alignment_keeps_its_gradient(dtype):
 @pytest.mark.parametrize("first", [True, False], ids=["first step", "later step"])
 def test_lstm_cell_equals_the_plain_one(first):
     torch.manual_seed(0)
-    gates, dhidden = torch.randn(3, 20), torch.randn(3, 5)
-    before = None if first else torch.randn(3, 5)
-    dcell = torch.randn(3, 5) if first else None
+    gates, dhidden = torch.randn(3, 20, device=DEVICE), torch.randn(3, 5, device=DEVICE)
+    before = None if first else torch.randn(3, 5, device=DEVICE)
+    dcell = torch.randn(3, 5, device=DEVICE) if first else None
     results = []
     for engine in (ENGINE, plain.ENGINE):
-        active, after, hidden = gates.clone(), torch.empty(3, 5), torch.empty(3, 5)
+        active, after, hidden = gates.clone(), gates.new_empty(3, 5), gates.new_empty(3, 5)
         engine.cell(active, before, after, hidden)
-        dgates = torch.empty(3, 20)
+        dgates = torch.empty_like(gates)
         dbefore = engine.cell_backward(dhidden, dcell, active, before, after, dgates)
         results.append((active, after, hidden, dgates, dbefore))
     for a, b in zip(*results, strict=True):
