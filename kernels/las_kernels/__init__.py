@@ -3,21 +3,21 @@
 The PyTorch reference is the definition of right; faster forms are checked against it.
 """
 
+from las_kernels.backends import BACKENDS
+from las_kernels.ops import attend, decode_sequence, decode_step
 from las_kernels.reference import (
     Decoder,
     Masks,
     Memory,
     Score,
     State,
-    attend,
-    decode_sequence,
-    decode_step,
     initial_alignment,
     initial_state,
     padding_mask,
 )
 
 __all__ = [
+    "BACKENDS",
     "Decoder",
     "Masks",
     "Memory",

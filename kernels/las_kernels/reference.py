@@ -6,6 +6,7 @@ utterance's memory, T memory frames, U output steps, H heads, A attention width 
 width S.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -138,6 +139,7 @@ def decode_step(
     decoder: Decoder,
     score: Score,
     masks: Masks | None = None,
+    attention: Callable[..., tuple[Tensor, Tensor]] = attend,
 ) -> tuple[Tensor, State]:
     """One step of the decoder: LSTM layers on [embedding; context], then attention.
 
@@ -149,6 +151,7 @@ def decode_step(
         decoder: recurrent weights.
         score: the score function.
         masks: dropout masks, in training.
+        attention: what computes :func:`attend`.
 
     Returns:
         The last layer's output [B, N, S] (masked, as the query saw it) and the new state.
@@ -167,7 +170,7 @@ def decode_step(
         cells.append(cell)
         output = hidden if masks.hidden is None else hidden * masks.hidden[:, None, layer]
     query = F.linear(output, decoder.query_weight)
-    context, alignment = attend(query, memory, score, state.alignment)
+    context, alignment = attention(query, memory, score, state.alignment)
     return output, State(torch.stack(hiddens, 2), torch.stack(cells, 2), context, alignment)
 
 
