@@ -7,7 +7,7 @@ import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -197,7 +197,7 @@ def evaluate(
     las = LAS.from_pretrained(model, place)
     utterances = evaluation.transcribe_manifest(las, manifest, place, batch_seconds=batch_seconds)
     result = scoring.score(utterances)
-    extra: dict[str, object] = {
+    extra: dict[str, Any] = {
         "manifest": manifest.name,
         "search": "greedy",
         "parameters": sum(p.numel() for p in las.parameters()),
