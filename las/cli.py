@@ -7,7 +7,7 @@ import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -173,6 +173,13 @@ def evaluate(
     device: DeviceOption = Device.AUTO,
     threads: ThreadsOption = 0,
     batch_seconds: Annotated[float, typer.Option(min=0.1, help="Audio in a batch.")] = 60.0,
+    texts: Annotated[
+        bool,
+        typer.Option(
+            help="Put references and hypotheses into the JSON; --no-texts for a corpus whose text "
+            "may not be passed on. The text report has them either way."
+        ),
+    ] = True,
     check_batching: Annotated[
         bool, typer.Option("--check-batching", help="Also compare batches with single files.")
     ] = False,
@@ -190,7 +197,7 @@ def evaluate(
     las = LAS.from_pretrained(model, place)
     utterances = evaluation.transcribe_manifest(las, manifest, place, batch_seconds=batch_seconds)
     result = scoring.score(utterances)
-    extra: dict[str, object] = {
+    extra: dict[str, Any] = {
         "manifest": manifest.name,
         "search": "greedy",
         "parameters": sum(p.numel() for p in las.parameters()),
@@ -206,7 +213,7 @@ def evaluate(
             f"difference of the listener's output {largest:.1e}"
         )
     prefix = output or model / f"evaluation-{manifest.name.split('.')[0]}"
-    text, report = scoring.write_reports(prefix, utterances, result, **extra)
+    text, report = scoring.write_reports(prefix, utterances, result, texts=texts, **extra)
     print(f"reports: {text} {report}")
 
 

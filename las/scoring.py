@@ -219,7 +219,7 @@ def report_text(utterances: Sequence[Utterance], score: Score) -> str:
 
 
 def report_json(
-    utterances: Sequence[Utterance], score: Score, **extra: object
+    utterances: Sequence[Utterance], score: Score, *, texts: bool = True, **extra: object
 ) -> dict[str, object]:
     """Build the report for programs, in what JSON can hold.
 
@@ -229,6 +229,7 @@ def report_json(
     Args:
         utterances: What was scored.
         score: What `score` returned for them.
+        texts: Whether the JSON holds references and hypotheses, beside the counts.
         extra: More top-level entries that JSON can hold: command, device, versions, date.
 
     Raises:
@@ -243,7 +244,7 @@ def report_json(
     report["ser"] = report.pop("sentence_error_rate")
     report["utterances"] = [
         {
-            **vars(utterance),
+            **(vars(utterance) if texts else {"id": utterance.id}),
             "substitutions": aligned.count("S"),
             "deletions": aligned.count("D"),
             "insertions": aligned.count("I"),
@@ -258,7 +259,12 @@ def report_json(
 
 
 def write_reports(
-    folder_or_prefix: str | Path, utterances: Sequence[Utterance], score: Score, **extra: object
+    folder_or_prefix: str | Path,
+    utterances: Sequence[Utterance],
+    score: Score,
+    *,
+    texts: bool = True,
+    **extra: object,
 ) -> tuple[Path, Path]:
     """Write `<prefix>.txt` and `<prefix>.json`, each whole or not at all.
 
@@ -267,6 +273,7 @@ def write_reports(
             `report.json`. Missing folders are made.
         utterances: What was scored.
         score: What `score` returned for them.
+        texts: Whether the JSON holds references and hypotheses, beside the counts.
         extra: More entries of the JSON report.
 
     Returns:
@@ -278,7 +285,7 @@ def write_reports(
     prefix = Path(folder_or_prefix)
     if prefix.is_dir():
         prefix = prefix / "report"
-    report = report_json(utterances, score, **extra)
+    report = report_json(utterances, score, texts=texts, **extra)
     data = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
     text_path, json_path = (prefix.with_name(f"{prefix.name}.{end}") for end in ("txt", "json"))
     try:

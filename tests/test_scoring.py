@@ -327,3 +327,12 @@ def test_folder_that_cannot_be_made(tmp_path):
     with pytest.raises(LASError, match="cannot write the reports") as caught:
         write_reports(tmp_path / "file" / "r", EXAMPLE, score(EXAMPLE))
     assert str(tmp_path / "file" / "r") in str(caught.value)
+
+
+def test_a_report_without_texts_has_the_counts():
+    pair = [Utterance("a", "GO ON", "GO"), Utterance("b", "STOP", "STOP")]
+    report = report_json(pair, score(pair), texts=False)
+    assert report["utterances"] == [
+        {"id": "a", "substitutions": 0, "deletions": 1, "insertions": 0},
+        {"id": "b", "substitutions": 0, "deletions": 0, "insertions": 0},
+    ]

@@ -22,6 +22,6 @@ las() { "${PYTHON:-python}" -m las "$@"; }
 las prepare an4 "$corpus" "$data" --dev-speakers 8 --strict
 las train "$here/conf/las.yaml" "data.train=$data/train.jsonl.gz" \
   "data.dev=$data/train-dev.jsonl.gz" "training.output=$output" "$@"
-las evaluate "$output/model" "$data/train-dev.jsonl.gz" --output "$output/dev" --threads 1
-las evaluate "$output/model" "$data/test.jsonl.gz" --output "$output/test" --threads 1 \
+las evaluate "$output/model" "$data/train-dev.jsonl.gz" --output "$output/dev" --threads 1 --no-texts
+las evaluate "$output/model" "$data/test.jsonl.gz" --output "$output/test" --threads 1 --no-texts \
   --check-batching | tee "$output/evaluate.log"

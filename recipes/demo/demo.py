@@ -8,6 +8,7 @@ import argparse
 import csv
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -65,7 +66,7 @@ def test_part(transcriber: Transcriber, corpus: Path, output: Path) -> float:
         for item, result in zip(items, results, strict=True)
     ]
     score = scoring.score(pairs)
-    extra: dict[str, object] = {
+    extra: dict[str, Any] = {
         "search": "greedy",
         "parameters": sum(p.numel() for p in transcriber.model.parameters()),
         **provenance(transcriber.device),
