@@ -52,12 +52,37 @@ def _triton() -> plain.Engine:
     return ENGINE
 
 
+def _why_not_cpp(device: torch.device, dtype: torch.dtype) -> str | None:
+    if device.type != "cpu":
+        return f"it needs a CPU, not {device.type}"
+    if dtype != torch.float32:
+        return f"it computes float32, not {dtype}"
+    from las_kernels import cpu
+
+    return cpu.available()
+
+
+def _cpp() -> plain.Engine:
+    from las_kernels import cpu
+
+    return plain.ENGINE._replace(forward=cpu.forward)
+
+
 BACKENDS = {
     # Plain autograd: no operator, no engine of its own; the fastest on a CPU.
     REFERENCE: Backend(_always, lambda: plain.ENGINE),
     # The three-phase form in plain PyTorch: keeps little memory, exact in float64.
     "threephase": Backend(_always, lambda: plain.ENGINE),
     "triton": Backend(_why_not_triton, _triton),
+    # A step in C++; whatever has a gradient is as in threephase.
+    "cpp": Backend(_why_not_cpp, _cpp),
+}
+
+# What "auto" takes where it can run, the first that can: for steps of search, and where a
+# gradient is wanted or a whole sequence is computed. On a CPU plain autograd trains fastest.
+AUTO: dict[str, dict[str, tuple[str, ...]]] = {
+    "step": {"cuda": ("triton",), "cpu": ("cpp",)},
+    "sequence": {"cuda": ("triton",), "cpu": ()},
 }
 
 
@@ -69,14 +94,15 @@ def why_not(name: str, device: torch.device, dtype: torch.dtype) -> str | None:
 
 
 @torch.compiler.assume_constant_result  # it asks the process and the device, not the tensors
-def choose(name: str, device: torch.device, dtype: torch.dtype) -> str:
+def choose(name: str, device: torch.device, dtype: torch.dtype, work: str = "sequence") -> str:
     """The backend to use.
 
     Args:
         name: "auto" takes the one in the environment variable ``LAS_KERNELS_BACKEND`` if set,
-            else Triton on a CUDA device where it can run, else the reference.
+            else the first of ``AUTO`` that can run, else the reference.
         device: where the tensors are.
         dtype: of the tensors.
+        work: "step" for a step without gradient, else "sequence".
 
     Raises:
         RuntimeError: the backend asked for cannot run; says why.
@@ -86,8 +112,8 @@ def choose(name: str, device: torch.device, dtype: torch.dtype) -> str:
         name = os.environ.get(VARIABLE) or "auto"
         source = f"{VARIABLE}={name}"
     if name == "auto":
-        usable = device.type == "cuda" and why_not("triton", device, dtype) is None
-        return "triton" if usable else REFERENCE
+        names = AUTO[work].get(device.type, ())
+        return next((n for n in names if why_not(n, device, dtype) is None), REFERENCE)
     reason = why_not(name, device, dtype)
     if reason is not None:
         raise RuntimeError(f"{source} cannot run: {reason}")

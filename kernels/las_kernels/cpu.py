@@ -109,6 +109,21 @@ def attend(
     return context, alignment
 
 
+@torch.no_grad()
+def forward(
+    query: Tensor,
+    memory: Memory,
+    score: Score,
+    previous: Tensor | None,
+    context: Tensor,
+    alignment: Tensor,
+) -> None:
+    """As :func:`las_kernels.plain.forward`: into ``context`` and ``alignment``."""
+    found = attend(query, memory, score, previous)
+    context.copy_(found[0])
+    alignment.copy_(found[1])
+
+
 def _sizes(
     query: Tensor, memory: Memory, score: Score, previous: Tensor | None
 ) -> tuple[int, int, int, int, int, int, int]:

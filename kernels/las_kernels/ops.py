@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from las_kernels import operators, reference
+from las_kernels import cpu, operators, reference
 from las_kernels.backends import REFERENCE, choose
 from las_kernels.checks import autocasting, check_masks, check_memory, check_query, check_sequence
 from las_kernels.reference import Decoder, Masks, Memory, Score, State, padding_mask
@@ -34,7 +34,8 @@ def attend(
         previous: the alignment of the step before [B, N, H, T]; location-aware scores need it.
         need_alignment: without it the alignment is None, and dot scores go through
             ``torch.nn.functional.scaled_dot_product_attention``.
-        backend: a name in ``las_kernels.backends.BACKENDS``, or "auto".
+        backend: a name in ``las_kernels.backends.BACKENDS``, or "auto"; see
+            ``las_kernels.backends.AUTO``.
 
     Returns:
         context [B, N, D] and alignment [B, N, H, T].
@@ -45,7 +46,10 @@ def attend(
         TypeError: dtypes or devices differ.
         RuntimeError: the backend cannot run; says why.
     """
-    name = choose(backend, query.device, query.dtype)
+    wanted = torch.is_grad_enabled() and any(
+        x is not None and x.requires_grad for x in (query, *memory[:2], previous, *score[:3])
+    )
+    name = choose(backend, query.device, query.dtype, "sequence" if wanted else "step")
     if name != REFERENCE:
         query, previous = _autocast((query, previous), query.device)
         memory = _autocast(memory, query.device)
@@ -59,6 +63,9 @@ def attend(
     if name == REFERENCE:
         return reference.attend(query, memory, score, previous)
     previous = previous if score.filters is not None else None
+    if name == "cpp" and not wanted and not torch.compiler.is_compiling():
+        # Calling an operator takes longer than a small step.
+        return cpu.attend(query, memory, score, previous)
     return operators.attend(query, *memory, previous, *score, name)
 
 

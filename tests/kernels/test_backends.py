@@ -22,6 +22,18 @@ def test_auto_is_the_reference_on_a_cpu():
     assert backends.choose("auto", CPU, torch.float32) == "reference"
 
 
+def test_auto_searches_in_cpp_on_a_cpu_where_it_can_run(monkeypatch):
+    row = backends.Backend(lambda device, dtype: None, backends.BACKENDS["cpp"].engine)
+    monkeypatch.setitem(backends.BACKENDS, "cpp", row)
+    assert backends.choose("auto", CPU, torch.float32, "step") == "cpp"
+    assert backends.choose("auto", CPU, torch.float32) == "reference"
+    row = row._replace(why_not=lambda device, dtype: "no compiler")
+    monkeypatch.setitem(backends.BACKENDS, "cpp", row)
+    assert backends.choose("auto", CPU, torch.float32, "step") == "reference"
+    with pytest.raises(RuntimeError, match="backend='cpp' cannot run: no compiler"):
+        backends.choose("cpp", CPU, torch.float32)
+
+
 def test_auto_is_triton_on_cuda_where_it_can_run(monkeypatch):
     cuda = torch.device("cuda")
     row = backends.Backend(lambda device, dtype: None, backends.BACKENDS["triton"].engine)

@@ -5,7 +5,7 @@ import torch
 from cases import KINDS, Shape, case, gradients, relative
 
 import las_kernels
-from las_kernels import operators, reference
+from las_kernels import cpu, operators, reference
 from las_kernels.threephase import recurrent_parameters
 
 SHAPES = {
@@ -77,8 +77,8 @@ def test_gradcheck(kind):
     assert torch.autograd.gradcheck(run, (projected, *c.memory[:2], *weights, *score))
 
 
-def operator_arguments(kind, layers=1):
-    c = case(kind, TINY._replace(L=layers, N=2), dropout=True)
+def operator_arguments(kind, layers=1, dtype=torch.float64):
+    c = case(kind, TINY._replace(L=layers, N=2), dropout=True).to(dtype)
     score = [*c.score[:3]]
     step = (c.query, *c.memory, c.previous if kind == "location" else None, *score, 1, 0.5)
     weights = recurrent_parameters(c.decoder)
@@ -146,3 +146,53 @@ def test_exports_with_any_batch_and_any_length():
         inputs = inputs_of(case("location", Shape(B=5, T=14), seed=2))
         for a, b in zip(program.module()(*inputs), module(*inputs), strict=True):
             assert torch.equal(a, b)
+
+
+cpp = pytest.mark.skipif(
+    cpu.available() is not None, reason=f"the C++ step cannot run here: {cpu.available()}"
+)
+
+
+@cpp
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_step_in_cpp_is_the_same_operator(kind):
+    c = case(kind, Shape(N=3, H=2, B=3, T=40)).to(torch.float32)
+    leaves = c.attention_leaves()
+    right = gradients(reference.attend(c.query, c.memory, c.score, c.previous), leaves)
+    found = las_kernels.attend(c.query, c.memory, c.score, c.previous, backend="cpp")
+    ours = gradients(found, leaves)
+    for leaf in leaves:
+        assert relative(ours[leaf], right[leaf]) < 1e-5, leaf
+    with torch.no_grad():  # past the operator
+        direct = las_kernels.attend(c.query, c.memory, c.score, c.previous)
+    for a, b in zip(direct, found, strict=True):
+        assert torch.equal(a, b)
+
+
+@cpp
+@pytest.mark.parametrize("kind", KINDS)
+def test_opcheck_of_the_step_in_cpp(kind):
+    step, _ = operator_arguments(kind, dtype=torch.float32)
+    torch.library.opcheck(operators.attend, (*step, "cpp"))
+
+
+@cpp
+def test_the_step_in_cpp_compiles_and_exports():
+    class Step(torch.nn.Module):
+        def forward(self, query, keys, values, lengths, v):
+            memory = las_kernels.Memory(keys, values, lengths)
+            return las_kernels.attend(query, memory, las_kernels.Score(v))
+
+    def inputs(shape):
+        c = case("additive", shape).to(torch.float32)
+        return c.query, *c.memory, c.score.v
+
+    B, T = torch.export.Dim("B", min=2, max=64), torch.export.Dim("T", min=2, max=8192)
+    dynamic = ({0: B}, {0: B, 1: T}, {0: B, 1: T}, {0: B}, None)
+    with torch.no_grad():
+        compiled = torch.compile(Step(), fullgraph=True, backend="aot_eager")
+        program = torch.export.export(Step(), inputs(Shape(B=3)), dynamic_shapes=dynamic)
+        for shape in (Shape(B=3), Shape(B=5, T=14)):
+            for run in (compiled, program.module()):
+                for a, b in zip(run(*inputs(shape)), Step()(*inputs(shape)), strict=True):
+                    assert torch.equal(a, b)
