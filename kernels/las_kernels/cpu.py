@@ -1,0 +1,155 @@
+"""Attention for search on a CPU: ``csrc/attend_cpu.cpp``, built on demand.
+
+For inference: it has no backward. Its results do not depend on the number of threads, nor on the
+other utterances of a batch or its padding, to the bit.
+"""
+
+import ctypes
+import functools
+import logging
+import struct
+
+import torch
+from torch import Tensor
+
+from las_kernels import build, reference
+from las_kernels.reference import Memory, Score
+
+log = logging.getLogger(__name__)
+
+_PROBLEM = struct.Struct("=8qd10q")  # the struct Problem of the C++ source
+
+
+def available() -> str | None:
+    """None where the kernel can run, else the reason in one line; the first call may build it.
+
+    A build takes seconds, once per machine. A failure is logged once and not tried again by this
+    process.
+    """
+    result = _library()
+    return result if isinstance(result, str) else None
+
+
+def attend(
+    query: Tensor, memory: Memory, score: Score, previous: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """One step of attention; the contract of ``reference.attend``.
+
+    Runs the reference itself where a gradient is wanted and for dtypes other than float32. Tensors
+    that are not contiguous are copied first. Padding frames are never read (save in ``previous``),
+    so that what lies there, NaN included, has no effect.
+
+    Args:
+        query: [B, N, A].
+        memory: keys [B, T, A], values [B, T, D], lengths [B], each 1..T.
+        score: the score function.
+        previous: [B, N, H, T]; location-aware scores need it.
+
+    Returns:
+        context [B, N, D] and alignment [B, N, H, T], zero on padding.
+
+    Raises:
+        ValueError: a shape, device or length is wrong; the message names the argument.
+        RuntimeError: the kernel is not `available`, or memory is short.
+    """
+    v, filters, projection, heads, scale = score
+    if v is None:
+        filters = None
+    if filters is None:
+        projection = previous = None
+    elif projection is None or previous is None:
+        raise ValueError("location-aware attention needs `previous` and `projection`")
+    keys, values, lengths = memory
+    given = [query, keys, values]
+    given += [tensor for tensor in (v, filters, projection, previous) if tensor is not None]
+    for tensor in given:
+        if tensor.dtype != torch.float32:
+            return reference.attend(query, memory, score, previous)
+    if torch.is_grad_enabled():
+        for tensor in given:
+            if tensor.requires_grad:
+                return reference.attend(query, memory, score, previous)
+    library = _library()
+    if isinstance(library, str):
+        raise RuntimeError(f"the CPU kernel cannot run: {library}")
+
+    B, N, A, T, D, C, W = _sizes(query, memory, score, previous)
+    if not lengths.is_cpu or any(not tensor.is_cpu for tensor in given):
+        raise ValueError("the CPU kernel needs every tensor on the CPU")
+    if lengths.dtype != torch.int64:
+        lengths = lengths.long()
+    # Each name keeps its tensor alive until the kernel has returned.
+    query, keys, values = query.contiguous(), keys.contiguous(), values.contiguous()
+    lengths = lengths.contiguous()
+    v = None if v is None else v.contiguous()
+    filters = None if filters is None else filters.contiguous()
+    projection = None if projection is None else projection.contiguous()
+    previous = None if previous is None else previous.contiguous()
+    context = query.new_empty(B, N, D)
+    alignment = query.new_empty(B, N, heads, T)
+    problem = _PROBLEM.pack(
+        *(B, N, T, A, D, heads, C, W, scale),
+        query.data_ptr(),
+        keys.data_ptr(),
+        values.data_ptr(),
+        lengths.data_ptr(),
+        0 if v is None else v.data_ptr(),
+        0 if filters is None else filters.data_ptr(),
+        0 if projection is None else projection.data_ptr(),
+        0 if previous is None else previous.data_ptr(),
+        context.data_ptr(),
+        alignment.data_ptr(),
+    )
+    status = library.las_attend(problem)
+    if status > 0:
+        length = int(lengths[status - 1])
+        raise ValueError(f"lengths[{status - 1}] is {length}, not in 1..{T}")
+    if status < 0:
+        raise RuntimeError("not enough memory for the attention step")
+    return context, alignment
+
+
+def _sizes(
+    query: Tensor, memory: Memory, score: Score, previous: Tensor | None
+) -> tuple[int, int, int, int, int, int, int]:
+    """B, N, A, T, D, C, W after checking them: the kernel trusts them."""
+    keys, values, lengths = memory
+    for name, tensor in (("query", query), ("keys", keys), ("values", values)):
+        if tensor.ndim != 3:
+            raise ValueError(f"{name} has {tensor.ndim} dimensions, not 3")
+    B, N, A = query.shape
+    T, D = values.shape[1:]
+    heads = score.heads
+    if heads < 1 or A % heads or D % heads or not A or not D:
+        raise ValueError(f"heads: {heads} does not divide the widths {A} and {D}")
+    C = W = 0
+    expected = [
+        ("keys", keys, (B, T, A)),
+        ("values", values, (B, T, D)),
+        ("lengths", lengths, (B,)),
+    ]
+    if score.v is not None:
+        expected.append(("v", score.v, (A,)))
+    if previous is not None and score.filters is not None and score.projection is not None:
+        if score.filters.ndim != 2 or score.filters.shape[1] % 2 == 0:
+            raise ValueError("filters: not [C, W] with an odd W")
+        C, W = score.filters.shape
+        expected.append(("projection", score.projection, (A, C)))
+        expected.append(("previous", previous, (B, N, heads, T)))
+    for name, tensor, shape in expected:
+        if tensor.shape != shape:
+            raise ValueError(f"{name} has the shape {list(tensor.shape)}, not {list(shape)}")
+    return B, N, A, T, D, C, W
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | str:
+    try:
+        step = build.cpu_step(build.SOURCES / "attend_cpu.cpp")
+        library = build.load("attend_cpu", [step], build.torch_link())
+    except build.BuildError as error:
+        log.warning("attention runs in plain PyTorch on this CPU: %s", error)
+        return str(error)
+    library.las_attend.argtypes = [ctypes.c_char_p]
+    library.las_attend.restype = ctypes.c_int64
+    return library
