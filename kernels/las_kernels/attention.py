@@ -1,3 +1,6 @@
+# Compile-time arguments of kernels are capitals, and the compiler knows their types.
+# ruff: noqa: ANN001, ANN201, N803
+# mypy: disable-error-code="no-untyped-def"
 """Fused attention, forward (Triton): scores, softmax and context in one pass over the memory.
 
 ``partial`` gives each program one span of frames of one utterance and one head, for up to eight
@@ -7,6 +10,7 @@ the host wait, so that a step can be captured in a CUDA graph.
 """
 
 import functools
+from typing import Any
 
 import torch
 import triton
@@ -14,21 +18,18 @@ import triton.language as tl
 from torch import Tensor
 
 from las_kernels import plain
-from las_kernels.attention_backward import backward, deferred, locate
+from las_kernels.attention_backward import backward
 from las_kernels.cell import cell, cell_backward
-from las_kernels.reference import Memory, Score
-from las_kernels.tiles import (
-    FRAMES,
-    INTERPRETED,
+from las_kernels.deferred import deferred
+from las_kernels.location import (
     NO_LOCATION,
     add_location,
+    locate,
     location_features,
     location_tiles,
-    narrow,
-    numerics,
-    power,
-    tanh,
 )
+from las_kernels.reference import Memory, Score
+from las_kernels.tiles import FRAMES, INTERPRETED, narrow, numerics, power, tanh
 
 MAX_BEAMS = 8  # queries in one program
 MAX_SPANS = 64
@@ -100,7 +101,7 @@ def partial(
         t = start + tl.arange(0, BT)
         live = t < end
         e = tl.zeros((ROWS, BT), tl.float32)
-        for i in range(0, NB):
+        for i in range(NB):
             row = tl.minimum(first + i, N - 1)
             if LOCATION:
                 features = location_features(
@@ -133,9 +134,7 @@ def partial(
         if ROWS == 1:
             context += tl.sum(tl.trans(p) * value.to(tl.float32), axis=0)[None, :]
         else:
-            context = tl.dot(
-                p.to(PRODUCT), value.to(PRODUCT), context, input_precision=PRECISION
-            )
+            context = tl.dot(p.to(PRODUCT), value.to(PRODUCT), context, input_precision=PRECISION)
         exponentials = exponentials * shrink + tl.sum(p, axis=1)
         maximum = higher
     out = ((b * H + h) * spans + s) * N + n
@@ -201,7 +200,7 @@ def partial_plan(
     widths: tuple[int, int],
     location: tuple[int, int] | None,
     dtype: torch.dtype,
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Compile-time arguments of ``partial`` for widths (A/H, D/H) and location (C, W)."""
     AH, DH = widths
     NB = min(power(beams), MAX_BEAMS)
@@ -218,7 +217,7 @@ def partial_plan(
         "NB": NB,
         "ROWS": 1 if NB == 1 else 16,
         "BT": FRAMES,
-        "BA": min(power(AH, 16), 64),
+        "BA": min(power(AH, 16), 64 if location is None else 32),
         "BD": BD,
         **numerics(dtype),
         "PRODUCT": product,
@@ -226,7 +225,7 @@ def partial_plan(
     }
 
 
-def combine_plan(heads: int, width: int, spans: int) -> dict[str, object]:
+def combine_plan(heads: int, width: int, spans: int) -> dict[str, Any]:
     """Compile-time arguments of ``combine`` for width D/H."""
     return {
         "H": heads,
@@ -268,7 +267,7 @@ def forward(
     B, N, A = query.shape
     T, D = memory.values.shape[1:]
     H = score.heads
-    location = None if score.filters is None else tuple(score.filters.shape)
+    location = None if score.filters is None else (score.filters.shape[0], score.filters.shape[1])
     plan = partial_plan(N, H, (A // H, D // H), location, query.dtype)
     programs = B * H * triton.cdiv(N, plan["NB"])
     spans, span = spans_for(T, programs, _processors(query.device))

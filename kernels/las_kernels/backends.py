@@ -41,7 +41,9 @@ def _why_not_triton(device: torch.device, dtype: torch.dtype) -> str | None:
         return None
     if device.type == "cpu" and knobs.runtime.interpret:
         return None
-    return f"it needs a CUDA device, not {device.type} (TRITON_INTERPRET=1 runs it on a CPU, slowly)"
+    return (
+        f"it needs a CUDA device, not {device.type} (TRITON_INTERPRET=1 runs it on a CPU, slowly)"
+    )
 
 
 def _triton() -> plain.Engine:

@@ -1,3 +1,6 @@
+# Compile-time arguments of kernels are capitals, and the compiler knows their types.
+# ruff: noqa: ANN001, ANN201, ANN202, N803
+# mypy: disable-error-code="no-untyped-def"
 """The LSTM cell, forward and backward (Triton): one launch between two matrix products."""
 
 import torch

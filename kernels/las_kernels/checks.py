@@ -8,6 +8,11 @@ from torch import Tensor
 from las_kernels.reference import Memory, Score
 
 
+def autocasting(device: torch.device) -> bool:
+    """Whether autocast is on for this kind of device; never for "meta", which computes nothing."""
+    return device.type != "meta" and torch.is_autocast_enabled(device.type)
+
+
 def check_memory(memory: Memory, score: Score, query_width: int | None = None) -> None:
     """Check keys, values, lengths and the score's parameters against each other.
 
@@ -127,7 +132,7 @@ def _shape(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
 
 
 def _like(name: str, tensor: Tensor, keys: Tensor) -> None:
-    if tensor.dtype != keys.dtype and not torch.is_autocast_enabled(keys.device.type):
+    if tensor.dtype != keys.dtype and not autocasting(keys.device):
         raise TypeError(f"{name} is {tensor.dtype}, keys are {keys.dtype}")
     if tensor.device != keys.device:
         raise TypeError(f"{name} is on {tensor.device}, keys on {keys.device}")

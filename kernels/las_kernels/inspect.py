@@ -18,18 +18,15 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from las_kernels import attention, attention_backward, cell
+from las_kernels import attention, attention_backward, cell, deferred, location
 
 ARCHITECTURES = (80, 90)
 TRITON_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
-SINGLE = set(  # float32 whatever the inputs are
-    "energy top total summed dalignment denergy gradient sums dquery_parts dprevious dv_parts "
-    "dprojection_parts parts before after dcell dbefore".split()
-)
-INPUTS = set(
-    "query queries keys values v previous filters projection context dcontext alignment "
-    "features dfeatures dquery dkeys gates hidden dhidden dgates".split()
-)
+# Pointers: float32 whatever the inputs are, or of the type of the inputs. The rest are integers.
+SINGLE = """energy top total summed dalignment denergy gradient sums dquery_parts dprevious
+    dv_parts dprojection_parts parts features dfeatures before after dcell dbefore"""
+INPUTS = """query queries keys values v previous filters projection context dcontext alignment
+    dquery dkeys gates hidden dhidden dgates"""
 
 
 class Configuration(NamedTuple):
@@ -62,11 +59,10 @@ class Model(NamedTuple):
 MODELS = (
     Model("A512 D1024", 512, 1024),
     Model("A512 D1024 C10 W201", 512, 1024, location=(10, 201)),
-    Model("A512 D1024 C32 W31", 512, 1024, location=(32, 31)),
-    Model("A256 D512 H4 C10 W31", 256, 512, 4, (10, 31)),
     Model("A320 D320 C10 W101", 320, 320, location=(10, 101)),
-    Model("A128 D2048", 128, 2048),
+    Model("A256 D512 H4 C32 W31", 256, 512, 4, (32, 31)),
 )
+WIDE = Model("A128 D2048", 128, 2048)  # only its context differs from the others
 
 
 def configurations(models: tuple[Model, ...] = MODELS) -> Iterator[Configuration]:
@@ -75,6 +71,9 @@ def configurations(models: tuple[Model, ...] = MODELS) -> Iterator[Configuration
         for model in models:
             for kernel, plan, note in _kernels(model, dtype):
                 yield Configuration(kernel, plan, dtype, f"{model.name}{note}")
+        for beams in (1, 8):
+            plan = attention.partial_plan(beams, 1, (WIDE.A, WIDE.D), None, dtype)
+            yield Configuration(attention.partial, plan, dtype, f"{WIDE.name} N{beams}")
         for last in (False, True):
             flags = {"HAS_BEFORE": not last, "BS": cell.BLOCK}
             yield Configuration(cell.cell_forward_kernel, flags, dtype, "")
@@ -89,22 +88,22 @@ def configurations(models: tuple[Model, ...] = MODELS) -> Iterator[Configuration
 
 
 def _kernels(model: Model, dtype: torch.dtype) -> Iterator[tuple[Any, dict[str, Any], str]]:
-    H, location = model.H, model.location
+    H, taps = model.H, model.location
     AH, DH = model.A // H, model.D // H
-    backward = attention_backward
+    phase1, phase2 = attention_backward, deferred
     for beams in (1, 8):
-        plan = attention.partial_plan(beams, H, (AH, DH), location, dtype)
+        plan = attention.partial_plan(beams, H, (AH, DH), taps, dtype)
         yield attention.partial, plan, f" N{beams}"
-    yield attention.combine, attention.combine_plan(H, DH, 16), " 16 spans"
-    yield attention.combine, attention.combine_plan(H, DH, 64), " 64 spans"
-    plan = backward.alignment_gradient_plan(H, DH, location, location is not None, dtype)
-    yield backward.alignment_gradient, plan, ""
-    yield backward.step, backward.step_plan(H, AH, location, dtype), ""
-    yield backward.finish, backward.finish_plan(H, AH, location), ""
-    yield backward.accumulate, backward.accumulate_plan(H, AH, location, dtype), ""
-    if location is not None:
-        yield backward.convolve, backward.convolve_plan(H, location, dtype), ""
-        yield backward.correlate, backward.correlate_plan(location, dtype), ""
+    plan = attention.combine_plan(H, DH, attention.MAX_SPANS)
+    yield attention.combine, plan, f" {attention.MAX_SPANS} spans"
+    plan = phase1.alignment_gradient_plan(H, DH, taps, taps is not None, dtype)
+    yield phase1.alignment_gradient, plan, ""
+    yield phase1.step, phase1.step_plan(H, AH, taps, dtype), ""
+    yield phase1.finish, phase1.finish_plan(H, AH, taps), ""
+    yield phase2.accumulate, phase2.accumulate_plan(H, AH, taps, dtype), ""
+    if taps is not None:
+        yield location.convolve, location.convolve_plan(H, taps, dtype), ""
+        yield phase2.correlate, phase2.correlate_plan(taps, dtype), ""
 
 
 def compile_for(configuration: Configuration, architecture: int) -> Usage:
@@ -119,9 +118,9 @@ def compile_for(configuration: Configuration, architecture: int) -> Usage:
             return "constexpr"
         if name == "lengths":
             return "*i64"
-        if name in SINGLE:
+        if name in SINGLE.split():
             return "*fp32"
-        return f"*{element}" if name in INPUTS else "i32"
+        return f"*{element}" if name in INPUTS.split() else "i32"
 
     signature = {name: kind(name) for name in kernel.arg_names}
     aligned = {

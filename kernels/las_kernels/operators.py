@@ -1,3 +1,4 @@
+# ruff: noqa: ANN001, ANN202, ARG001 (fakes have the signatures of what they stand for)
 """The torch operators ``las_kernels::attend`` and ``las_kernels::decode_sequence``.
 
 One operator a sequence: the cost of a call is paid once, and ``torch.compile`` and
@@ -44,7 +45,7 @@ def attend(
             query.contiguous(),
             memory,
             _score(v, filters, projection, heads, scale),
-            None if previous is None else previous.contiguous(),
+            _solid(previous),
             context,
             alignment,
         )
@@ -83,13 +84,13 @@ def attend_backward(
     engine = BACKENDS[backend].engine()
     memory = Memory(keys.contiguous(), values.contiguous(), lengths)
     score = _score(v, filters, projection, heads, scale)
-    B, N, H, T = alignment.shape
+    B, N, H, _ = alignment.shape
     query = query.contiguous()
     with _plain_types(query.device):
         if dcontext is None:
             dcontext = values.new_zeros(B, N, values.shape[2])
         dcontext = dcontext.contiguous()
-        dalignment = None if dalignment is None else dalignment.contiguous()
+        dalignment = _solid(dalignment)
         features = dfeatures = None
         if filters is not None and previous is not None:
             previous = previous.contiguous()
@@ -170,16 +171,15 @@ def decode_sequence(
     """
     memory = Memory(keys.contiguous(), values.contiguous(), lengths)
     with _plain_types(keys.device):
-        return tuple(
-            threephase.forward(
-                BACKENDS[backend].engine(),
-                projected,
-                memory,
-                threephase.from_parameters(weights),
-                _score(v, filters, projection, heads, scale),
-                Masks(mask_hidden, mask_context),
-            )
+        kept = threephase.forward(
+            BACKENDS[backend].engine(),
+            projected,
+            memory,
+            threephase.from_parameters(weights),
+            _score(v, filters, projection, heads, scale),
+            Masks(mask_hidden, mask_context),
         )
+    return kept.hidden, kept.contexts, kept.alignments, kept.cells, kept.gates
 
 
 @decode_sequence.register_fake
@@ -219,12 +219,12 @@ def decode_sequence_backward(
     backend: str,
 ) -> list[Tensor]:
     """Gradients of projected, keys, values, each of weights, v, filters, projection."""
-    contiguous = [None if x is None else x.contiguous() for x in (dcontexts, dalignments)]
     with _plain_types(keys.device):
         found = threephase.backward(
             BACKENDS[backend].engine(),
             dhidden,
-            *contiguous,
+            _solid(dcontexts),
+            _solid(dalignments),
             threephase.Kept(*kept),
             Memory(keys.contiguous(), values.contiguous(), lengths),
             threephase.from_parameters(weights),
@@ -241,7 +241,7 @@ def _decode_backward_fake(  # type: ignore[no-untyped-def]
     dhidden, dcontexts, dalignments, kept, keys, values, lengths, weights, v, filters, projection,
     mask_hidden, mask_context, heads, scale, backend,
 ):  # fmt: skip
-    B, U, L, S = kept[0].shape
+    B, U, _, S = kept[0].shape
     inputs = [keys, values, *weights, *(x for x in (v, filters, projection) if x is not None)]
     return [keys.new_empty(B, U, 4 * S), *(x.new_empty(x.shape) for x in inputs)]
 
@@ -273,7 +273,8 @@ decode_sequence.register_autograd(_decode_autograd, setup_context=_decode_setup)
 def _score(
     v: Tensor | None, filters: Tensor | None, projection: Tensor | None, heads: int, scale: float
 ) -> Score:
-    def solid(x: Tensor | None) -> Tensor | None:
-        return None if x is None else x.contiguous()
+    return Score(_solid(v), _solid(filters), _solid(projection), heads, scale)
 
-    return Score(solid(v), solid(filters), solid(projection), heads, scale)
+
+def _solid(x: Tensor | None) -> Tensor | None:
+    return None if x is None else x.contiguous()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from las_kernels import operators, reference
 from las_kernels.backends import REFERENCE, choose
-from las_kernels.checks import check_masks, check_memory, check_query, check_sequence
+from las_kernels.checks import autocasting, check_masks, check_memory, check_query, check_sequence
 from las_kernels.reference import Decoder, Masks, Memory, Score, State, padding_mask
 from las_kernels.threephase import recurrent_parameters
 
@@ -48,7 +48,8 @@ def attend(
     name = choose(backend, query.device, query.dtype)
     if name != REFERENCE:
         query, previous = _autocast((query, previous), query.device)
-        memory, score = (_autocast(x, query.device) for x in (memory, score))
+        memory = _autocast(memory, query.device)
+        score = _autocast(score, query.device)
     check_memory(memory, score, query.shape[-1])
     check_query(query, previous, memory, score)
     if not need_alignment:
@@ -85,7 +86,7 @@ def decode_step(
     backend: str = "auto",
 ) -> tuple[Tensor, State]:
     """One step of the decoder; see :func:`las_kernels.reference.decode_step`."""
-    attention = partial(attend, backend=backend)
+    attention: Any = partial(attend, backend=backend)
     return reference.decode_step(projected, state, memory, decoder, score, masks, attention)
 
 
@@ -121,7 +122,9 @@ def decode_sequence(
     device = memory.keys.device
     name = choose(backend, device, memory.keys.dtype)
     if name != REFERENCE:
-        memory, score, masks = (_autocast(x, device) for x in (memory, score, masks))
+        memory = _autocast(memory, device)
+        score = _autocast(score, device)
+        masks = _autocast(masks, device)
     check_memory(memory, score)
     check_masks(*masks, memory, len(decoder.recurrent_weights))
     if name == REFERENCE:
@@ -145,9 +148,10 @@ def decode_sequence(
 
 def _autocast(tensors: Tensors, device: torch.device) -> Tensors:
     """Cast the floating-point members to autocast's dtype, where it is on."""
-    if not torch.is_autocast_enabled(device.type):
+    if not autocasting(device):
         return tensors
     dtype = torch.get_autocast_dtype(device.type)
     cast = [x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x for x in tensors]
-    make = getattr(tensors, "_make", tuple)
-    return make(cast)
+    make: Any = getattr(tensors, "_make", tuple)
+    found: Tensors = make(cast)
+    return found

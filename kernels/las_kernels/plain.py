@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.grad import conv1d_weight
 
 from las_kernels import reference
 from las_kernels.reference import Memory, Score
@@ -168,7 +169,7 @@ def deferred(
     dfilters = None
     if score.filters is not None and previous is not None and dfeatures is not None:
         C, W = score.filters.shape
-        dfilters = torch.nn.grad.conv1d_weight(
+        dfilters = conv1d_weight(
             previous.reshape(-1, 1, T), (C, 1, W), dfeatures.reshape(-1, C, T), padding=W // 2
         )[:, 0]
     return ScoreGradients(dkeys.view(B, T, -1), dv.view(-1), dfilters, dprojection)

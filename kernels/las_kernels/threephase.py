@@ -81,14 +81,14 @@ def forward(
         output = projected
         for layer, recurrent in enumerate(decoder.recurrent_weights):
             here = gates[:, u, layer]
-            if layer == 0:
-                here.copy_(projected[:, u])
-                if u > 0:
-                    fed = _masked(contexts[:, u - 1], masks.context)
-                    here.addmm_(fed, decoder.context_weight.t())
-            else:
+            if layer > 0:
                 bias, weight = decoder.biases[layer], decoder.input_weights[layer - 1]
-                here.copy_(torch.addmm(bias, output, weight.t()))
+                torch.addmm(bias, output, weight.t(), out=here)
+            elif u > 0:
+                fed = _masked(contexts[:, u - 1], masks.context)
+                torch.addmm(projected[:, u], fed, decoder.context_weight.t(), out=here)
+            else:
+                here.copy_(projected[:, u])
             before = None
             if u > 0:
                 here.addmm_(hidden[:, u - 1, layer], recurrent.t())
@@ -154,7 +154,8 @@ def backward(
         for layer in reversed(range(L)):
             dstate = _masked(above, _layer(masks.hidden, layer))
             outer = None if dhidden is None else dhidden[:, u, layer]
-            dstate = _sum(_sum(dstate, outer), dhidden_next[layer])
+            for more in (outer, dhidden_next[layer]):
+                dstate = dstate if more is None else dstate + more
             here = dgates[:, u, layer]
             dcell_next[layer] = engine.cell_backward(
                 dstate,
@@ -212,10 +213,6 @@ def _add(x: Tensor | None, y: Tensor | None) -> Tensor | None:
     if x is None or y is None:
         return y if x is None else x
     return x + y
-
-
-def _sum(x: Tensor, y: Tensor | None) -> Tensor:
-    return x if y is None else x + y
 
 
 def _add_into(out: Tensor, x: Tensor | None, y: Tensor | None) -> None:

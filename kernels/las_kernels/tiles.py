@@ -1,11 +1,18 @@
-"""What the Triton kernels share: tanh, location features in a tile, and tile sizes."""
+# Compile-time arguments of kernels are capitals, and the compiler knows their types.
+# ruff: noqa: ANN001, ANN201, N803
+# mypy: disable-error-code="no-untyped-def"
+"""What the Triton kernels share: tanh, rounding, tile sizes."""
+
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
-FRAMES = 16  # memory frames in a tile: the least that a tensor core takes
+FRAMES = 16  # memory frames in a tile of the forward: the least that a tensor core takes
+TILE = 32  # memory frames in a tile of the backward
 
 
 def power(n: int, least: int = 1) -> int:
@@ -13,7 +20,12 @@ def power(n: int, least: int = 1) -> int:
     return max(least, triton.next_power_of_2(n))
 
 
-def numerics(dtype: torch.dtype) -> dict[str, object]:
+def strides(*tensors: Tensor) -> list[int]:
+    """Strides of the first two dimensions of each; the others are contiguous."""
+    return [stride for x in tensors for stride in x.stride()[:2]]
+
+
+def numerics(dtype: torch.dtype) -> dict[str, Any]:
     """How to compute for inputs of this dtype: a tanh, and a form of products on tensor cores.
 
     float32 keeps its accuracy (three TF32 products make one); for the half-precision types the
@@ -24,14 +36,6 @@ def numerics(dtype: torch.dtype) -> dict[str, object]:
         "APPROXIMATE": half and not INTERPRETED.value,  # the interpreter has no inline assembly
         "PRECISION": "tf32" if half else "tf32x3",
     }
-
-
-def location_tiles(channels: int, taps: int) -> dict[str, int]:
-    """Sizes that ``location_features`` needs."""
-    return {"C": channels, "W": taps, "BC": power(channels, 16), "BW": min(power(taps, 16), 64)}
-
-
-NO_LOCATION = {"LOCATION": False, "C": 1, "W": 1, "BC": 16, "BW": 16}
 
 
 @triton.jit
@@ -48,52 +52,7 @@ def tanh(x, APPROXIMATE: tl.constexpr):
 @triton.jit
 def narrow(x, KIND: tl.constexpr):
     """Round float32 to the nearest of KIND; the interpreter's own cast to bfloat16 truncates."""
-    if INTERPRETED and KIND == tl.bfloat16:
+    if INTERPRETED and tl.bfloat16 == KIND:
         bits = x.to(tl.uint32, bitcast=True)
         x = ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).to(tl.float32, bitcast=True)
     return x.to(KIND)
-
-
-@triton.jit
-def location_features(
-    previous,
-    filters,
-    t,
-    T,
-    C: tl.constexpr,
-    W: tl.constexpr,
-    BC: tl.constexpr,
-    BW: tl.constexpr,
-    BT: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Convolve one alignment [T] with filters [C, W] at frames ``t`` [BT]: [BT, BC]."""
-    c = tl.arange(0, BC)
-    features = tl.zeros((BT, BC), tl.float32)
-    for start in range(0, W, BW):
-        tap = start + tl.arange(0, BW)
-        source = t[:, None] + tap[None, :] - W // 2
-        inside = (source >= 0) & (source < T) & (tap < W)[None, :]
-        window = tl.load(previous + source, mask=inside, other=0.0).to(tl.float32)
-        known = (tap < W)[:, None] & (c < C)[None, :]
-        weight = tl.load(filters + c[None, :] * W + tap[:, None], mask=known, other=0.0)
-        features += tl.dot(window, weight.to(tl.float32), input_precision=PRECISION)
-    return features
-
-
-@triton.jit
-def add_location(
-    hidden,
-    features,
-    projection,
-    a,
-    AH: tl.constexpr,
-    C: tl.constexpr,
-    BC: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Add the projected features [BT, BC] to ``hidden`` [BT, BA] at columns ``a`` [BA]."""
-    c = tl.arange(0, BC)
-    known = (c < C)[:, None] & (a < AH)[None, :]
-    weight = tl.load(projection + a[None, :] * C + c[:, None], mask=known, other=0.0)
-    return tl.dot(features, weight.to(tl.float32), hidden, input_precision=PRECISION)

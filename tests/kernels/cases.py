@@ -1,5 +1,6 @@
 """Random inputs for the kernel tests, and how far two results are apart."""
 
+import os
 from typing import NamedTuple
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor
 
 from las_kernels import Decoder, Masks, Memory, Score
 
+DEVICE = os.environ.get("LAS_KERNELS_TEST_DEVICE", "cpu")
 KINDS = ("additive", "location", "dot")
 
 
@@ -87,16 +89,16 @@ def case(
 
     def leaf(*size, scale=1.0):
         x = torch.randn(*size, generator=generator, dtype=torch.float64) * scale
-        return x.to(dtype).requires_grad_()
+        return x.to(DEVICE, dtype).requires_grad_()
 
-    lengths = lengths_for(s.B, s.T)
+    lengths = lengths_for(s.B, s.T).to(DEVICE)
     memory = Memory(leaf(s.B, s.T, s.A), leaf(s.B, s.T, s.D), lengths)
     v = None if kind == "dot" else leaf(s.A)
     filters = leaf(s.C, s.W, scale=2.0) if kind == "location" else None
     projection = leaf(s.A, s.C) if kind == "location" else None
     score = Score(v, filters, projection, s.H, (s.A // s.H) ** -0.5)
-    valid = torch.arange(s.T) < lengths[:, None, None, None]
-    energy = torch.randn(s.B, s.N, s.H, s.T, generator=generator, dtype=torch.float64)
+    valid = torch.arange(s.T, device=DEVICE) < lengths[:, None, None, None]
+    energy = leaf(s.B, s.N, s.H, s.T).detach().double()
     previous = energy.masked_fill(~valid, -torch.inf).softmax(-1).to(dtype).requires_grad_()
     w = 0.4
     decoder = Decoder(
@@ -111,7 +113,8 @@ def case(
     if dropout:
         drop = torch.nn.functional.dropout
         masks = Masks(
-            drop(torch.ones(s.B, s.L, s.S), 0.3).to(dtype), drop(torch.ones(s.B, s.D), 0.3).to(dtype)
+            drop(torch.ones(s.B, s.L, s.S), 0.3).to(DEVICE, dtype),
+            drop(torch.ones(s.B, s.D), 0.3).to(DEVICE, dtype),
         )
     return Case(leaf(s.B, s.N, s.A), previous, leaf(s.B, s.U, s.E), memory, score, decoder, masks)
 
@@ -121,7 +124,7 @@ def gradients(results, leaves: dict[str, Tensor], seed: int = 1) -> dict[str, Te
     generator = torch.Generator().manual_seed(seed)
     total = 0.0
     for x in results:
-        weight = torch.randn(x.shape, generator=generator).bfloat16().double()
+        weight = torch.randn(x.shape, generator=generator).bfloat16().double().to(x.device)
         total = total + (x.double() * weight).sum()
     found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
     return dict(zip(leaves, found, strict=True))
