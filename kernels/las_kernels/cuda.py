@@ -182,10 +182,13 @@ def run(
         raise ValueError(f"filters: {C} channels, the CUDA kernel takes {MAX_CHANNELS}")
     # Each name keeps its tensor alive until the kernels are in the stream; after that torch's
     # allocator keeps the order.
-    query, previous = _rows(query), _rows(previous)
+    query = _rows(query)
+    previous = None if previous is None else _rows(previous)
     keys, values = memory.keys.contiguous(), memory.values.contiguous()
     lengths = memory.lengths.to(torch.int64).contiguous()
-    v, filters, projection = (None if x is None else x.contiguous() for x in (v, filters, projection))
+    v, filters, projection = (
+        None if x is None else x.contiguous() for x in (v, filters, projection)
+    )
     aligned = all(x.data_ptr() % (4 * x.element_size()) == 0 for x in (keys, values))
     cut = plan((B, N, T, A, D), H, (C, W), processors, aligned)
     rows = B * H * cut.spans * N
@@ -214,11 +217,9 @@ def run(
         raise RuntimeError(f"the CUDA kernel: {message(status).decode()}")
 
 
-def _rows(x: Tensor | None) -> Tensor | None:
+def _rows(x: Tensor) -> Tensor:
     """The tensor itself if each of its rows [B, N, ...] is contiguous, else a copy."""
-    if x is None or x[0, 0].is_contiguous():
-        return x
-    return x.contiguous()
+    return x if x[0, 0].is_contiguous() else x.contiguous()
 
 
 def nvcc() -> str:
