@@ -68,6 +68,7 @@ def why_not(name: str, device: torch.device, dtype: torch.dtype) -> str | None:
     return BACKENDS[name].why_not(device, dtype)
 
 
+@torch.compiler.assume_constant_result  # it asks the process and the device, not the tensors
 def choose(name: str, device: torch.device, dtype: torch.dtype) -> str:
     """The backend to use.
 
