@@ -177,6 +177,8 @@ def run(
         filters = projection = previous = None
     B, N, A = query.shape
     T, D = memory.values.shape[1:]
+    if context.numel() == 0:
+        return
     C, W = (0, 0) if filters is None else filters.shape
     if C > MAX_CHANNELS:
         raise ValueError(f"filters: {C} channels, the CUDA kernel takes {MAX_CHANNELS}")
