@@ -3,7 +3,8 @@
 // Every thread of a block is a fiber that runs until it waits for the others, at __syncthreads or
 // at an exchange within its warp. Fibers run in ascending or in descending order: a kernel whose
 // result depends on the order lacks a barrier. Shared memory starts as NaN, so that what is read
-// before it is written shows. A block that waits for ever ends with an error.
+// before it is written shows. A block that waits for ever, or that writes beyond its shared memory,
+// ends with an error.
 
 #pragma once
 
@@ -93,7 +94,7 @@ __attribute__((noinline)) inline void resume(int index) {
 }
 
 inline void run_block(int threads, size_t bytes) {
-  std::vector<float> shared(bytes / sizeof(float) + 32, std::numeric_limits<float>::quiet_NaN());
+  std::vector<float> shared(bytes / sizeof(float) + 64, std::numeric_limits<float>::quiet_NaN());
   const auto address = reinterpret_cast<uintptr_t>(shared.data());
   state.shared = reinterpret_cast<float*>((address + 127) / 128 * 128);
   state.warps.assign(threads / 32, Warp());
@@ -118,6 +119,8 @@ inline void run_block(int threads, size_t bytes) {
       return;
     }
   }
+  for (int i = 0; i < 32 && state.shared + bytes / sizeof(float) + i < &shared.back(); ++i)
+    if (!std::isnan(state.shared[bytes / sizeof(float) + i])) state.failed = true;
 }
 
 inline void launch(std::function<void()> kernel, dim3 grid, int threads, size_t bytes) {
@@ -174,7 +177,7 @@ inline cudaError_t cudaGetLastError() {
   return failed ? cudaErrorLaunchFailure : cudaSuccess;
 }
 inline const char* cudaGetErrorString(cudaError_t error) {
-  return error == cudaErrorLaunchFailure ? "the threads wait for each other" : "no error";
+  return error == cudaErrorLaunchFailure ? "threads wait for each other, or write beyond" : "no error";
 }
 
 extern "C" __attribute__((weak)) void las_emulator_order(int descending) {
