@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch._functorch.config
+import torch._inductor.config
 
 RESULTS = Path(__file__).parent / "results"
 NOT_GPU = "Measured on a CPU, at small shapes: these are not GPU numbers."
@@ -42,6 +44,14 @@ def options(name: str, arguments: Sequence[str] | None) -> argparse.Namespace:
     given = sys.argv[1:] if arguments is None else arguments
     chosen.command = " ".join([parser.prog, *given])
     return chosen
+
+
+def prepare_compiler() -> None:
+    """Settings of ``torch.compile`` without which its figures would be wrong, or missing."""
+    # A backward pass is timed again and again with what one forward pass kept.
+    torch._functorch.config.donated_buffer = False
+    # Code for one thread must not be taken from the cache for two.
+    torch._inductor.config.force_disable_caches = True
 
 
 def device_name(device: str) -> str:
@@ -205,6 +215,7 @@ def plot(name: str, folder: Path, header: Row, rows: list[Row]) -> None:
             y += 1
         y += 1
     axes.set_yticks(ticks, labels, fontsize=7)
+    axes.margins(y=0.01)
     axes.invert_yaxis()
     axes.set_xscale("log")
     axes.set_xlabel("microseconds (median)")

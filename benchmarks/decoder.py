@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch._functorch.config
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -199,7 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if chosen.render:
         common.render(NAME, chosen.folder)
         return
-    torch._functorch.config.donated_buffer = False  # the backward is timed again and again
+    common.prepare_compiler()
     header = common.environment(chosen)
     cases: tuple[Case, ...] = CPU_CASES if chosen.device == "cpu" else GPU_CASES
     if chosen.smallest:
