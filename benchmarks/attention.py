@@ -131,7 +131,9 @@ def row_of(case: Case, kind: str, which: str, method: str, threads: int | None) 
     return {**row, "sizes": {**sizes, "frames": case.frames}}
 
 
-def run_on_cpu(case: Case, kind: str, record: common.Record, chosen: argparse.Namespace) -> None:
+def run_on_cpu(
+    case: Case, kind: str, record: common.Record, chosen: argparse.Namespace, heap: str
+) -> None:
     """All methods in turn, with one thread and with two."""
     before = torch.get_num_threads()
     for threads in (1,) if chosen.smallest else (1, 2):
@@ -149,9 +151,11 @@ def run_on_cpu(case: Case, kind: str, record: common.Record, chosen: argparse.Na
             for which, call in calls(attend, copies, case.trains and has_backward).items():
                 timed[which][name] = call
         for which, several in timed.items():
-            found = timing.time_on_cpu(several, 3 if chosen.smallest else 31)
+            repeats, patience = (3, 0.0) if chosen.smallest else (31, 60.0)
+            found, busy = timing.time_when_quiet(several, repeats, patience)
             for name, took in found.items():
-                record.add({**row_of(case, kind, which, name, threads), **took._asdict()})
+                row = {**row_of(case, kind, which, name, threads), "heap": heap}
+                record.add({**row, **took._asdict(), "others": busy})
     torch.set_num_threads(before)
 
 
@@ -211,9 +215,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 continue
             torch._dynamo.reset()
             if chosen.device == "cpu":
-                run_on_cpu(case, kind, record, chosen)
+                run_on_cpu(case, kind, record, chosen, "default")
             else:
-                run_on_gpu(case, kind, record, chosen, bandwidth, torch.device("cuda"))
+                device = torch.device("cuda")
+                run_on_gpu(case, kind, record, chosen, bandwidth, device)
+    if chosen.device == "cpu" and not chosen.smallest and timing.keep_freed_memory():
+        for kind in CPU_CASES[0].kinds:
+            run_on_cpu(CPU_CASES[0], kind, record, chosen, "kept")
     common.render(NAME, chosen.folder)
 
 

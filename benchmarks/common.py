@@ -20,7 +20,14 @@ import torch._inductor.config
 RESULTS = Path(__file__).parent / "results"
 NOT_GPU = "Measured on a CPU, at small shapes: these are not GPU numbers."
 BASELINES = ("eager", "compile", "eager graphed", "compile graphed")
-GROUP = ("case", "kind", "dtype", "pass", "threads")  # rows that differ in nothing else compare
+GROUP = (
+    "case",
+    "kind",
+    "dtype",
+    "pass",
+    "threads",
+    "heap",
+)  # rows that differ in nothing else compare
 
 Row = dict[str, Any]
 
@@ -51,7 +58,8 @@ def prepare_compiler() -> None:
     # A backward pass is timed again and again with what one forward pass kept.
     torch._functorch.config.donated_buffer = False
     # Code for one thread must not be taken from the cache for two.
-    torch._inductor.config.force_disable_caches = True
+    torch._inductor.config.fx_graph_cache = False
+    torch._functorch.config.enable_autograd_cache = False
 
 
 def device_name(device: str) -> str:
@@ -158,6 +166,7 @@ def markdown(name: str, header: Row, rows: list[Row]) -> str:
     shown = [key for i, key in enumerate(GROUP) if any(group[i] is not None for group in groups)]
     baselines = [b for b in BASELINES if any(b in methods for methods in groups.values())]
     measures = {
+        "others": ("others busy", "{:.0%}"),
         "warm_us": ("warm us", "{:.1f}"),
         "peak_bytes": ("peak MB", "{:.1f}"),
         "bound_us": ("bytes bound us", "{:.1f}"),

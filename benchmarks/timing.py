@@ -1,13 +1,16 @@
 """Clocks: medians and the 20th and 80th percentile, on a CPU and on a GPU."""
 
+import ctypes
 import gc
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
+QUIET = 0.1  # share of the processors that others may use while a CPU is measured
 Call = Callable[[int], object]  # takes the number of the copy of its inputs
 
 
@@ -37,6 +40,62 @@ def time_on_cpu(calls: Mapping[str, Call], repeats: int) -> dict[str, Timing]:
             if repeat > 1:  # the first two compile and warm caches up
                 seconds[name].append(took)
     return {name: summary(took) for name, took in seconds.items()}
+
+
+def others(seconds: float = 0.1) -> float:
+    """Share of all processors that is busy while this process sleeps; 0 where it cannot be told."""
+    before = _processor_times()
+    time.sleep(seconds)
+    after = _processor_times()
+    if before is None or after is None or after[1] == before[1]:
+        return 0.0
+    return 1 - (after[0] - before[0]) / (after[1] - before[1])
+
+
+def _processor_times() -> tuple[int, int] | None:
+    """Idle and total time of all processors since the start."""
+    try:
+        with Path("/proc/stat").open() as file:
+            times = [int(x) for x in file.readline().split()[1:9]]
+    except (OSError, ValueError):
+        return None
+    return times[3] + times[4], sum(times)
+
+
+def time_when_quiet(
+    calls: Mapping[str, Call], repeats: int, patience: float = 60.0
+) -> tuple[dict[str, Timing], float]:
+    """As ``time_on_cpu``, at a time when nobody else uses the processors if there is one.
+
+    Returns:
+        The timings, and how busy others were just before or after: where threads wait for each
+        other, little is enough to spoil them. Of several attempts the quietest counts.
+    """
+    end = time.monotonic() + patience
+    best: tuple[dict[str, Timing], float] | None = None
+    while best is None or (best[1] > QUIET and time.monotonic() < end):
+        busy = others()
+        if busy > QUIET and time.monotonic() < end:
+            continue
+        found = time_on_cpu(calls, repeats)
+        busy = max(busy, others())
+        if best is None or busy < best[1]:
+            best = found, busy
+    return best
+
+
+def keep_freed_memory() -> bool:
+    """Stop the C library from giving freed memory back to the system; False if it cannot.
+
+    By default glibc may give back what eager PyTorch frees and take it again in the next call, a
+    page fault for every 4 KiB; whether it does depends on what else lies in the heap.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):
+        return False
+    trim, mmap = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+    return bool(mallopt(trim, 1 << 30)) and bool(mallopt(mmap, 1 << 30))
 
 
 def time_on_gpu(call: Call, copies: int, graphed: bool, seconds: float = 0.1) -> Timing:

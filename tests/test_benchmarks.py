@@ -128,6 +128,18 @@ def test_ratios_and_percentiles():
     assert lines[-1].endswith("| fast | 1.0 | 1.0 - 1.0 |  |")
 
 
+def test_the_quietest_attempt_counts(monkeypatch):
+    busy = iter([0.5, 0.05, 0.3, 0.0, 0.05])  # waits, is disturbed, then is left alone
+    monkeypatch.setattr(timing, "others", lambda: next(busy))
+    count = []
+    found, others = timing.time_when_quiet({"a": count.append}, repeats=3)
+    assert others == 0.05
+    assert len(count) == 2 * (3 + 2)
+    assert found["a"].repeats == 3
+    busy = iter([0.9, 0.4])
+    assert timing.time_when_quiet({"a": count.append}, repeats=3, patience=0.0)[1] == 0.9
+
+
 def test_librispeech_lengths():
     lengths = shapes.librispeech(32)
     assert lengths == tuple(sorted(lengths, reverse=True))
