@@ -1,0 +1,1 @@
+"""How fast the kernels are, against eager PyTorch and torch.compile."""

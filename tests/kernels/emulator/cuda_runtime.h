@@ -1,0 +1,185 @@
+// Enough of CUDA to run attend_cuda.cu on a CPU, compiled by a C++ compiler, one block at a time.
+//
+// Every thread of a block is a fiber that runs until it waits for the others, at __syncthreads or
+// at an exchange within its warp. Fibers run in ascending or in descending order: a kernel whose
+// result depends on the order lacks a barrier. Shared memory starts as NaN, so that what is read
+// before it is written shows. A block that waits for ever, or that writes beyond its shared memory,
+// ends with an error.
+
+#pragma once
+
+#include <setjmp.h>
+#include <ucontext.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <functional>
+#include <limits>
+#include <memory>
+#include <vector>
+
+#define __global__
+#define __device__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define LAS_LAUNCH(kernel, grid, bytes, stream, p) \
+  emulator::launch([&] { kernel(p); }, grid, kThreads, bytes)
+#define LAS_SHARED(name) float* const name = emulator::state.shared
+
+struct dim3 {
+  unsigned x, y, z;
+  dim3(int64_t x = 1, int64_t y = 1, int64_t z = 1) : x(x), y(y), z(z) {}
+};
+inline dim3 threadIdx, blockIdx, gridDim, blockDim;
+
+typedef int cudaError_t;
+typedef void* cudaStream_t;
+constexpr int cudaSuccess = 0, cudaErrorLaunchFailure = 719;
+constexpr int cudaFuncAttributeMaxDynamicSharedMemorySize = 8;
+
+namespace emulator {
+
+struct Fiber {
+  ucontext_t start;
+  jmp_buf at;
+  bool started = false, done = false;
+  std::unique_ptr<char[]> stack;
+};
+
+struct Warp {
+  int arrived = 0, generation = 0;
+  float slots[2][32];
+};
+
+struct State {
+  ucontext_t main_start;
+  jmp_buf main;
+  std::vector<Fiber> fibers;
+  std::vector<Warp> warps;
+  std::function<void()> kernel;
+  float* shared = nullptr;
+  int current = 0, live = 0, waiting = 0, barrier = 0, device = 0;
+  int64_t progress = 0;
+  bool descending = false, failed = false;
+};
+inline State state;
+
+constexpr size_t kStack = 1 << 16;
+
+__attribute__((noinline)) inline void yield() {
+  if (_setjmp(state.fibers[state.current].at) == 0) _longjmp(state.main, 1);
+}
+
+inline void run() {
+  state.kernel();
+  state.fibers[state.current].done = true;
+  ++state.progress;
+  // A barrier waits only for threads that still run.
+  if (--state.live > 0 && state.waiting == state.live) {
+    state.waiting = 0;
+    ++state.barrier;
+  }
+  _longjmp(state.main, 1);
+}
+
+__attribute__((noinline)) inline void resume(int index) {
+  Fiber& fiber = state.fibers[index];
+  state.current = index;
+  threadIdx = dim3(index);
+  if (_setjmp(state.main) != 0) return;
+  if (fiber.started) _longjmp(fiber.at, 1);
+  fiber.started = true;
+  setcontext(&fiber.start);
+}
+
+inline void run_block(int threads, size_t bytes) {
+  std::vector<float> shared(bytes / sizeof(float) + 64, std::numeric_limits<float>::quiet_NaN());
+  const auto address = reinterpret_cast<uintptr_t>(shared.data());
+  state.shared = reinterpret_cast<float*>((address + 127) / 128 * 128);
+  state.warps.assign(threads / 32, Warp());
+  state.live = threads;
+  state.waiting = state.barrier = 0;
+  for (Fiber& fiber : state.fibers) {
+    fiber.started = fiber.done = false;
+    getcontext(&fiber.start);
+    fiber.start.uc_stack.ss_sp = fiber.stack.get();
+    fiber.start.uc_stack.ss_size = kStack;
+    fiber.start.uc_link = nullptr;
+    makecontext(&fiber.start, run, 0);
+  }
+  while (state.live > 0) {
+    const int64_t before = state.progress;
+    for (int i = 0; i < threads; ++i) {
+      const int index = state.descending ? threads - 1 - i : i;
+      if (!state.fibers[index].done) resume(index);
+    }
+    if (state.progress == before) {
+      state.failed = true;
+      return;
+    }
+  }
+  for (int i = 0; i < 32 && state.shared + bytes / sizeof(float) + i < &shared.back(); ++i)
+    if (!std::isnan(state.shared[bytes / sizeof(float) + i])) state.failed = true;
+}
+
+inline void launch(std::function<void()> kernel, dim3 grid, int threads, size_t bytes) {
+  state.kernel = kernel;
+  gridDim = grid;
+  blockDim = dim3(threads);
+  state.fibers.resize(threads);
+  for (Fiber& fiber : state.fibers)
+    if (!fiber.stack) fiber.stack = std::make_unique<char[]>(kStack);
+  for (unsigned y = 0; y < grid.y && !state.failed; ++y)
+    for (unsigned x = 0; x < grid.x && !state.failed; ++x) {
+      blockIdx = dim3(x, y);
+      run_block(threads, bytes);
+    }
+}
+
+}  // namespace emulator
+
+inline void __syncthreads() {
+  emulator::State& s = emulator::state;
+  const int barrier = s.barrier;
+  if (++s.waiting == s.live) {
+    s.waiting = 0;
+    ++s.barrier;
+    ++s.progress;
+  }
+  while (s.barrier == barrier) emulator::yield();
+}
+
+inline float __shfl_xor_sync(unsigned, float x, int offset) {
+  emulator::State& s = emulator::state;
+  emulator::Warp& warp = s.warps[s.current / 32];
+  const int lane = s.current % 32, generation = warp.generation;
+  warp.slots[generation % 2][lane] = x;
+  if (++warp.arrived == 32) {
+    warp.arrived = 0;
+    ++warp.generation;
+    ++s.progress;
+  }
+  while (warp.generation == generation) emulator::yield();
+  return warp.slots[generation % 2][lane ^ offset];
+}
+
+inline float __expf(float x) { return expf(x); }
+using std::min;
+inline int min(int64_t x, int y) { return x < y ? int(x) : y; }
+
+inline cudaError_t cudaGetDevice(int* device) { return *device = emulator::state.device, 0; }
+inline cudaError_t cudaSetDevice(int device) { return emulator::state.device = device, 0; }
+inline cudaError_t cudaFuncSetAttribute(const void*, int, int) { return cudaSuccess; }
+inline cudaError_t cudaGetLastError() {
+  const bool failed = emulator::state.failed;
+  emulator::state.failed = false;
+  return failed ? cudaErrorLaunchFailure : cudaSuccess;
+}
+inline const char* cudaGetErrorString(cudaError_t error) {
+  return error == cudaErrorLaunchFailure ? "threads wait for each other, or write beyond" : "no error";
+}
+
+extern "C" __attribute__((weak)) void las_emulator_order(int descending) {
+  emulator::state.descending = descending != 0;
+}

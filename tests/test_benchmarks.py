@@ -1,0 +1,177 @@
+"""The benchmarks run, and write what they say they do; how fast anything is, is not tested."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import attention, common, decoder, shapes, timing
+
+ROOT = Path(__file__).parents[1]
+SMALLEST = ["--device", "cpu", "--smallest", "--methods", "eager,cpp,sdpa,threephase"]
+
+
+def run(benchmark, folder: Path, *more: str) -> tuple[dict, str]:
+    benchmark.main([*SMALLEST, "--output", str(folder), *more])
+    (results,) = folder.iterdir()
+    assert not list(results.glob("*.jsonl"))
+    assert not list(results.glob("*.part*"))
+    found = json.loads((results / f"{benchmark.NAME}.json").read_text())
+    return found, (results / f"{benchmark.NAME}.md").read_text()
+
+
+def check_rows(rows: list[dict]) -> None:
+    for row in rows:
+        if "skipped" in row:  # where there is no compiler
+            assert row["method"] == "cpp"
+        else:
+            assert 0 < row["p20_us"] <= row["median_us"] <= row["p80_us"]
+            assert row["threads"] == 1 or row["benchmark"] == "decoder"
+
+
+def test_attention(tmp_path):
+    found, table = run(attention, tmp_path)
+    assert found["note"] == common.NOT_GPU
+    assert common.NOT_GPU in table
+    assert {"device", "date", "command", "torch", "triton", "python"} <= found.keys()
+    check_rows(found["rows"])
+    eager = [(r["kind"], r["pass"]) for r in found["rows"] if r["method"] == "eager"]
+    kinds = ("additive", "location", "dot")
+    assert sorted(eager) == sorted((kind, which) for kind in kinds for which in attention.PASSES)
+    forward_only = {r["pass"] for r in found["rows"] if r["method"] == "cpp"}
+    assert forward_only == {"forward"}
+    assert table.count("| eager |") == 9
+    assert "x eager" in table
+
+
+def test_decoder(tmp_path):
+    found, table = run(decoder, tmp_path)
+    check_rows(found["rows"])
+    methods = {(r["case"].split()[0], r["method"]) for r in found["rows"]}
+    assert methods == {
+        ("train", "eager"), ("train", "threephase"), ("search", "eager"), ("search", "cpp")
+    }  # fmt: skip
+    assert table.startswith("# benchmarks.decoder: CPU")
+
+
+def test_without_time_every_shape_is_named(tmp_path):
+    found, table = run(attention, tmp_path, "--seconds", "-1")
+    assert [row["skipped"] for row in found["rows"]] == ["no time left"] * 3
+    assert "location: no time left" in table
+
+
+def test_a_killed_run_keeps_its_rows(tmp_path, monkeypatch):
+    def kill(*_):
+        raise KeyboardInterrupt
+
+    calls = iter([timing.time_on_cpu, kill])
+    monkeypatch.setattr(timing, "time_on_cpu", lambda *a: next(calls)(*a))
+    arguments = [*SMALLEST, "--methods", "eager", "--output", str(tmp_path)]
+    with pytest.raises(KeyboardInterrupt):
+        attention.main(arguments)
+    (folder,) = tmp_path.iterdir()
+    assert [path.name for path in folder.iterdir()] == ["attention.jsonl"]
+    attention.main(["--render", "--device", "cpu", "--output", str(tmp_path)])
+    rows = json.loads((folder / "attention.json").read_text())["rows"]
+    assert [(row["method"], row["pass"]) for row in rows] == [("eager", "forward")]
+    with pytest.raises(SystemExit, match=r"attention\.jsonl"):
+        attention.main(["--render", "--device", "cpu", "--output", str(tmp_path)])
+
+
+@pytest.mark.parametrize("benchmark", [attention, decoder])
+def test_the_code_for_gpus(benchmark, tmp_path, monkeypatch):
+    """All but the clock and the memory counter, on a CPU."""
+    taken = timing.Timing(2.0, 1.0, 3.0, 5)
+
+    def clock(call, copies, graphed):
+        for i in range(copies):
+            call(i)
+        return taken
+
+    monkeypatch.setattr(timing, "time_on_gpu", clock)
+    monkeypatch.setattr(timing, "copies_beyond_cache", lambda size: 3)
+    monkeypatch.setattr(timing, "peak_bytes", lambda call: 1_500_000)
+    given = ["--device", "cuda", "--methods", "eager,eager graphed,sdpa graphed,cuda"]
+    monkeypatch.setattr(common, "device_name", lambda device: "NVIDIA H100 80GB HBM3")
+    chosen = common.options(benchmark.NAME, [*given, "--output", str(tmp_path)])
+    assert chosen.folder.name == "nvidia-h100-80gb-hbm3"
+    record = common.Record(benchmark.NAME, chosen.folder, {"device": "a GPU"})
+    measure = attention.run_on_gpu if benchmark is attention else decoder.measure
+    for case in benchmark.SMALLEST:
+        for kind in ("location", "dot"):
+            measure(case, kind, record, chosen, 1e9, torch.device("cpu"))
+    common.render(benchmark.NAME, chosen.folder)
+    rows = json.loads((chosen.folder / f"{benchmark.NAME}.json").read_text())["rows"]
+    measured = [row for row in rows if "skipped" not in row]
+    assert {"eager", "eager graphed"} <= {row["method"] for row in measured}
+    for row in measured:
+        assert row["fraction"] == pytest.approx(row["bound_us"] / 2)
+        assert row["peak_bytes"] == 1_500_000
+    assert {row["method"] for row in rows if "skipped" in row} <= {"cuda"}
+    table = (chosen.folder / f"{benchmark.NAME}.md").read_text()
+    assert "x eager graphed" in table
+    assert "| 1.5 |" in table
+
+
+def test_ratios_and_percentiles():
+    took = timing.summary([0.004, 0.001, 0.002, 0.003, 0.005], calls=10)
+    assert took == timing.Timing(300.0, pytest.approx(180.0), pytest.approx(420.0), 5)
+    base = {"case": "a", "pass": "forward", "p20_us": 1.0, "p80_us": 1.0}
+    rows = [{**base, "method": "eager", "median_us": 12.0}]
+    rows += [{**base, "method": "fast", "median_us": 3.0}]
+    rows += [{**base, "pass": "both", "method": "fast", "median_us": 1.0}]
+    lines = common.markdown("x", {"device": "d"}, rows).splitlines()
+    assert lines[-3].endswith("| eager | 12.0 | 1.0 - 1.0 | 1.00 |")
+    assert lines[-2].endswith("| fast | 3.0 | 1.0 - 1.0 | 4.00 |")
+    assert lines[-1].endswith("| fast | 1.0 | 1.0 - 1.0 |  |")
+
+
+def test_the_quietest_attempt_counts(monkeypatch):
+    busy = iter([0.5, 0.05, 0.3, 0.0, 0.05])  # waits, is disturbed, then is left alone
+    monkeypatch.setattr(timing, "others", lambda: next(busy))
+    count = []
+    found, others = timing.time_when_quiet({"a": count.append}, repeats=3)
+    assert others == 0.05
+    assert len(count) == 2 * (3 + 2)
+    assert found["a"].repeats == 3
+    busy = iter([0.9, 0.4])
+    assert timing.time_when_quiet({"a": count.append}, repeats=3, patience=0.0)[1] == 0.9
+
+
+def test_librispeech_lengths():
+    lengths = shapes.librispeech(32)
+    assert lengths == tuple(sorted(lengths, reverse=True))
+    seconds = torch.tensor(lengths) / shapes.FRAMES_PER_SECOND
+    assert 12 < seconds.mean() < 13.5  # 5.31 hours of 1519 utterances are 12.6 s each
+    assert seconds.min() > 1.8
+    assert seconds.max() < 17.5
+    case = attention.GPU_CASES[0]
+    _, memory, *_ = shapes.random_inputs(case._replace(A=2, D=2), "dot", torch.device("cpu"))
+    assert memory.lengths.sum() == case.frames < case.B * case.T
+
+
+def test_bytes_of_the_bound():
+    case = shapes.Case("", 32, 200, 512, 1024)
+    memory = 2 * 32 * 200 * (512 + 1024)  # 19.7 MB
+    assert memory < attention.bytes_bound(case, "additive", "forward") < 1.01 * memory
+    assert 3 * memory < attention.bytes_bound(case, "location", "both") < 3.05 * memory
+    one = decoder.bytes_bound(case, "forward")
+    weights = 2 * (4 * 1024 * 2048 + 512 * 1024)
+    assert memory + weights < one < 1.05 * (memory + weights)
+    assert decoder.bytes_bound(case._replace(U=7), "forward") == 7 * one
+
+
+def test_gpu_sh_says_that_there_is_no_gpu(tmp_path):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nexit 1\n")
+    python.chmod(0o755)
+    done = subprocess.run(
+        ["sh", ROOT / "benchmarks" / "gpu.sh"],
+        env={"PYTHON": str(python), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "no GPU" in done.stderr
