@@ -12,15 +12,18 @@ export PYTHONPATH="$PWD:$PWD/kernels" PYTHONUNBUFFERED=1
     echo "error: torch finds no GPU" >&2
     exit 1
 }
-LAS_KERNELS_TEST_DEVICE=cuda timeout 150 "$python" -m pytest -q -p no:cacheprovider \
-    tests/kernels/test_gpu.py tests/kernels/test_cuda.py -k "gpu or graph"
+export LAS_KERNELS_TEST_DEVICE=cuda
+# The tests of the kernels alone: what lies above them needs packages that may not be here.
+kernel_tests="$python -m pytest -q -p no:cacheprovider --confcutdir=tests/kernels"
+timeout 130 $kernel_tests tests/kernels/test_gpu.py tests/kernels/test_cuda.py -k "gpu or graph"
 tests=$?
+timeout 80 $kernel_tests tests/kernels/test_triton.py || tests=$?
 if [ "$tests" -ne 0 ]; then
     echo "warning: the tests on the GPU ended with $tests; what is measured below may be wrong" >&2
 fi
 status=$tests
 # --seconds: no new shape after these. A benchmark that is killed keeps its rows: --render.
-for benchmark in "attention 170 215" "decoder 110 155"; do
+for benchmark in "attention 150 190" "decoder 95 135"; do
     set -- $benchmark
     timeout "$3" "$python" -m "benchmarks.$1" --device cuda --output "$output" --seconds "$2" ||
         { status=1; "$python" -m "benchmarks.$1" --device cuda --output "$output" --render; }

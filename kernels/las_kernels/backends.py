@@ -68,6 +68,22 @@ def _cpp() -> plain.Engine:
     return plain.ENGINE._replace(forward=cpu.forward)
 
 
+def _why_not_cuda(device: torch.device, dtype: torch.dtype) -> str | None:
+    from las_kernels import cuda
+
+    if device.type != "cuda":
+        return f"it needs a CUDA device, not {device.type}"
+    if dtype not in cuda.TYPES:
+        return f"it computes float32, bfloat16 and float16, not {dtype}"
+    return cuda.available()
+
+
+def _cuda() -> plain.Engine:
+    from las_kernels import cuda
+
+    return _triton()._replace(forward=cuda.forward)
+
+
 BACKENDS = {
     # Plain autograd: no operator, no engine of its own; the fastest on a CPU.
     REFERENCE: Backend(_always, lambda: plain.ENGINE),
@@ -76,12 +92,14 @@ BACKENDS = {
     "triton": Backend(_why_not_triton, _triton),
     # A step in C++; whatever has a gradient is as in threephase.
     "cpp": Backend(_why_not_cpp, _cpp),
+    # A step in CUDA C++; whatever has a gradient is as in triton.
+    "cuda": Backend(_why_not_cuda, _cuda),
 }
 
 # What "auto" takes where it can run, the first that can: for steps of search, and where a
 # gradient is wanted or a whole sequence is computed. On a CPU plain autograd trains fastest.
 AUTO: dict[str, dict[str, tuple[str, ...]]] = {
-    "step": {"cuda": ("triton",), "cpu": ("cpp",)},
+    "step": {"cuda": ("cuda", "triton"), "cpu": ("cpp",)},
     "sequence": {"cuda": ("triton",), "cpu": ()},
 }
 

@@ -39,6 +39,11 @@ def test_auto_is_triton_on_cuda_where_it_can_run(monkeypatch):
     row = backends.Backend(lambda device, dtype: None, backends.BACKENDS["triton"].engine)
     monkeypatch.setitem(backends.BACKENDS, "triton", row)
     assert backends.choose("auto", cuda, torch.float32) == "triton"
+    monkeypatch.setitem(backends.BACKENDS, "cuda", row)
+    assert backends.choose("auto", cuda, torch.float32, "step") == "cuda"
+    broken = row._replace(why_not=lambda device, dtype: "no nvcc")
+    monkeypatch.setitem(backends.BACKENDS, "cuda", broken)
+    assert backends.choose("auto", cuda, torch.float32, "step") == "triton"
     row = row._replace(why_not=lambda device, dtype: "no")
     monkeypatch.setitem(backends.BACKENDS, "triton", row)
     assert backends.choose("auto", cuda, torch.float32) == "reference"
