@@ -68,14 +68,14 @@ def test_a_step_is_captured_in_a_graph():
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            las_kernels.attend(*arguments)  # compiles
+            las_kernels.attend(*arguments, backend="triton")  # compiles
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            captured = las_kernels.attend(*arguments)
+            captured = las_kernels.attend(*arguments, backend="triton")
         c.query.copy_(torch.randn_like(c.query))
         graph.replay()
-        for a, b in zip(captured, las_kernels.attend(*arguments), strict=True):
+        for a, b in zip(captured, las_kernels.attend(*arguments, backend="triton"), strict=True):
             assert torch.equal(a, b)
 
 
