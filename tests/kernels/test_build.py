@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -29,7 +30,9 @@ def compiler(tmp_path, monkeypatch) -> Path:
 
 def load(compiler: Path, answer: int = 42, flags: tuple[str, ...] = ()) -> int:
     source = compiler.parent / "answer $1.cpp"
-    source.write_text(SOURCE % answer)
+    written = compiler.parent / f"source {threading.get_ident()}"
+    written.write_text(SOURCE % answer)
+    written.replace(source)  # another thread may be compiling it: it must never be there in part
     step = build.Step(source, [os.fspath(compiler), "-fPIC", *flags])
     return build.load("answer", [step], [os.fspath(compiler), "-shared"]).answer()
 
