@@ -36,7 +36,7 @@ class LMTrainingConfig(Settings):
     seed: Natural = 1
     threads: Positive = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    batch_characters: Positive = 4096  # at most, padding and ends of sentence included
+    batch_characters: Positive = 4096  # at most, ends of sentence included
     max_characters: Positive = 1000  # longer lines are left out
     dev_every: Annotated[int, Field(ge=0)] = 100  # a sentence in so many is held out; 0: none
     dev_sentences: Positive = 2000  # of those, how many are measured during training

@@ -23,7 +23,6 @@ from las.text import EOS, Characters, normalise
 
 # What normalise() leaves as it is: most lines of prepared text, and these 20 times faster.
 _NORMAL = re.compile(r"[A-Z][A-Z']*(?: [A-Z][A-Z']*)*")
-_POOL = 4096  # sentences among which those of similar length are put together
 
 
 @dataclass(frozen=True)
@@ -59,33 +58,32 @@ class Sentences:
         return torch.from_numpy(tokens), torch.from_numpy(lengths)
 
     def batches(self, order: np.ndarray, characters: int) -> Iterator[np.ndarray]:
-        """Cut an order of sentences into batches of at most so many padded characters and ends."""
-        begin = longest = 0
-        lengths = self.offsets[order + 1] - self.offsets[order] + 1
-        for end, length in enumerate(lengths.tolist()):
-            grown = max(longest, length)
-            if end > begin and grown * (end + 1 - begin) > characters:
-                yield order[begin:end]
-                begin, grown = end, length
-            longest = grown
-        if begin < len(order):
-            yield order[begin:]
+        """Cut an order of sentences into batches of at most so many characters and ends."""
+        total = np.concatenate([[0], np.cumsum(self.offsets[order + 1] - self.offsets[order] + 1)])
+        begin = 0
+        while begin < len(order):
+            end = int(np.searchsorted(total, total[begin] + characters, side="right")) - 1
+            end = max(end, begin + 1)  # a sentence too long for any batch is one by itself
+            yield order[begin:end]
+            begin = end
 
     def shuffled(self, characters: int, seed: int, epoch: int) -> Iterator[np.ndarray]:
-        """Batches of an epoch, all sentences once, those of a batch of similar length."""
-        random = np.random.default_rng([seed, epoch])
-        order = random.permutation(len(self))
-        lengths = np.diff(self.offsets)
-        for begin in range(0, len(order), _POOL):
-            pool = order[begin : begin + _POOL]
-            pool = pool[np.argsort(lengths[pool], kind="stable")]
-            batches = list(self.batches(pool, characters))
-            for i in random.permutation(len(batches)):
-                yield batches[i]
+        """Batches of an epoch: all sentences once, at random.
+
+        They are not put together by length, as is usual: in a batch of sentences of one length
+        all end at the same place, and its gradient teaches that.
+        """
+        order = np.random.default_rng([seed, epoch]).permutation(len(self))
+        return self.batches(order, characters)
+
+    def parts(self, batch: np.ndarray, count: int) -> list[np.ndarray]:
+        """A batch in parts of similar length, to be padded apart from one another."""
+        order = batch[np.argsort(self.offsets[batch + 1] - self.offsets[batch], kind="stable")]
+        return [part for part in np.array_split(order, count) if len(part)]
 
     def by_length(self, characters: int) -> Iterator[np.ndarray]:
         """Batches in order of length, for measuring."""
-        yield from self.batches(np.argsort(np.diff(self.offsets), kind="stable"), characters)
+        return self.batches(np.argsort(np.diff(self.offsets), kind="stable"), characters)
 
     def sample(self, count: int, seed: int) -> "Sentences":
         """At most ``count`` sentences drawn without replacement, in their order."""

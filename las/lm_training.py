@@ -1,9 +1,11 @@
 """Training of the character language model on a text file.
 
-A batch holds whole sentences of similar length, each from the zero state, rather than pieces of
-one running text (truncated back-propagation): a recogniser asks for utterances one by one, in no
-order, so context from before a sentence would be trained but never used; and sentences are short
-enough to go through back-propagation whole.
+A batch holds whole sentences, each from the zero state, rather than pieces of one running text
+(truncated back-propagation): a recogniser asks for utterances one by one, in no order, so context
+from before a sentence would be trained but never used; and sentences are short enough to go
+through back-propagation whole. They are drawn at random, not by length (see
+:meth:`las.lm_text.Sentences.shuffled`); for less padding a batch goes through the model in parts
+of similar length, whose gradients add up to the batch's.
 
 Everything random in a step follows from (seed, step), so that a resumed training computes the same
 bits as one that was never stopped, as long as the end is a number of steps: with ``max_minutes``
@@ -36,6 +38,7 @@ from las.runtime import choose_device, seed_everything
 
 STATE = "training.pt"
 _LINE_SECONDS = 15.0  # between lines of progress
+_PARTS = 4  # of a batch
 _POSITION = ("step", "epoch", "batches", "skipped", "in_a_row", "best", "minutes")
 
 
@@ -184,12 +187,16 @@ class LMTrainer:
         seed_everything(
             int(np.random.SeedSequence([settings.seed, self.step]).generate_state(1)[0])
         )
-        tokens, lengths = self.text.train.select(index)
-        count = int(lengths.sum()) + len(index)
-        losses = self.model.losses(tokens.to(self.device), lengths.to(self.device))
-        loss = losses.sum() / count
+        train = self.text.train
+        count = int((train.offsets[index + 1] - train.offsets[index]).sum()) + len(index)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        value = 0.0
+        for part in train.parts(index, _PARTS):
+            tokens, lengths = train.select(part)
+            losses = self.model.losses(tokens.to(self.device), lengths.to(self.device))
+            loss = losses.sum() / count
+            loss.backward()
+            value += float(loss.detach())
         lr = rate(settings, self.step, self._progress())
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -206,7 +213,6 @@ class LMTrainer:
                     "finite; lower training.learning_rate"
                 )
         self.step += 1
-        value = float(loss.detach())
         if self.step % settings.log_every == 0 or self.step == 1:
             self._log(
                 epoch=self.epoch + 1, loss=value, rate=lr, norm=float(norm), skipped=self.skipped
