@@ -13,6 +13,7 @@ import typer
 
 from las import __version__
 from las.errors import LASError
+from las.lm_cli import app as lm_app
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -20,6 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Listen, Attend and Spell: train, score and use an attention speech recogniser.",
 )
+app.add_typer(lm_app, name="lm")
 
 
 class Corpus(StrEnum):

@@ -172,16 +172,7 @@ class LAS(nn.Module):
 
     def load_weights(self, weights: Mapping[str, Tensor], origin: Path) -> None:
         """Take weights that were read from ``origin``; they must fit exactly."""
-        own = self.state_dict()
-        wrong = sorted(set(own) ^ set(weights)) or sorted(
-            name for name in own if own[name].shape != weights[name].shape
-        )
-        if wrong:
-            raise LASError(
-                f"{origin}: these weights are of another model than {CONFIG} beside them says "
-                f"({len(wrong)} tensors differ, the first is {wrong[0]})"
-            )
-        self.load_state_dict({name: w.to(own[name].dtype) for name, w in weights.items()})
+        fit_weights(self, weights, origin, CONFIG)
 
 
 def bundled() -> Path:
@@ -197,6 +188,26 @@ def write_weights(
     metadata = {"format": _FORMAT, "info": json.dumps(dict(info or {}))}
     with replacing(path) as temporary:
         safetensors.torch.save_file(contiguous, temporary, metadata)
+
+
+def fit_weights(
+    module: nn.Module, weights: Mapping[str, Tensor], origin: Path, config: str
+) -> None:
+    """Load weights that were read from ``origin``; they must fit a module built from ``config``.
+
+    Raises:
+        LASError: a tensor is missing, unknown or of another shape.
+    """
+    own = module.state_dict()
+    wrong = sorted(set(own) ^ set(weights)) or sorted(
+        name for name in own if own[name].shape != weights[name].shape
+    )
+    if wrong:
+        raise LASError(
+            f"{origin}: these weights are of another model than {config} beside them says "
+            f"({len(wrong)} tensors differ, the first is {wrong[0]})"
+        )
+    module.load_state_dict({name: w.to(own[name].dtype) for name, w in weights.items()})
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
