@@ -189,8 +189,7 @@ class SearchConfig(Settings):
     length_bonus: Annotated[float, Field(ge=0)] = 0.0
     coverage: Annotated[float, Field(ge=0)] = 0.0  # cost of a frame never attended to
     coverage_threshold: Annotated[float, Field(gt=0)] = 0.5  # summed attention that covers a frame
-    # An end is allowed only if its log-probability exceeds this times that of the best character.
-    end_threshold: Annotated[float, Field(ge=1)] | None = None
+    end_threshold: Annotated[float, Field(ge=1)] | None = None  # an end must beat it x the best's
     max_back: Annotated[float, Field(ge=0)] | None = None  # the attention's centre, in a step
     max_ahead: Annotated[float, Field(ge=0)] | None = None
     no_repeat_ngram: Natural = 0  # characters that may not be written twice; 0: no limit
@@ -244,13 +243,13 @@ def load(kind: type[S], path: str | Path, overrides: Sequence[str] = ()) -> S:
         data = {}
     if not isinstance(data, dict):
         raise LASError(f"{path}: not a configuration: expected `section: settings`")
+    return parse(kind, data, str(path), overrides)
+
+
+def parse(kind: type[S], data: dict[str, Any], origin: str, overrides: Sequence[str] = ()) -> S:
+    """Check settings that were read from ``origin``; see :func:`load`."""
     for override in overrides:
         _override(data, override)
-    return parse(kind, data, str(path))
-
-
-def parse(kind: type[S], data: dict[str, Any], origin: str) -> S:
-    """Check settings that were read from ``origin``; see :func:`load`."""
     try:
         return kind.model_validate(data)
     except ValidationError as error:

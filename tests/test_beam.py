@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_ctc_prefix import log, texts
 
 from las.beam import beam_search, repeats
 from las.config import SearchConfig
 from las.model import LAS, Encoded
-from las.search import describe, greedy, search
+from las.search import greedy, search
 from las.text import BLANK, EOS
 
 NEVER = -math.inf
@@ -363,15 +363,6 @@ def test_beam_1_is_greedy_to_the_bit(tiny, noise, lengths, seed):
         assert torch.equal(mine.alignment, expected.alignment)
 
 
-def test_the_default_search_is_greedy(tiny, noise):
-    model = tiny("AB", 1)
-    encoded = encode(model, noise, [2000, 4000])
-    found = search(model, encoded)
-    assert [[h.text for h in n_best] for n_best in found] == [
-        [h.text] for h in greedy(model, encoded)
-    ]
-
-
 # --- details --------------------------------------------------------------------------------
 
 
@@ -436,23 +427,6 @@ def test_memory_is_stored_once_an_utterance(tiny, noise, monkeypatch):
     monkeypatch.setattr(model.speller, "step", spy)
     search(model, encoded, SearchConfig(beam=6))
     assert set(seen) == {(2, (2, 6))}
-
-
-@given(configs)
-@settings(max_examples=50)
-def test_a_description_names_what_differs(config):
-    text = describe(config, None)
-    for name in ("ctc", "length_power", "end_threshold", "no_repeat_ngram", "max_back"):
-        default = SearchConfig.model_fields[name].default
-        assert (f"{name} " in text) == (getattr(config, name) != default)
-    assume(config.lm_weight)
-    assert f"lm folder, lm_weight {config.lm_weight}" in describe(config, "folder")
-
-
-def test_descriptions():
-    assert describe(SearchConfig()) == "greedy"
-    assert describe(SearchConfig(beam=8, ctc=0.3)) == "beam 8, ctc 0.3"
-    assert describe(SearchConfig(), "LM") == "beam 1, lm LM, lm_weight 0.3"
 
 
 def test_more_hypotheses_than_beams_are_refused():
