@@ -14,6 +14,14 @@ import typer
 from las import __version__
 from las.errors import LASError
 from las.lm_cli import app as lm_app
+from las.search_options import (
+    BeamOption,
+    CTCOption,
+    LMOption,
+    LMWeightOption,
+    SearchOption,
+    search_settings,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -185,6 +193,11 @@ def evaluate(
     check_batching: Annotated[
         bool, typer.Option("--check-batching", help="Also compare batches with single files.")
     ] = False,
+    beam: BeamOption = None,
+    ctc: CTCOption = None,
+    lm: LMOption = None,
+    lm_weight: LMWeightOption = None,
+    search: SearchOption = None,
 ) -> None:
     """Score a model: WER, CER, interval, and an aligned report."""
     import torch
@@ -192,23 +205,31 @@ def evaluate(
     from las import evaluation, scoring
     from las.model import LAS, read_info
     from las.runtime import choose_device
+    from las.search import describe
 
     if threads:
         torch.set_num_threads(threads)
     place = choose_device(device.value)
     las = LAS.from_pretrained(model, place)
-    utterances = evaluation.transcribe_manifest(las, manifest, place, batch_seconds=batch_seconds)
+    config, language_model = search_settings(
+        las, place, lm, search, beam=beam, ctc=ctc, lm_weight=lm_weight
+    )
+    utterances = evaluation.transcribe_manifest(
+        las, manifest, place, batch_seconds=batch_seconds, config=config, lm=language_model
+    )
     result = scoring.score(utterances)
     extra: dict[str, Any] = {
         "manifest": manifest.name,
-        "search": "greedy",
+        "search": describe(config, lm.resolve().name if lm is not None else None),
         "parameters": sum(p.numel() for p in las.parameters()),
         "model_info": read_info(model),
         **evaluation.provenance(place),
     }
     print(scoring.summary(result))
     if check_batching:
-        count, differ, largest = evaluation.check_batching(las, manifest, place)
+        count, differ, largest = evaluation.check_batching(
+            las, manifest, place, config, language_model
+        )
         extra["batching"] = {"utterances": count, "differ": differ, "largest": largest}
         print(
             f"batched and single: {count - len(differ)} of {count} texts equal, largest "
@@ -228,6 +249,15 @@ def transcribe(
     attention: Annotated[
         Path | None, typer.Option(help="Save a picture of the first file's attention.")
     ] = None,
+    beam: BeamOption = None,
+    ctc: CTCOption = None,
+    lm: LMOption = None,
+    lm_weight: LMWeightOption = None,
+    n_best: Annotated[
+        int | None,
+        typer.Option(min=1, help="Print up to so many texts a file, each after its score."),
+    ] = None,
+    search: SearchOption = None,
 ) -> None:
     """Print the text of audio files, one line each."""
     import torch
@@ -240,14 +270,21 @@ def transcribe(
     if threads:
         torch.set_num_threads(threads)
     place = choose_device(device.value)
-    transcriber = Transcriber(LAS.from_pretrained(model, place), place)
+    las = LAS.from_pretrained(model, place)
+    config, language_model = search_settings(
+        las, place, lm, search, beam=beam, ctc=ctc, lm_weight=lm_weight, n_best=n_best
+    )
+    transcriber = Transcriber(las, place, config, language_model)
     failed = False
     for result in transcriber.files(files):
         if isinstance(result, Failure):
             failed = True
             print(f"error: {result.reason}", file=sys.stderr, flush=True)
             continue
-        print(result.text if len(files) == 1 else f"{result.path}\t{result.text}", flush=True)
+        for hypothesis in result.n_best:
+            fields = [] if len(files) == 1 else [str(result.path)]
+            fields += [] if n_best is None else [f"{hypothesis.score:.3f}"]
+            print(*fields, hypothesis.text, sep="\t", flush=True)
         if attention is not None:
             alignment = result.hypothesis.alignment[:, 0].numpy()
             frontend = transcriber.model.config.frontend

@@ -173,6 +173,40 @@ class TrainingConfig(Settings):
     max_skipped: Positive = 20  # non-finite steps in a row before giving up
 
 
+class SearchConfig(Settings):
+    """Search. The defaults are greedy search; lengths are in characters, moves in memory frames.
+
+    A hypothesis is ranked by ``((1 - ctc) attention + ctc CTC + lm_weight LM) / steps **
+    length_power + length_bonus * characters - coverage * uncovered frames``, in log-probabilities;
+    its steps are its characters and its end.
+    """
+
+    beam: Positive = 1
+    n_best: Positive = 1  # hypotheses to return, at most `beam`
+    ctc: Annotated[float, Field(ge=0, lt=1)] = 0.0  # weight of CTC; attention has the rest
+    lm_weight: Annotated[float, Field(ge=0)] = 0.3  # of a language model, if one is given
+    length_power: Annotated[float, Field(ge=0)] = 0.0
+    length_bonus: Annotated[float, Field(ge=0)] = 0.0
+    coverage: Annotated[float, Field(ge=0)] = 0.0  # cost of a frame never attended to
+    coverage_threshold: Annotated[float, Field(gt=0)] = 0.5  # summed attention that covers a frame
+    end_threshold: Annotated[float, Field(ge=1)] | None = None  # an end must beat it x the best's
+    max_back: Annotated[float, Field(ge=0)] | None = None  # the attention's centre, in a step
+    max_ahead: Annotated[float, Field(ge=0)] | None = None
+    no_repeat_ngram: Natural = 0  # characters that may not be written twice; 0: no limit
+    max_steps: Positive | None = None  # beside the limit that the audio's length sets
+
+    @model_validator(mode="after")
+    def _check(self) -> "SearchConfig":
+        if self.n_best > self.beam:
+            raise ValueError(f"n_best {self.n_best} is more than beam {self.beam}")
+        return self
+
+    @property
+    def greedy(self) -> bool:
+        """Whether it is greedy search, as long as there is no language model."""
+        return self.model_copy(update={"lm_weight": 0.3}) == SearchConfig()
+
+
 class RunConfig(ModelConfig):
     """A training run: the model, the data and the loop."""
 
@@ -209,13 +243,13 @@ def load(kind: type[S], path: str | Path, overrides: Sequence[str] = ()) -> S:
         data = {}
     if not isinstance(data, dict):
         raise LASError(f"{path}: not a configuration: expected `section: settings`")
+    return parse(kind, data, str(path), overrides)
+
+
+def parse(kind: type[S], data: dict[str, Any], origin: str, overrides: Sequence[str] = ()) -> S:
+    """Check settings that were read from ``origin``; see :func:`load`."""
     for override in overrides:
         _override(data, override)
-    return parse(kind, data, str(path))
-
-
-def parse(kind: type[S], data: dict[str, Any], origin: str) -> S:
-    """Check settings that were read from ``origin``; see :func:`load`."""
     try:
         return kind.model_validate(data)
     except ValidationError as error:

@@ -10,11 +10,12 @@ from pathlib import Path
 import torch
 
 from las import __version__
+from las.config import SearchConfig
 from las.data import check_alphabet, evaluation_batches, read_manifest
 from las.errors import LASError
 from las.model import LAS
 from las.scoring import Utterance
-from las.search import greedy
+from las.search import LanguageModel, search
 
 
 @torch.inference_mode()
@@ -26,8 +27,20 @@ def transcribe_manifest(
     batch_seconds: float = 60.0,
     batch_utterances: int = 32,
     progress: Callable[[int], None] | None = None,
+    config: SearchConfig | None = None,
+    lm: LanguageModel | None = None,
 ) -> list[Utterance]:
     """References and hypotheses of a manifest, sorted by id.
+
+    Args:
+        model: in evaluation mode.
+        manifest: of ``las prepare``.
+        device: where the model is.
+        batch_seconds: audio in a batch.
+        batch_utterances: utterances in a batch, at most.
+        progress: called with the number of utterances done.
+        config: settings of the search; the default is greedy.
+        lm: a language model for the search, on the same device.
 
     Raises:
         LASError: the manifest or one of its files is not usable.
@@ -45,10 +58,9 @@ def transcribe_manifest(
         if isinstance(batch, LASError):
             raise batch
         encoded = model.encode(batch.waveforms.to(device), batch.samples.to(device))
-        for id, text, hypothesis in zip(
-            batch.ids, batch.texts, greedy(model, encoded), strict=True
-        ):
-            utterances.append(Utterance(id, text, hypothesis.text))
+        found = search(model, encoded, config, lm)
+        for id, text, hypotheses in zip(batch.ids, batch.texts, found, strict=True):
+            utterances.append(Utterance(id, text, hypotheses[0].text))
         if progress is not None:
             progress(len(utterances))
     return sorted(utterances, key=lambda u: u.id)
@@ -56,9 +68,20 @@ def transcribe_manifest(
 
 @torch.inference_mode()
 def check_batching(
-    model: LAS, manifest: Path, device: torch.device
+    model: LAS,
+    manifest: Path,
+    device: torch.device,
+    config: SearchConfig | None = None,
+    lm: LanguageModel | None = None,
 ) -> tuple[int, list[str], float]:
     """Compare every utterance alone with itself in a padded batch.
+
+    Args:
+        model: in evaluation mode.
+        manifest: of ``las prepare``.
+        device: where the model is.
+        config: settings of the search; the default is greedy.
+        lm: a language model for the search, on the same device.
 
     Returns:
         how many utterances were compared, the ids of those whose text differs, and the largest
@@ -73,7 +96,7 @@ def check_batching(
         # Half a second more of padding than the batch needs.
         padded = torch.nn.functional.pad(batch.waveforms, (0, rate // 2)).to(device)
         encoded = model.encode(padded, batch.samples.to(device))
-        together = greedy(model, encoded)
+        together = search(model, encoded, config, lm)
         for row, id in enumerate(batch.ids):
             samples = batch.samples[row : row + 1]
             alone = batch.waveforms[row : row + 1, : int(samples)]
@@ -84,7 +107,7 @@ def check_batching(
                 (encoded.memory.keys[row, :frames], single.memory.keys[0]),
             ):
                 largest = max(largest, float((a - b).abs().max()))
-            if greedy(model, single)[0].text != together[row].text:
+            if search(model, single, config, lm)[0][0].text != together[row][0].text:
                 differ.append(id)
             count += 1
     return count, differ, largest

@@ -3,31 +3,64 @@
 Knows nothing of audio. What a batch holds beside an utterance does not change its text.
 """
 
-from dataclasses import dataclass
-
 import torch
-from torch import Tensor
 
+from las.beam import beam_search, step_limits
+from las.config import SearchConfig
+from las.hypothesis import Hypothesis, LanguageModel
 from las.model import LAS, Encoded
 from las.text import BLANK, EOS
 
+__all__ = ["Hypothesis", "LanguageModel", "describe", "greedy", "search"]
 
-@dataclass(frozen=True)
-class Hypothesis:
-    """What was written for one utterance."""
 
-    text: str
-    score: float  # sum of the log-probabilities of its characters and its end
-    finished: bool  # False when the step limit cut it off
-    alignment: Tensor  # [U, H, T], the attention of each character over the memory
+def search(
+    model: LAS,
+    encoded: Encoded,
+    config: SearchConfig | None = None,
+    lm: LanguageModel | None = None,
+) -> list[list[Hypothesis]]:
+    """The best hypotheses of every utterance of a batch.
+
+    Args:
+        model: in evaluation mode.
+        encoded: the batch.
+        config: settings; the default is greedy search.
+        lm: a language model, on the model's device.
+
+    Returns:
+        In the batch's order, 1 to ``config.n_best`` hypotheses each, best first.
+    """
+    config = config or SearchConfig()
+    if config.greedy and lm is None:
+        return [[hypothesis] for hypothesis in greedy(model, encoded)]
+    return beam_search(model, encoded, config, lm)
+
+
+def describe(config: SearchConfig, lm: str | None = None) -> str:
+    """One line for reports: what differs from the defaults.
+
+    Args:
+        config: settings.
+        lm: name of the language model, if there is one.
+    """
+    if config.greedy and lm is None:
+        return "greedy"
+    parts = [f"beam {config.beam}"]
+    for name, field in SearchConfig.model_fields.items():
+        value = getattr(config, name)
+        if name == "lm_weight":
+            parts += [f"lm {lm}", f"lm_weight {value:g}"] if lm is not None else []
+        elif name not in ("beam", "n_best") and value != field.default:
+            parts.append(f"{name} {value:g}")
+    return ", ".join(parts)
 
 
 @torch.inference_mode()
 def greedy(model: LAS, encoded: Encoded) -> list[Hypothesis]:
     """The likeliest character at every step, until all utterances of the batch have ended.
 
-    An utterance gets at most one character a frame of the CTC head (40 ms), and ten more: far
-    beyond what anyone says, so that only a loop is cut off.
+    The steps are limited by :func:`las.beam.step_limits`.
 
     Args:
         model: in evaluation mode.
@@ -36,7 +69,7 @@ def greedy(model: LAS, encoded: Encoded) -> list[Hypothesis]:
     Returns:
         One hypothesis an utterance, in the batch's order.
     """
-    limits = encoded.ctc_lengths + 10
+    limits = step_limits(encoded)
     B = limits.shape[0]
     state = model.speller.start(encoded.memory)
     tokens = limits.new_full((B, 1), EOS)

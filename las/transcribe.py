@@ -9,9 +9,10 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from las import audio
+from las.config import SearchConfig
 from las.errors import LASError
 from las.model import LAS
-from las.search import Hypothesis, greedy
+from las.search import Hypothesis, LanguageModel, search
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Transcript:
     seconds: float
     hypothesis: Hypothesis
     waveform: np.ndarray  # [S] at the model's rate
+    n_best: list[Hypothesis]  # the hypothesis, and those ranked below it
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,21 @@ class Transcriber:
     Args:
         model: in evaluation mode.
         device: where it is.
+        config: settings of the search; the default is greedy.
+        lm: a language model for the search, on the same device.
     """
 
-    def __init__(self, model: LAS, device: torch.device) -> None:
+    def __init__(
+        self,
+        model: LAS,
+        device: torch.device,
+        config: SearchConfig | None = None,
+        lm: LanguageModel | None = None,
+    ) -> None:
         self.model = model.eval()
         self.device = device
+        self.config = config or SearchConfig()
+        self.lm = lm
 
     def files(
         self, paths: Sequence[Path], batch_seconds: float = 120.0
@@ -56,22 +68,26 @@ class Transcriber:
         """
         for group in self._groups(paths, batch_seconds):
             waveforms = [(path, w) for path, w in group if isinstance(w, np.ndarray)]
-            hypotheses = iter(self.waveforms([w for _, w in waveforms]) if waveforms else [])
+            found = iter(self.n_best([w for _, w in waveforms]) if waveforms else [])
             for path, waveform in group:
                 if isinstance(waveform, LASError):
                     yield Failure(path, str(waveform))
                 else:
-                    hypothesis = next(hypotheses)
+                    n_best = next(found)
                     seconds = len(waveform) / self.model.config.frontend.sample_rate
-                    yield Transcript(path, hypothesis.text, seconds, hypothesis, waveform)
+                    yield Transcript(path, n_best[0].text, seconds, n_best[0], waveform, n_best)
 
-    @torch.inference_mode()
     def waveforms(self, waveforms: Sequence[np.ndarray]) -> list[Hypothesis]:
         """Transcribe waveforms [S] at the model's rate as one batch."""
+        return [hypotheses[0] for hypotheses in self.n_best(waveforms)]
+
+    @torch.inference_mode()
+    def n_best(self, waveforms: Sequence[np.ndarray]) -> list[list[Hypothesis]]:
+        """As :meth:`waveforms`, with up to ``config.n_best`` hypotheses each, best first."""
         padded = pad_sequence([torch.from_numpy(w) for w in waveforms], batch_first=True)
         samples = torch.tensor([len(w) for w in waveforms])
         encoded = self.model.encode(padded.to(self.device), samples.to(self.device))
-        return greedy(self.model, encoded)
+        return search(self.model, encoded, self.config, self.lm)
 
     def _groups(
         self, paths: Iterable[Path], batch_seconds: float

@@ -325,7 +325,7 @@ def test_unknown_words(las, tmp_path):
     for arguments, named in (
         (("prepare", "timit", tmp_path, tmp_path), "librispeech"),
         (("trian", tmp_path), "trian"),
-        (("transcribe", "--beam", "3"), "--beam"),
+        (("transcribe", "--bream", "3"), "--bream"),
     ):
         status, out, err = las(*arguments)
         assert status == 2 and out == "" and named in err

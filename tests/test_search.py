@@ -1,12 +1,13 @@
-"""Greedy search: the batch changes nothing, every utterance has its own limit and end."""
+"""Greedy search: the batch changes nothing, every utterance has its own limit and end; names."""
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from las.config import SearchConfig
 from las.model import LAS
-from las.search import Hypothesis, greedy
+from las.search import Hypothesis, describe, greedy, search
 from las.text import BLANK, EOS
 
 
@@ -41,7 +42,7 @@ def biased(model):
 
 
 @torch.inference_mode()
-def search(model: LAS, waveforms: torch.Tensor, samples: torch.Tensor) -> list[Hypothesis]:
+def greedily(model: LAS, waveforms: torch.Tensor, samples: torch.Tensor) -> list[Hypothesis]:
     return greedy(model, model.encode(waveforms, samples))
 
 
@@ -56,10 +57,10 @@ def limits(model: LAS, samples: torch.Tensor) -> list[int]:
 @settings(max_examples=15)
 def test_a_batch_changes_nothing(model, noise, lengths, extra):
     waveforms, samples = noise(lengths, extra)
-    together = search(model, waveforms, samples)
+    together = greedily(model, waveforms, samples)
     assert len(together) == len(lengths)
     for row, length in enumerate(lengths):
-        (alone,) = search(model, waveforms[row : row + 1, :length], samples[row : row + 1])
+        (alone,) = greedily(model, waveforms[row : row + 1, :length], samples[row : row + 1])
         assert together[row].text == alone.text
         assert together[row].finished == alone.finished
         assert together[row].score == pytest.approx(alone.score, rel=1e-4, abs=1e-4)
@@ -67,7 +68,7 @@ def test_a_batch_changes_nothing(model, noise, lengths, extra):
 
 
 def test_the_batch_under_test_is_varied(model, noise):
-    found = search(model, *noise([12000, 500, 3000, 7000, 9000, 1]))
+    found = greedily(model, *noise([12000, 500, 3000, 7000, 9000, 1]))
     assert len({h.text for h in found}) > 3
     assert {h.finished for h in found} == {True, False}
 
@@ -78,7 +79,7 @@ def test_the_batch_under_test_is_varied(model, noise):
 @torch.inference_mode()
 def test_text_and_score_by_steps(model, noise):
     waveforms, samples = noise([4000, 8000, 600])
-    for row, found in enumerate(search(model, waveforms, samples)):
+    for row, found in enumerate(greedily(model, waveforms, samples)):
         length = int(samples[row])
         encoded = model.encode(waveforms[row : row + 1, :length], samples[row : row + 1])
         state = model.speller.start(encoded.memory)
@@ -101,14 +102,14 @@ def test_text_and_score_by_steps(model, noise):
 def test_each_utterance_has_its_own_limit(biased, noise):
     waveforms, samples = noise([1, 2000, 9000])
     model = biased(EOS, -1e4)
-    found = search(model, waveforms, samples)
+    found = greedily(model, waveforms, samples)
     assert limits(model, samples) == [11, 14, 25]
     assert [len(h.text) for h in found] == limits(model, samples)
     assert not any(h.finished for h in found)
 
 
 def test_an_end_at_once_is_an_empty_text(biased, noise):
-    for found in search(biased(EOS, 1e4), *noise([1, 2000])):
+    for found in greedily(biased(EOS, 1e4), *noise([1, 2000])):
         assert found.text == ""
         assert found.finished
         assert found.score == pytest.approx(0, abs=1e-6)
@@ -117,7 +118,7 @@ def test_an_end_at_once_is_an_empty_text(biased, noise):
 
 @pytest.mark.parametrize("value", [0.0, 1e3])
 def test_blanks_are_never_written(biased, noise, value):
-    found = search(biased(BLANK, value), *noise([1, 2000, 9000]))
+    found = greedily(biased(BLANK, value), *noise([1, 2000, 9000]))
     # Decoding passes over blanks: one that was written would be missing from the text.
     assert [len(h.text) for h in found] == [len(h.alignment) - h.finished for h in found]
     if value > 0:
@@ -128,7 +129,7 @@ def test_alignments_are_of_the_steps_and_the_valid_frames(model, noise):
     waveforms, samples = noise([1, 2000, 9000], extra=4000)
     frames = model.encode(waveforms, samples).memory.lengths.tolist()
     assert frames == [1, 4, 15]
-    for found, valid in zip(search(model, waveforms, samples), frames, strict=True):
+    for found, valid in zip(greedily(model, waveforms, samples), frames, strict=True):
         assert found.alignment.shape == (len(found.text) + found.finished, 2, valid)
         total = found.alignment.sum(-1)
         torch.testing.assert_close(total, torch.ones_like(total))
@@ -138,7 +139,57 @@ def test_without_attention(tiny_config, noise):
     none = tiny_config.attention.model_copy(update={"kind": "none"})
     model = LAS(tiny_config.model_copy(update={"attention": none})).eval()
     waveforms, samples = noise([3000, 9000])
-    found = search(model, waveforms, samples)
+    found = greedily(model, waveforms, samples)
     assert all((h.alignment == 1).all() and h.alignment.shape[-1] == 1 for h in found)
-    (alone,) = search(model, waveforms[:1, :3000], samples[:1])
+    (alone,) = greedily(model, waveforms[:1, :3000], samples[:1])
     assert alone.text == found[0].text
+
+
+# --- the choice of a search -----------------------------------------------------------------
+
+
+@torch.inference_mode()
+def test_the_default_is_greedy(model, noise):
+    encoded = model.encode(*noise([2000, 4000, 9000]))
+    for config in (None, SearchConfig(), SearchConfig(lm_weight=0.7)):
+        found = search(model, encoded, config)
+        assert [[(h.text, h.score) for h in n_best] for n_best in found] == [
+            [(h.text, h.score)] for h in greedy(model, encoded)
+        ]
+
+
+@torch.inference_mode()
+def test_the_n_best_are_in_order_and_all_different(model, noise):
+    encoded = model.encode(*noise([2000, 4000, 9000]))
+    for hypotheses in search(model, encoded, SearchConfig(beam=4, n_best=4, max_steps=12)):
+        assert len({h.text for h in hypotheses}) == len(hypotheses) == 4
+        keys = [(not h.finished, -h.score) for h in hypotheses]
+        assert keys == sorted(keys)
+
+
+def test_descriptions():
+    assert describe(SearchConfig()) == describe(SearchConfig(lm_weight=0.1)) == "greedy"
+    assert describe(SearchConfig(beam=8, n_best=4, ctc=0.3)) == "beam 8, ctc 0.3"
+    assert describe(SearchConfig(), "LM") == "beam 1, lm LM, lm_weight 0.3"
+    assert describe(SearchConfig(no_repeat_ngram=9)) == "beam 1, no_repeat_ngram 9"
+
+
+def test_a_description_names_all_that_differs():
+    config = SearchConfig(
+        beam=2,
+        ctc=0.25,
+        lm_weight=0.5,
+        length_power=0.75,
+        length_bonus=0.125,
+        coverage=0.05,
+        coverage_threshold=0.4,
+        end_threshold=1.5,
+        max_back=3,
+        max_ahead=30,
+        no_repeat_ngram=8,
+        max_steps=100,
+    )
+    text = describe(config, "LM")
+    for name in SearchConfig.model_fields:
+        if name not in ("beam", "n_best"):
+            assert f", {name} {getattr(config, name):g}" in text

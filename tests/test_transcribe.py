@@ -50,13 +50,13 @@ def test_neighbours_and_order_change_nothing(transcriber, paths, single, data, s
 
 def test_batches_hold_no_more_than_asked(transcriber, paths, monkeypatch):
     sizes = []
-    waveforms = transcriber.waveforms
+    n_best = transcriber.n_best
 
     def noted(batch):
         sizes.append((len(batch), max(map(len, batch)) / RATE))
-        return waveforms(batch)
+        return n_best(batch)
 
-    monkeypatch.setattr(transcriber, "waveforms", noted)
+    monkeypatch.setattr(transcriber, "n_best", noted)
     list(transcriber.files(paths, batch_seconds=4.0))
     assert sum(count for count, _ in sizes) == len(paths)
     assert all(count == 1 or count * longest <= 4.0 for count, longest in sizes)
