@@ -104,13 +104,10 @@ class _Beams:
         pool = _Ended(*(x[:, : self.config.n_best] for x in cut))
         while bool((live.total > _NEVER).any()):
             live, pool, cut = self._step(live, pool, cut)
-        ends = pool.score > _NEVER
-        # Finished ones first: a stable sort of what is already in the order of scores.
+        # Finished ones first; both are in order, and only empty places go to the end.
         merged = _Ended(*(torch.cat(pair, 1) for pair in zip(pool, cut, strict=True)))
-        found = merged.score > _NEVER
-        rank = torch.where(found, 1, 2)
-        rank[:, : ends.shape[1]] -= ends.int()
-        order = rank.argsort(dim=1, stable=True)[:, : self.config.n_best]
+        empty = (merged.score == _NEVER).int()
+        order = empty.argsort(dim=1, stable=True)[:, : self.config.n_best]
         return self._follow(_Ended(*(x.gather(1, order) for x in merged)))
 
     def _start(self) -> _Live:
@@ -209,15 +206,19 @@ class _Beams:
         return self.config.coverage * (self.encoded.memory.lengths[:, None] - count)
 
     def _hold(self, total: Tensor, moved: Tensor) -> Tensor:
-        """Drop hypotheses [B, N, V] whose attention moved too far, where others did not."""
+        """Drop characters [B, N, V] for which attention moved too far, unless it did for all.
+
+        Ends are not held: a model attends anywhere once all is said.
+        """
         held = torch.ones_like(moved, dtype=torch.bool)
         if self.config.max_back is not None:
             held &= moved >= -self.config.max_back
         if self.config.max_ahead is not None:
             held &= moved <= self.config.max_ahead
         held &= (total > _NEVER).any(-1)
-        dropped = ~held & held.any(1, keepdim=True)
-        return total.masked_fill(dropped[..., None], _NEVER)
+        dropped = (~held & held.any(1, keepdim=True))[..., None].repeat(1, 1, total.shape[-1])
+        dropped[..., EOS] = False
+        return total.masked_fill(dropped, _NEVER)
 
     def _collect(
         self,

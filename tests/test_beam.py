@@ -155,8 +155,13 @@ class PlainSearch:
         for step in range(self.limit):
             groups = [(h, self.extend(h)) for h in live]
             groups = [(h, found) for h, found in groups if found]
-            held = [found for h, found in groups if not self.moved_too_far(h, found)]
-            candidates = list(itertools.chain(*(held or [found for _, found in groups])))
+            far = [self.moved_too_far(h, found) for h, found in groups]
+            candidates = [
+                extension
+                for (_, found), moved in zip(groups, far, strict=True)
+                for extension in found
+                if all(far) or not moved or extension.ids[-1] == EOS
+            ]
             candidates.sort(key=lambda h: -(h.total - config.coverage * self.uncovered(h)))
             candidates = candidates[: 2 * N]
             pool += [h for h in candidates[:N] if h.ids[-1] == EOS]
@@ -296,6 +301,17 @@ def test_every_setting_changes_results_as_in_the_plain_search(tiny, noise, name)
     assert changed
 
 
+@torch.inference_mode()
+def test_limits_that_all_live_hypotheses_exceed_are_lifted(tiny, noise):
+    for seed, length in itertools.product((1, 2, 3, 4), (1500, 2500)):
+        model = tiny("AB", seed)
+        encoded = encode(model, noise, [length])
+        for move in (0.0, 0.01, 0.05):  # while most beams are still unused
+            config = SearchConfig(beam=12, n_best=2, max_steps=4, max_back=move, max_ahead=move)
+            (found,) = beam_search(model, encoded, config)
+            assert_same(model, found, PlainSearch(model, encoded, config).run())
+
+
 # --- batches --------------------------------------------------------------------------------
 
 EVERYTHING = SearchConfig(
@@ -412,6 +428,20 @@ def test_a_language_model_that_forbids_everything_gives_an_empty_text(tiny, nois
         (hypothesis,) = hypotheses
         assert (hypothesis.text, hypothesis.score, hypothesis.finished) == ("", NEVER, False)
         assert hypothesis.alignment.shape[0] == 0
+
+
+@pytest.mark.parametrize("power", [0.0, 1.0])
+def test_an_utterance_stops_when_nothing_can_beat_its_pool(tiny_config, noise, monkeypatch, power):
+    model = make(tiny_config, "AB", 1)
+    with torch.no_grad():
+        model.speller.output.bias[EOS] = 300.0
+    encoded = encode(model, noise, [9000, 2000])
+    steps = []
+    step = model.speller.step
+    monkeypatch.setattr(model.speller, "step", lambda *a: steps.append(0) or step(*a))
+    for hypotheses in search(model, encoded, SearchConfig(beam=3, length_power=power)):
+        assert hypotheses[0].text == ""
+    assert len(steps) == 1
 
 
 def test_memory_is_stored_once_an_utterance(tiny, noise, monkeypatch):

@@ -131,3 +131,17 @@ def test_long_and_certain_utterances_keep_their_precision():
         reduction="sum",
     )
     assert float(scorer.score(state)[0, 0, EOS]) == pytest.approx(-float(total), abs=1e-9)
+
+
+def test_padding_does_not_cost_precision():
+    """A prefix that is certain only once all frames are used, and one more character."""
+    log_probs = torch.full((20, 4), -690.0)
+    log_probs[:-1, BLANK] = log_probs[-1, 2] = 0.0
+    log_probs[:, 3] = -60.0
+    padded = torch.nn.functional.pad(log_probs, (0, 0, 0, 5))
+    results = []
+    for frames in (log_probs, padded):
+        scorer = CTCPrefixScorer(frames[None], torch.tensor([20]))
+        results.append(scorer.score(spell(scorer, (2,)))[0, 0, 3])
+    assert float(results[0]) == pytest.approx(-750 + math.log(190), rel=1e-9)
+    torch.testing.assert_close(*results, rtol=1e-9, atol=1e-9)
