@@ -1,6 +1,5 @@
 """Options of the commands that search, and what they ask for."""
 
-import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -58,8 +57,9 @@ def search_settings(
     config = configuration.parse(SearchConfig, given, "settings of the search", settings or [])
     if lm is None:
         return config, None
-    # Only this option needs it.
-    model = importlib.import_module("las.lm").load(lm, place)
+    from las.lm import LanguageModel
+
+    model = LanguageModel.load(lm, place)
     if model.text.alphabet != las.text.alphabet:
         raise LASError(
             f"{lm}: this language model writes {model.text.alphabet!r} and the recogniser "

@@ -1,15 +1,15 @@
 """The options of a search, from the command to the result."""
 
 import json
-import sys
-from types import SimpleNamespace
 
 import pytest
 import soundfile
 import torch
 from speech import RATE, error_line, run_main, sentences, small_model, whistle, write_manifest
 
-from las.text import BLANK, Characters
+from las.lm import LanguageModel
+from las.lm_config import LMModelConfig
+from las.text import EOS
 
 
 @pytest.fixture(scope="module")
@@ -41,35 +41,21 @@ def audio(tmp_path):
     return paths
 
 
-class Only:
+def only(alphabet: str, character: str) -> LanguageModel:
     """A language model that wants one character over and over."""
-
-    def __init__(self, alphabet, character):
-        self.text = Characters(alphabet)
-        logits = torch.zeros(len(self.text))
-        logits[self.text.encode(character)] = 50.0
-        self.log_probs = logits.log_softmax(-1)
-        self.log_probs[BLANK] = float("-inf")
-
-    def start(self, batch, beams):
-        return None
-
-    def step(self, state, tokens):
-        return self.log_probs.expand(*tokens.shape, -1), None
-
-    def select(self, state, index):
-        return None
+    model = LanguageModel(LMModelConfig(alphabet=alphabet, width=4, embedding=4))
+    with torch.no_grad():
+        model.output.weight.zero_()
+        model.output.bias.zero_()
+        model.output.bias[model.text.encode(character)[0] - EOS] = 50.0  # blank has no unit
+    return model
 
 
 @pytest.fixture
-def lm(monkeypatch):
-    """Folders of language models, known by the character that they want."""
-
-    def load(folder, device):
-        alphabet = small_model().config.alphabet if folder.name != "other" else "XYZ"
-        return Only(alphabet, "A" if folder.name != "other" else "X")
-
-    monkeypatch.setitem(sys.modules, "las.lm", SimpleNamespace(load=load))
+def lm(tmp_path):
+    """Folders of two language models, one of another alphabet."""
+    only(small_model().config.alphabet, "A").save_pretrained(tmp_path / "letters")
+    only("XYZ", "X").save_pretrained(tmp_path / "other")
 
 
 def test_evaluate_searches_as_told_and_says_how(las, model, manifest, tmp_path):
