@@ -190,9 +190,7 @@ class SearchConfig(Settings):
     coverage: Annotated[float, Field(ge=0)] = 0.0  # cost of a frame never attended to
     coverage_threshold: Annotated[float, Field(gt=0)] = 0.5  # summed attention that covers a frame
     end_threshold: Annotated[float, Field(ge=1)] | None = None  # an end must beat it x the best's
-    max_back: Annotated[float, Field(ge=0)] | None = (
-        None  # of the attention's centre, from character to character
-    )
+    max_back: Annotated[float, Field(ge=0)] | None = None  # of the centre of attention, in one step
     max_ahead: Annotated[float, Field(ge=0)] | None = None
     no_repeat_ngram: Natural = 0  # characters that may not be written twice; 0: no limit
     max_steps: Positive | None = None  # beside the limit that the audio's length sets

@@ -1,6 +1,11 @@
 """Shared by the tests: repeatable randomness, one thread, and a model small enough for a loop."""
 
+import os
 from collections.abc import Callable, Sequence
+
+# Triton reads it when it is imported, which torch may do at any time.
+if os.environ.get("LAS_KERNELS_TEST_DEVICE", "cpu") == "cpu":
+    os.environ["TRITON_INTERPRET"] = "1"
 
 import pytest
 import torch

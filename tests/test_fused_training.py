@@ -1,14 +1,10 @@
 """The same tiny model learns the same with the reference and with the fused operators.
 
-Triton runs in its interpreter, whose variable must be set before the kernels are imported.
+Triton runs in its interpreter (see conftest.py).
 """
-
-import os
 
 import pytest
 import torch
-
-os.environ.setdefault("TRITON_INTERPRET", "1")
 
 from las.config import AttentionConfig, ModelConfig
 from las.model import LAS
