@@ -25,3 +25,5 @@ las train "$here/conf/las.yaml" "data.train=$data/train.jsonl.gz" \
 las evaluate "$output/model" "$data/train-dev.jsonl.gz" --output "$output/dev" --threads 1 --no-texts
 las evaluate "$output/model" "$data/test.jsonl.gz" --output "$output/test" --threads 1 --no-texts \
   --check-batching | tee "$output/evaluate.log"
+las evaluate "$output/model" "$data/test.jsonl.gz" --output "$output/test-beam" --threads 1 --no-texts \
+  --beam 8 --ctc 0.3
