@@ -16,7 +16,8 @@ output=$here/runs/las
 for setting in "$@"; do
   case $setting in training.output=*) output=${setting#training.output=} ;; esac
 done
-las() { "${PYTHON:-python}" -m las "$@"; }
+PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python)}
+las() { "$PYTHON" -m las "$@"; }
 
 # Eight speakers of train become the dev set; test is only scored.
 las prepare an4 "$corpus" "$data" --dev-speakers 8 --strict

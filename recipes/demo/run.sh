@@ -9,7 +9,8 @@ output=$here/runs/demo
 for setting in "$@"; do
   case $setting in training.output=*) output=${setting#training.output=} ;; esac
 done
-las() { "${PYTHON:-python}" -m las "$@"; }
+PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python)}
+las() { "$PYTHON" -m las "$@"; }
 
 las prepare librispeech "$here/corpus" "$data" --strict
 las train "$here/conf/demo.yaml" "data.train=$data/train.jsonl.gz" "data.dev=$data/dev.jsonl.gz" \
