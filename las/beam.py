@@ -42,6 +42,7 @@ class _Ended(NamedTuple):
     step: Tensor  # [B, P] index of their last step
     beam: Tensor  # [B, P] what they extended in that step
     token: Tensor  # [B, P] what they wrote in it
+    log_prob: Tensor  # [B, P] the speller's, of that
 
 
 class _Step(NamedTuple):
@@ -49,6 +50,7 @@ class _Step(NamedTuple):
 
     parents: Tensor  # [B, N] beam before the step
     tokens: Tensor  # [B, N]
+    log_probs: Tensor  # [B, N] the speller's, of the tokens
     alignment: Tensor  # [B, N, H, T], by beam before the step
 
 
@@ -100,7 +102,7 @@ class _Beams:
     def run(self) -> list[list[Hypothesis]]:
         live = self._start()
         none = live.tokens.new_zeros(live.total.shape)
-        cut = _Ended(torch.full_like(live.total, _NEVER), none, none, none)
+        cut = _Ended(torch.full_like(live.total, _NEVER), none, none, none, live.summed)
         pool = _Ended(*(x[:, : self.config.n_best] for x in cut))
         while bool((live.total > _NEVER).any()):
             live, pool, cut = self._step(live, pool, cut)
@@ -161,21 +163,22 @@ class _Beams:
         _, choice = ranked.flatten(1).topk(2 * N, 1)
         beams, tokens = choice // V, choice % V
         totals = total.flatten(1).gather(1, choice)
+        log_probs = attention.flatten(1).gather(1, choice)
         ends = tokens == EOS
         ends_now = ends.clone()
         ends_now[:, N:] = False
-        pool = self._collect(
-            pool, totals.masked_fill(~ends_now, _NEVER), beams, tokens, uncovered, step
-        )
+        ended = totals.masked_fill(~ends_now, _NEVER)
+        pool = self._collect(pool, ended, beams, tokens, log_probs, uncovered, step)
 
         # Those that go on, in their order.
         going = ends.int().argsort(dim=1, stable=True)[:, :N]
-        beams, tokens = beams.gather(1, going), tokens.gather(1, going)
+        beams, tokens, log_probs = (x.gather(1, going) for x in (beams, tokens, log_probs))
         totals = totals.gather(1, going).masked_fill(ends.gather(1, going), _NEVER)
         tokens = tokens.masked_fill(totals == _NEVER, EOS)  # an unused beam may hold a blank
-        self.history.append(_Step(beams, tokens, state.alignment))
+        self.history.append(_Step(beams, tokens, log_probs, state.alignment))
         last = (self.limits == step + 1)[:, None]
-        cut = self._collect(cut, totals.masked_fill(~last, _NEVER), beams, tokens, uncovered, step)
+        ended = totals.masked_fill(~last, _NEVER)
+        cut = self._collect(cut, ended, beams, tokens, log_probs, uncovered, step)
         done = last | (self._bound(totals) <= pool.score[:, -1:])
         totals = totals.masked_fill(done, _NEVER)
         return (
@@ -226,6 +229,7 @@ class _Beams:
         totals: Tensor,
         beams: Tensor,
         tokens: Tensor,
+        log_probs: Tensor,
         uncovered: Tensor | None,
         step: int,
     ) -> _Ended:
@@ -239,7 +243,7 @@ class _Beams:
         steps = torch.full_like(beams, step)
         size = ended.score.shape[1]
         score, order = torch.cat([ended.score, scores], 1).topk(size, 1)
-        rest = zip(ended[1:], (steps, beams, tokens), strict=True)
+        rest = zip(ended[1:], (steps, beams, tokens, log_probs), strict=True)
         return _Ended(score, *(torch.cat(pair, 1).gather(1, order) for pair in rest))
 
     def _bound(self, totals: Tensor) -> Tensor:
@@ -254,15 +258,18 @@ class _Beams:
 
     def _follow(self, ended: _Ended) -> list[list[Hypothesis]]:
         """Texts and alignments of hypotheses, followed back from their ends."""
-        beam, tokens, alignments = ended.beam, [], []
+        beam = ended.beam
+        tokens, chosen, alignments = [], [], []
         for step in range(len(self.history) - 1, -1, -1):
             record = self.history[step]
             before = step < ended.step
             token = torch.where(before, record.tokens.gather(1, beam), ended.token)
+            chosen.append(torch.where(before, record.log_probs.gather(1, beam), ended.log_prob))
             beam = torch.where(before, record.parents.gather(1, beam), beam)
             tokens.append(token)
             alignments.append(select(record.alignment, beam))
         ids = torch.stack(tokens[::-1], -1).cpu()
+        log_probs = torch.stack(chosen[::-1], -1).cpu()
         attention = torch.stack(alignments[::-1], 2).float().cpu()
         scores, lengths = ended.score.tolist(), (ended.step + 1).tolist()
         frames = self.encoded.memory.lengths.tolist()
@@ -274,11 +281,20 @@ class _Beams:
                     scores[row][n],
                     bool(ids[row, n, length - 1] == EOS),
                     attention[row, n, :length, :, :valid],
+                    ids[row, n, :length],
+                    log_probs[row, n, :length],
                 )
                 for n, length in enumerate(lengths[row])
                 if scores[row][n] > _NEVER
             ]
-            nothing = Hypothesis("", _NEVER, False, attention[row, 0, :0, :, :valid])
+            nothing = Hypothesis(
+                "",
+                _NEVER,
+                False,
+                attention[row, 0, :0, :, :valid],
+                ids[row, 0, :0],
+                log_probs[row, 0, :0],
+            )
             results.append(found or [nothing])  # a language model may forbid everything
         return results
 

@@ -150,6 +150,7 @@ class TrainingConfig(Settings):
     """The loop."""
 
     output: str = "runs/las"
+    init: str = ""  # model folder whose weights the training starts from
     epochs: Positive = 30
     seed: Natural = 1
     threads: Positive = 1  # a process; more gain nothing on small models

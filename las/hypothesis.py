@@ -14,6 +14,8 @@ class Hypothesis:
     score: float  # what it was ranked by; greedy: the log-probability of its characters and end
     finished: bool  # False when the step limit cut it off
     alignment: Tensor  # [U, H, T], the attention of each character over the memory
+    ids: Tensor  # [U] what was written, with the end of sentence if it finished
+    log_probs: Tensor  # [U] the speller's own log-probability of each, whatever else ranked it
 
 
 class LanguageModel(Protocol):

@@ -76,7 +76,7 @@ def greedy(model: LAS, encoded: Encoded) -> list[Hypothesis]:
     alive = torch.ones_like(limits, dtype=torch.bool)
     steps = torch.zeros_like(limits)
     scores = encoded.ctc.new_zeros(B)
-    written, alignments = [], []
+    written, chosen, alignments = [], [], []
     while alive.any():
         logits, state = model.speller.step(encoded.memory, state, tokens)
         log_probs = logits[:, 0].float().log_softmax(-1)
@@ -86,9 +86,11 @@ def greedy(model: LAS, encoded: Encoded) -> list[Hypothesis]:
         steps += alive
         tokens = torch.where(alive, choice, EOS)[:, None]
         written.append(tokens)
+        chosen.append(best)
         alignments.append(state.alignment[:, 0])
         alive = alive & (choice != EOS) & (steps < limits)
     ids = torch.cat(written, 1).cpu()
+    log_probs = torch.stack(chosen, 1).cpu()
     attention = torch.stack(alignments, 1).float().cpu()
     hypotheses = []
     for row in range(B):
@@ -100,6 +102,8 @@ def greedy(model: LAS, encoded: Encoded) -> list[Hypothesis]:
                 float(scores[row]),
                 bool(ids[row, length - 1] == EOS),
                 attention[row, :length, :, :frames],
+                ids[row, :length],
+                log_probs[row, :length],
             )
         )
     return hypotheses

@@ -32,7 +32,7 @@ from las.data import (
 )
 from las.errors import LASError
 from las.journal import Journal
-from las.model import LAS, Losses, read_weights, write_weights
+from las.model import LAS, WEIGHTS, Losses, read_weights, write_weights
 from las.runtime import choose_device, precision, seed_everything
 from las.validation import Validation, validate
 
@@ -74,6 +74,9 @@ class Trainer:
         torch.set_num_threads(self.settings.threads)
         seed_everything(self.settings.seed)
         self.model = LAS(config.model_settings()).to(self.device)
+        if self.settings.init:
+            weights = Path(self.settings.init) / WEIGHTS
+            self.model.load_weights(read_weights(weights), weights)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), betas=(0.9, 0.98), weight_decay=self.settings.weight_decay
         )

@@ -462,3 +462,32 @@ def test_memory_is_stored_once_an_utterance(tiny, noise, monkeypatch):
 def test_more_hypotheses_than_beams_are_refused():
     with pytest.raises(ValueError, match="n_best 3 is more than beam 2"):
         SearchConfig(beam=2, n_best=3)
+
+
+@given(
+    lengths=st.lists(st.integers(1, 9000), min_size=1, max_size=3),
+    beam=st.integers(1, 4),
+    ctc=st.sampled_from([0.0, 0.4]),
+    max_steps=st.sampled_from([None, 2]),
+    seed=st.integers(1, 4),
+)
+@settings(max_examples=20)
+@torch.inference_mode()
+def test_ids_and_log_probs_are_the_spellers_own(tiny, noise, lengths, beam, ctc, max_steps, seed):
+    model = tiny("AB", seed)
+    encoded = encode(model, noise, lengths)
+    config = SearchConfig(beam=beam, n_best=beam, ctc=ctc, max_steps=max_steps)
+    lm = Histories(len(model.text))
+    for row, found in enumerate(search(model, encoded, config, lm)):
+        own = model.encode(*noise(lengths))
+        memory = type(own.memory)(*(x[row : row + 1] for x in own.memory))
+        for hypothesis in found:
+            ids = hypothesis.ids
+            assert hypothesis.text == model.text.decode(ids.tolist())
+            assert hypothesis.finished == (len(ids) > 0 and int(ids[-1]) == EOS)
+            if len(ids) == 0:
+                continue
+            inputs = torch.cat([torch.tensor([EOS]), ids[:-1]])[None]
+            logits, _ = model.speller(memory, inputs)
+            expected = logits[0].log_softmax(-1).gather(1, ids[:, None])[:, 0]
+            torch.testing.assert_close(hypothesis.log_probs, expected, atol=1e-4, rtol=1e-4)

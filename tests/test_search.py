@@ -159,6 +159,13 @@ def test_the_default_is_greedy(model, noise):
 
 
 @torch.inference_mode()
+def test_greedy_log_probs_add_up_to_the_score(model, noise):
+    for hypothesis in greedily(model, *noise([4000, 9000, 700])):
+        assert len(hypothesis.log_probs) == len(hypothesis.ids) == len(hypothesis.alignment)
+        assert float(hypothesis.log_probs.sum()) == pytest.approx(hypothesis.score, abs=1e-3)
+        assert model.text.decode(hypothesis.ids.tolist()) == hypothesis.text
+
+
 def test_the_n_best_are_in_order_and_all_different(model, noise):
     encoded = model.encode(*noise([2000, 4000, 9000]))
     for hypotheses in search(model, encoded, SearchConfig(beam=4, n_best=4, max_steps=12)):

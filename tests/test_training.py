@@ -20,6 +20,7 @@ from speech import (
     write_pairs,
 )
 
+import las_kernels
 from las import config as configuration
 from las import resume, training
 from las.config import TrainingConfig
@@ -81,6 +82,35 @@ def test_same_seed_same_bits_and_another_seed_others(corpus, tmp_path):
     assert runs["a"] == runs["b"] and len(runs["a"]) >= 12
     assert equal(weights(tmp_path / "a"), weights(tmp_path / "b"))
     assert runs["a"][0]["attention"] != runs["c"][0]["attention"]
+
+
+def test_a_training_starts_from_the_weights_it_is_given(corpus, tmp_path):
+    first = train(run_config(corpus, tmp_path / "first"))
+    given = run_config(corpus, tmp_path / "second", training__init=str(tmp_path / "first/model"))
+    assert equal(dict(Trainer(given).model.state_dict()), dict(first.model.state_dict()))
+    wrong = run_config(
+        corpus, tmp_path / "third", training__init=str(tmp_path / "first/model"), speller__width=7
+    )
+    with pytest.raises(LASError, match="these weights are of another model"):
+        Trainer(wrong)
+
+
+def test_bfloat16_on_a_cpu_spells_in_float32(corpus, tmp_path, monkeypatch):
+    seen = []
+    spell = las_kernels.decode_sequence
+
+    def note(embedded, memory, *rest, **options):
+        seen.append((embedded.dtype, memory.keys.dtype, memory.values.dtype))
+        return spell(embedded, memory, *rest, **options)
+
+    monkeypatch.setattr(las_kernels, "decode_sequence", note)
+    exact = train(run_config(corpus, tmp_path / "exact", training__epochs=1))
+    rounded = train(
+        run_config(corpus, tmp_path / "rounded", training__epochs=1, training__precision="bfloat16")
+    )
+    assert set(seen) == {(torch.float32, torch.float32, torch.float32)}
+    assert not equal(dict(exact.model.state_dict()), dict(rounded.model.state_dict()))
+    assert all(p.dtype == torch.float32 for p in rounded.model.parameters())
 
 
 def test_ctc_first(corpus, tmp_path):
