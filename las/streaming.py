@@ -19,11 +19,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import soundfile
 
+from las import quiet
 from las.errors import LASError
 
 MIN_SECONDS = 0.05
@@ -74,8 +75,17 @@ class _Reader(soundfile.SoundFile):
     """Reads from front to back.
 
     soundfile seeks to the present place after every block, which loses MP3 frames at the block's
-    edge and fails for a FLAC of unknown length.
+    edge and fails for a FLAC of unknown length. What mpg123, which is inside libsndfile, prints
+    about a damaged MP3 is not let through: an error is one line.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        with quiet.c_stderr():
+            super().__init__(*args, **kwargs)
+
+    def read(self, *args: Any, **kwargs: Any) -> np.ndarray:
+        with quiet.c_stderr():
+            return super().read(*args, **kwargs)
 
     def seekable(self) -> bool:
         return False
