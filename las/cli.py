@@ -262,7 +262,7 @@ def transcribe(
     """Print the text of audio files, one line each."""
     import torch
 
-    from las import plots
+    from las import audio, plots
     from las.model import LAS
     from las.runtime import choose_device
     from las.transcribe import Failure, Transcriber
@@ -274,23 +274,29 @@ def transcribe(
     config, language_model = search_settings(
         las, place, lm, search, beam=beam, ctc=ctc, lm_weight=lm_weight, n_best=n_best
     )
-    transcriber = Transcriber(las, place, config, language_model)
+    transcriber = Transcriber(
+        las, place, config, language_model, keep_alignments=attention is not None
+    )
     failed = False
     for result in transcriber.files(files):
         if isinstance(result, Failure):
             failed = True
             print(f"error: {result.reason}", file=sys.stderr, flush=True)
             continue
-        for hypothesis in result.n_best:
-            fields = [] if len(files) == 1 else [str(result.path)]
-            fields += [] if n_best is None else [f"{hypothesis.score:.3f}"]
-            print(*fields, hypothesis.text, sep="\t", flush=True)
-        if attention is not None:
-            alignment = result.hypothesis.alignment[:, 0].numpy()
+        name = [] if len(files) == 1 else [str(result.path)]
+        if n_best is None:
+            print(*name, result.text, sep="\t", flush=True)
+        else:
+            for window in result.windows:
+                for hypothesis in window.hypotheses:
+                    print(*name, f"{hypothesis.score:.3f}", hypothesis.text, sep="\t", flush=True)
+        if attention is not None and result.windows:
+            window = result.windows[0]
             frontend = transcriber.model.config.frontend
-            plots.save(
-                plots.attention(result.waveform, alignment, result.text, frontend), attention
-            )
+            waveform = audio.load(result.path, frontend.sample_rate)[window.start : window.end]
+            best = window.hypotheses[0]
+            picture = plots.attention(waveform, best.alignment[:, 0].numpy(), best.text, frontend)
+            plots.save(picture, attention)
             attention = None
     if failed:
         raise typer.Exit(1)
