@@ -12,16 +12,22 @@ from typing import Annotated, Any
 import typer
 
 from las import __version__
+from las.compare_cli import compare
 from las.errors import LASError
 from las.lm_cli import app as lm_app
 from las.search_options import (
     BeamOption,
     CTCOption,
+    Device,
+    DeviceOption,
+    GreedyOption,
     LMOption,
     LMWeightOption,
     SearchOption,
+    ThreadsOption,
     search_settings,
 )
+from las.tune_cli import tune
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,6 +36,8 @@ app = typer.Typer(
     help="Listen, Attend and Spell: train, score and use an attention speech recogniser.",
 )
 app.add_typer(lm_app, name="lm")
+app.command()(compare)
+app.command()(tune)
 
 
 class Corpus(StrEnum):
@@ -38,18 +46,6 @@ class Corpus(StrEnum):
     LIBRISPEECH = "librispeech"
     AN4 = "an4"
     FOLDER = "folder"
-
-
-class Device(StrEnum):
-    """Where to compute."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
-
-
-DeviceOption = Annotated[Device, typer.Option(help="auto takes a GPU if there is one.")]
-ThreadsOption = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves it to torch.")]
 
 
 def main() -> None:
@@ -198,6 +194,7 @@ def evaluate(
     lm: LMOption = None,
     lm_weight: LMWeightOption = None,
     search: SearchOption = None,
+    greedy: GreedyOption = False,
 ) -> None:
     """Score a model: WER, CER, interval, and an aligned report."""
     import torch
@@ -206,21 +203,23 @@ def evaluate(
     from las.model import LAS, read_info
     from las.runtime import choose_device
     from las.search import describe
+    from las.stored_search import LM, lm_name
 
     if threads:
         torch.set_num_threads(threads)
     place = choose_device(device.value)
     las = LAS.from_pretrained(model, place)
     config, language_model = search_settings(
-        las, place, lm, search, beam=beam, ctc=ctc, lm_weight=lm_weight
+        las, place, model, lm, search, greedy=greedy, beam=beam, ctc=ctc, lm_weight=lm_weight
     )
+    name = None if language_model is None else lm_name(lm or model / LM)
     utterances = evaluation.transcribe_manifest(
         las, manifest, place, batch_seconds=batch_seconds, config=config, lm=language_model
     )
     result = scoring.score(utterances)
     extra: dict[str, Any] = {
         "manifest": manifest.name,
-        "search": describe(config, lm.resolve().name if lm is not None else None),
+        "search": describe(config, name),
         "parameters": sum(p.numel() for p in las.parameters()),
         "model_info": read_info(model),
         **evaluation.provenance(place),
@@ -258,21 +257,24 @@ def transcribe(
         typer.Option(min=1, help="Print up to so many texts a file, each after its score."),
     ] = None,
     search: SearchOption = None,
+    greedy: GreedyOption = False,
 ) -> None:
     """Print the text of audio files, one line each."""
     import torch
 
     from las import audio, plots
-    from las.model import LAS
+    from las.model import LAS, bundled
     from las.runtime import choose_device
     from las.transcribe import Failure, Transcriber
 
     if threads:
         torch.set_num_threads(threads)
     place = choose_device(device.value)
-    las = LAS.from_pretrained(model, place)
+    folder = model or bundled()
+    las = LAS.from_pretrained(folder, place)
+    options = {"beam": beam, "ctc": ctc, "lm_weight": lm_weight, "n_best": n_best}
     config, language_model = search_settings(
-        las, place, lm, search, beam=beam, ctc=ctc, lm_weight=lm_weight, n_best=n_best
+        las, place, folder, lm, search, greedy=greedy, **options
     )
     transcriber = Transcriber(
         las, place, config, language_model, keep_alignments=attention is not None
@@ -313,6 +315,7 @@ def info(
     import torchaudio
 
     from las import config as configuration
+    from las import stored_search
     from las.model import LAS, bundled, read_info
 
     folder = model or bundled()
@@ -323,4 +326,6 @@ def info(
     print(f"parameters: {sum(p.numel() for p in las.parameters()):,}")
     for key, value in read_info(folder).items():
         print(f"{key}: {value}")
+    if (search := stored_search.summary(folder)) is not None:
+        print(f"search: {search}")
     print(configuration.to_yaml(las.config), end="")
