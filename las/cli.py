@@ -17,11 +17,15 @@ from las.lm_cli import app as lm_app
 from las.search_options import (
     BeamOption,
     CTCOption,
+    Device,
+    DeviceOption,
     LMOption,
     LMWeightOption,
     SearchOption,
+    ThreadsOption,
     search_settings,
 )
+from las.transcribe_cli import transcribe
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,6 +34,7 @@ app = typer.Typer(
     help="Listen, Attend and Spell: train, score and use an attention speech recogniser.",
 )
 app.add_typer(lm_app, name="lm")
+app.command()(transcribe)
 
 
 class Corpus(StrEnum):
@@ -38,18 +43,6 @@ class Corpus(StrEnum):
     LIBRISPEECH = "librispeech"
     AN4 = "an4"
     FOLDER = "folder"
-
-
-class Device(StrEnum):
-    """Where to compute."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
-
-
-DeviceOption = Annotated[Device, typer.Option(help="auto takes a GPU if there is one.")]
-ThreadsOption = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves it to torch.")]
 
 
 def main() -> None:
@@ -238,62 +231,6 @@ def evaluate(
     prefix = output or model / f"evaluation-{manifest.name.split('.')[0]}"
     text, report = scoring.write_reports(prefix, utterances, result, texts=texts, **extra)
     print(f"reports: {text} {report}")
-
-
-@app.command()
-def transcribe(
-    files: Annotated[list[Path], typer.Argument(help="wav, flac, ogg, opus, mp3, sph, ...")],
-    model: Annotated[Path | None, typer.Option(help="Model folder; default: the bundled.")] = None,
-    device: DeviceOption = Device.AUTO,
-    threads: ThreadsOption = 0,
-    attention: Annotated[
-        Path | None, typer.Option(help="Save a picture of the first file's attention.")
-    ] = None,
-    beam: BeamOption = None,
-    ctc: CTCOption = None,
-    lm: LMOption = None,
-    lm_weight: LMWeightOption = None,
-    n_best: Annotated[
-        int | None,
-        typer.Option(min=1, help="Print up to so many texts a file, each after its score."),
-    ] = None,
-    search: SearchOption = None,
-) -> None:
-    """Print the text of audio files, one line each."""
-    import torch
-
-    from las import plots
-    from las.model import LAS
-    from las.runtime import choose_device
-    from las.transcribe import Failure, Transcriber
-
-    if threads:
-        torch.set_num_threads(threads)
-    place = choose_device(device.value)
-    las = LAS.from_pretrained(model, place)
-    config, language_model = search_settings(
-        las, place, lm, search, beam=beam, ctc=ctc, lm_weight=lm_weight, n_best=n_best
-    )
-    transcriber = Transcriber(las, place, config, language_model)
-    failed = False
-    for result in transcriber.files(files):
-        if isinstance(result, Failure):
-            failed = True
-            print(f"error: {result.reason}", file=sys.stderr, flush=True)
-            continue
-        for hypothesis in result.n_best:
-            fields = [] if len(files) == 1 else [str(result.path)]
-            fields += [] if n_best is None else [f"{hypothesis.score:.3f}"]
-            print(*fields, hypothesis.text, sep="\t", flush=True)
-        if attention is not None:
-            alignment = result.hypothesis.alignment[:, 0].numpy()
-            frontend = transcriber.model.config.frontend
-            plots.save(
-                plots.attention(result.waveform, alignment, result.text, frontend), attention
-            )
-            attention = None
-    if failed:
-        raise typer.Exit(1)
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """Options of the commands that search, and what they ask for."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,17 @@ if TYPE_CHECKING:
     from las.model import LAS
     from las.search import LanguageModel
 
+
+class Device(StrEnum):
+    """Where to compute."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+DeviceOption = Annotated[Device, typer.Option(help="auto takes a GPU if there is one.")]
+ThreadsOption = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves it to torch.")]
 BeamOption = Annotated[int | None, typer.Option(min=1, help="Hypotheses kept; 1 is greedy.")]
 CTCOption = Annotated[
     float | None, typer.Option(help="Weight of CTC in the search, 0 to below 1; default: 0.")
