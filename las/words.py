@@ -8,6 +8,7 @@ sharp rows at their word and places the others between them. Measured against th
 means, and dynamic time warping as in openai/whisper: docs/decisions.md.
 """
 
+import itertools
 import re
 
 import numpy as np
@@ -16,9 +17,9 @@ from las.hypothesis import Hypothesis
 from las.results import Word
 
 _FLOOR = 0.2  # share of a row that is believed to be spread over all frames
-_PAUSE = 0.02  # share of the moves that may be of any length
+_PAUSE, _PAUSE_IN_WORD = 0.3, 0.02  # share of the moves that may be of any length
 _SPREAD = 0.7  # of the logarithm of the other moves
-_SHORTEST, _LONGEST = 0.04, 0.16  # seconds that a character lasts on average
+_SHORTEST, _LONGEST = 0.04, 0.1  # seconds that a character lasts on average
 # Attention peaks within a sound, not at its edges; so much of it is before and after, in seconds.
 _LEAD = 0.08
 _TAIL = 0.08
@@ -50,7 +51,8 @@ def timed_words(hypothesis: Hypothesis, frame: float, offset: float) -> list[Wor
         return []
     if attention.shape[1] == 0:
         raise ValueError("a hypothesis without the frames of its alignment has no times")
-    centres = positions(attention, frame)
+    gaps = np.array([" " in pair for pair in itertools.pairwise(" " + hypothesis.text)])
+    centres = positions(attention, frame, gaps)
     times = _edges(centres, spans, attention.shape[1], frame)
     log_probs = finite_log_probs(hypothesis)
     return [
@@ -75,15 +77,16 @@ def finite_log_probs(hypothesis: Hypothesis) -> np.ndarray:
     return np.maximum(found, _LEAST_LOG_PROB)
 
 
-def positions(attention: np.ndarray, frame: float) -> np.ndarray:
+def positions(attention: np.ndarray, frame: float, gaps: np.ndarray) -> np.ndarray:
     """Where each character was heard, in frames: never before the one before it.
 
     Args:
         attention: [U, T] of each character over the memory; rows need not be distributions.
         frame: seconds of one frame.
+        gaps: [U] whether a pause may come before a character.
 
     Returns:
-        [U] expected positions, between 0 and T.
+        [U] medians of the posterior, between 0 and T.
     """
     U, T = attention.shape
     if T == 1:  # no alignment at all (attention "none"): evenly
@@ -94,22 +97,25 @@ def positions(attention: np.ndarray, frame: float) -> np.ndarray:
     mean = min(max(T / (U + 1), _SHORTEST / frame), _LONGEST / frame)
     moves = np.arange(min(T, int(8 * mean) + 2)) + 0.5
     kernel = np.exp(-0.5 * (np.log(moves / mean) / _SPREAD) ** 2)
-    kernel *= (1 - _PAUSE) / max(kernel.sum(), 1e-9)
+    kernel /= max(kernel.sum(), 1e-9)
+    pauses = np.where(gaps, _PAUSE, _PAUSE_IN_WORD)
 
-    def ahead(x: np.ndarray) -> np.ndarray:
-        return np.convolve(x, kernel)[:T] + _PAUSE / T * np.cumsum(x)
+    def move(x: np.ndarray, pause: float) -> np.ndarray:
+        return (1 - pause) * np.convolve(x, kernel)[:T] + pause / T * np.cumsum(x)
 
     forward = np.empty((U, T))
     backward = np.ones((U, T))
     forward[0] = emissions[0]
     for u in range(1, U):
-        forward[u] = ahead(forward[u - 1] / forward[u - 1].sum()) * emissions[u]
+        forward[u] = move(forward[u - 1] / forward[u - 1].sum(), pauses[u]) * emissions[u]
     for u in range(U - 2, -1, -1):
-        row = ahead((backward[u + 1] * emissions[u + 1])[::-1])[::-1]
+        row = move((backward[u + 1] * emissions[u + 1])[::-1], pauses[u + 1])[::-1]
         backward[u] = row / row.max()
-    posterior = forward * backward
-    found = posterior @ (np.arange(T) + 0.5) / posterior.sum(1)
-    return np.maximum.accumulate(found)  # it never goes back but by rounding
+    cumulated = np.cumsum(forward * backward, 1)
+    cumulated = np.pad(cumulated / cumulated[:, -1:], ((0, 0), (1, 0)))
+    edges = np.arange(T + 1)
+    medians = [float(np.interp(0.5, row, edges)) for row in cumulated]
+    return np.maximum.accumulate(medians)  # they never go back but by rounding
 
 
 def _edges(
