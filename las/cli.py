@@ -27,6 +27,7 @@ from las.search_options import (
     ThreadsOption,
     search_settings,
 )
+from las.transcribe_cli import transcribe
 from las.tune_cli import tune
 
 app = typer.Typer(
@@ -38,6 +39,7 @@ app = typer.Typer(
 app.add_typer(lm_app, name="lm")
 app.command()(compare)
 app.command()(tune)
+app.command()(transcribe)
 
 
 class Corpus(StrEnum):
@@ -237,71 +239,6 @@ def evaluate(
     prefix = output or model / f"evaluation-{manifest.name.split('.')[0]}"
     text, report = scoring.write_reports(prefix, utterances, result, texts=texts, **extra)
     print(f"reports: {text} {report}")
-
-
-@app.command()
-def transcribe(
-    files: Annotated[list[Path], typer.Argument(help="wav, flac, ogg, opus, mp3, sph, ...")],
-    model: Annotated[Path | None, typer.Option(help="Model folder; default: the bundled.")] = None,
-    device: DeviceOption = Device.AUTO,
-    threads: ThreadsOption = 0,
-    attention: Annotated[
-        Path | None, typer.Option(help="Save a picture of the first file's attention.")
-    ] = None,
-    beam: BeamOption = None,
-    ctc: CTCOption = None,
-    lm: LMOption = None,
-    lm_weight: LMWeightOption = None,
-    n_best: Annotated[
-        int | None,
-        typer.Option(min=1, help="Print up to so many texts a file, each after its score."),
-    ] = None,
-    search: SearchOption = None,
-    greedy: GreedyOption = False,
-) -> None:
-    """Print the text of audio files, one line each."""
-    import torch
-
-    from las import audio, plots
-    from las.model import LAS, bundled
-    from las.runtime import choose_device
-    from las.transcribe import Failure, Transcriber
-
-    if threads:
-        torch.set_num_threads(threads)
-    place = choose_device(device.value)
-    folder = model or bundled()
-    las = LAS.from_pretrained(folder, place)
-    options = {"beam": beam, "ctc": ctc, "lm_weight": lm_weight, "n_best": n_best}
-    config, language_model = search_settings(
-        las, place, folder, lm, search, greedy=greedy, **options
-    )
-    transcriber = Transcriber(
-        las, place, config, language_model, keep_alignments=attention is not None
-    )
-    failed = False
-    for result in transcriber.files(files):
-        if isinstance(result, Failure):
-            failed = True
-            print(f"error: {result.reason}", file=sys.stderr, flush=True)
-            continue
-        name = [] if len(files) == 1 else [str(result.path)]
-        if n_best is None:
-            print(*name, result.text, sep="\t", flush=True)
-        else:
-            for window in result.windows:
-                for hypothesis in window.hypotheses:
-                    print(*name, f"{hypothesis.score:.3f}", hypothesis.text, sep="\t", flush=True)
-        if attention is not None and result.windows:
-            window = result.windows[0]
-            frontend = transcriber.model.config.frontend
-            waveform = audio.load(result.path, frontend.sample_rate)[window.start : window.end]
-            best = window.hypotheses[0]
-            picture = plots.attention(waveform, best.alignment[:, 0].numpy(), best.text, frontend)
-            plots.save(picture, attention)
-            attention = None
-    if failed:
-        raise typer.Exit(1)
 
 
 @app.command()
