@@ -1,61 +1,29 @@
-"""Any audio file -> mono float32 at 16 kHz, or an error that says what to do about the file.
+"""Any audio file -> mono float32 at 16 kHz, whole or in blocks, or an error that says what to do.
 
-libsndfile (through soundfile) reads wav, flac, ogg, opus, mp3, NIST SPHERE, aiff and more; for
-the rest the program ffmpeg is used where it is installed. A damaged file is an error and never a
-shorter waveform, as far as its format lets the damage be seen: raw frames of AAC, AC-3 or MP2,
-an MP3 without a Xing header, and a WAV written to a pipe do not say how long they should be.
-
-This module knows nothing of features, models or corpora.
+Which formats there are, and what of their damage is seen, is in `las.streaming`. This module knows
+nothing of features, models or corpora.
 """
 
-import os
-import re
+import math
 import shutil
 import stat
-import struct
-import subprocess
 import tempfile
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 
 import numpy as np
-import soundfile
 
-from las.errors import LASError
+from las import streaming
+from las.streaming import MIN_SECONDS, UNKNOWN_LENGTH, AudioError
+
+__all__ = ["MIN_SECONDS", "SAMPLE_RATE", "AudioError", "AudioInfo", "blocks", "info", "load"]
 
 SAMPLE_RATE = 16000
 """Hz; what the models are trained on."""
-MIN_SECONDS = 0.05
-"""Shorter audio is refused: it holds a few frames at most, and no word."""
 
-_MIN_RATE = 2000  # Hz; a header that lies with 1 Hz would be resampled to 16,000 times its size
-_MAX_LEVEL = 1e10  # full scale is 1 (2**31 in integers kept as floats); above, powers overflow
-_BLOCK_SAMPLES = 1 << 18  # read at once, over all channels
 _FIRST_SAMPLES = 1 << 22  # reserved on the word of the header alone; more as samples arrive
-_UNKNOWN_LENGTH = 1 << 62  # libsndfile's SF_COUNT_MAX is above this
-_MP3_SLACK = 2 * 1152  # some encoders count the Xing frame or the last, partial one
-# libsndfile's codes for "not recognised", "encoding not supported" and (an .mp3) "not MPEG".
-_NOT_SUPPORTED = frozenset({1, 4, 7})
-_STREAMED_BYTES = 0x7FFF0000  # sizes from here up are placeholders of programs that write to pipes
-# libsndfile's log of W64 (riff), WAV and CAF (data), AIFF (SSND), AU (Data Size); of RF64.
-_BYTES_MISSING = re.compile(
-    r"^\s*(?:riff|data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE
-)
-_RF64_FRAMES = re.compile(r"frame count (\d+) does not match .*'ds64' chunk of (\d+)")
-_FFMPEG_SECONDS = 600.0
-# Containers only: playlists, scripts and pictures, which may name other files, stay shut.
-_FFMPEG_FORMATS = (
-    "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dts,eac3,flac,flv,gsm,loas,matroska,mov,mp3,"
-    "mpc,mpc8,mpeg,mpegts,nistsphere,ogg,rm,shn,tak,tta,voc,w64,wav,webm,wv"
-)
-
-
-class AudioError(LASError):
-    """A file that gives no usable audio; the message is one line with the file and the cure."""
 
 
 @dataclass(frozen=True)
@@ -92,22 +60,50 @@ def load(path: str | Path, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
             short, shorter than `MIN_SECONDS`, or holds samples that are not numbers.
     """
     path = _checked(path)
-    try:
-        with _libsndfile(path) as stream:
-            waveform = _gather(path, stream)
-    except _NotSupportedError as problem:
-        ffmpeg = shutil.which("ffmpeg")
-        if ffmpeg is None:
-            what = f"not an audio file that libsndfile reads ({problem})"
-            cure = "convert it to wav or flac, or install ffmpeg"
-            raise _error(path, what, cure) from None
-        with _ffmpeg(path, ffmpeg) as stream:
-            waveform = _gather(path, stream)
-    if stream.rate != sample_rate:
-        import librosa  # takes a second to import, and most corpora need no resampling
+    with streaming.open_stream(path) as stream:
+        expected = UNKNOWN_LENGTH
+        if stream.frames < UNKNOWN_LENGTH:
+            expected = math.ceil(stream.frames * sample_rate / stream.rate)
+        return _gather(resampled(streaming.mono(path, stream), stream.rate, sample_rate), expected)
 
-        waveform = librosa.resample(waveform, orig_sr=stream.rate, target_sr=sample_rate)
-    return waveform
+
+def blocks(source: str | Path | BinaryIO, sample_rate: int = SAMPLE_RATE) -> Iterator[np.ndarray]:
+    """The samples of :func:`load` in blocks of any size, in memory that does not grow.
+
+    Args:
+        source: As for :func:`load`; or a binary stream, standard input say. A stream is copied to
+            a temporary file first: most formats tell of damage only when one can seek.
+        sample_rate: Hz of the result.
+
+    Yields:
+        Float32 [n], at least one sample each.
+
+    Raises:
+        AudioError: As :func:`load` does. Damage may show only after blocks that were good.
+    """
+    if isinstance(source, str | Path):
+        yield from _blocks(_checked(source), sample_rate)
+        return
+    name = shown_name(source)
+    with tempfile.NamedTemporaryFile(prefix="las-") as copy:
+        try:
+            shutil.copyfileobj(source, copy)
+            copy.flush()
+        except OSError as problem:
+            cure = "save the audio to a file first"
+            raise streaming.error(name, f"cannot be copied ({problem.strerror})", cure) from None
+        try:
+            yield from _blocks(_checked(copy.name), sample_rate)
+        except AudioError as problem:
+            raise AudioError(str(problem).replace(copy.name, str(name), 1)) from None
+
+
+def shown_name(source: str | Path | BinaryIO) -> Path:
+    """The path of a source; of a stream its name, if it has one."""
+    if isinstance(source, str | Path):
+        return Path(source)
+    name = getattr(source, "name", None)
+    return Path(name if isinstance(name, str) and name else "<stream>")
 
 
 def info(path: str | Path) -> AudioInfo:
@@ -125,49 +121,48 @@ def info(path: str | Path) -> AudioInfo:
     """
     path = _checked(path)
     try:
-        with _libsndfile(path) as stream:
+        with streaming.libsndfile(path) as stream:
             frames = stream.frames
-            if frames >= _UNKNOWN_LENGTH:
+            if frames >= UNKNOWN_LENGTH:
                 frames = sum(len(block) for block in stream.blocks)
-    except _NotSupportedError as problem:
+    except streaming.NotSupportedError as problem:
         what = f"not an audio file whose header libsndfile reads ({problem})"
-        raise _error(path, what, "convert it to wav or flac") from None
+        raise streaming.error(path, what, "convert it to wav or flac") from None
     return AudioInfo(frames, stream.rate, stream.channels, frames / stream.rate)
 
 
-class _NotSupportedError(Exception):
-    """libsndfile does not know the format: another program may."""
+def resampled(source: Iterable[np.ndarray], rate: int, target: int) -> Iterator[np.ndarray]:
+    """Blocks of mono samples at another rate; their edges leave no trace.
 
+    The samples are those of ``librosa.resample`` over the whole (soxr at its high quality, the
+    length rounded up).
 
-@dataclass
-class _Stream:
-    """An open source: `blocks` yields float32 [n, channels], `frames` in all if that is known."""
-
-    rate: int
-    channels: int
-    frames: int
-    blocks: Iterator[np.ndarray]
-    slack: int = 0
-
-
-class _Reader(soundfile.SoundFile):
-    """Reads from front to back.
-
-    soundfile seeks to the present place after every block, which loses MP3 frames at the block's
-    edge and fails for a FLAC of unknown length.
+    Args:
+        source: blocks at ``rate`` Hz.
+        rate: of the source.
+        target: Hz of the result.
     """
+    if rate == target:
+        yield from source
+        return
+    import soxr  # type: ignore[import-untyped]  # most corpora need no resampling
 
-    def seekable(self) -> bool:
-        return False
+    stream = soxr.ResampleStream(rate, target, 1, dtype="float32", quality="HQ")
+    read = written = 0
+    for block in source:
+        found = stream.resample_chunk(np.ascontiguousarray(block, np.float32))
+        read, written = read + len(block), written + len(found)
+        if len(found):
+            yield found
+    found = stream.resample_chunk(np.empty(0, np.float32), last=True)
+    missing = math.ceil(read * target / rate) - written
+    if missing > 0:
+        yield np.pad(found, (0, max(0, missing - len(found))))[:missing]
 
 
-def _shown(path: Path) -> str:
-    text = str(path)
-    return text if text.isprintable() else ascii(text)
-
-
-def _error(path: Path, what: str, cure: str) -> AudioError:
-    return AudioError(f"{_shown(path)}: {' '.join(what.split())}; {cure}")
+def _blocks(path: Path, sample_rate: int) -> Iterator[np.ndarray]:
+    with streaming.open_stream(path) as stream:
+        yield from resampled(streaming.mono(path, stream), stream.rate, sample_rate)
 
 
 def _checked(path: str | Path) -> Path:
@@ -176,211 +171,32 @@ def _checked(path: str | Path) -> Path:
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
-            raise _error(path, "is a directory", "name an audio file in it")
+            raise streaming.error(path, "is a directory", "name an audio file in it")
         if not stat.S_ISREG(status.st_mode):
-            raise _error(path, "is not a regular file", "save the audio to a file first")
+            raise streaming.error(path, "is not a regular file", "save the audio to a file first")
         with path.open("rb"):
             pass
     except FileNotFoundError:
-        raise _error(path, "no such file", "check the path") from None
+        raise streaming.error(path, "no such file", "check the path") from None
     except PermissionError:
-        raise _error(path, "permission denied", "make it readable for this user") from None
+        raise streaming.error(path, "permission denied", "make it readable for this user") from None
     except (OSError, ValueError) as problem:
         what = getattr(problem, "strerror", None) or str(problem)
-        raise _error(path, f"cannot be opened ({what})", "check the path") from None
+        raise streaming.error(path, f"cannot be opened ({what})", "check the path") from None
     if status.st_size == 0:
-        raise _error(path, "is empty (0 bytes)", "fetch or record it again")
+        raise streaming.error(path, "is empty (0 bytes)", "fetch or record it again")
     return path
 
 
-def _gather(path: Path, stream: _Stream) -> np.ndarray:
-    """Average the channels of every block into one array [S] at the stream's own rate."""
-    mono = np.empty(min(stream.frames, _FIRST_SAMPLES), np.float32)
-    length = bad = 0
-    for block in stream.blocks:
-        with np.errstate(invalid="ignore", over="ignore"):
-            bad += block.size - int(np.count_nonzero(np.abs(block) <= _MAX_LEVEL))
-            end = length + len(block)
-            if end > len(mono):  # never beyond what the header says, unless the samples do come
-                mono.resize(max(end, min(stream.frames, 2 * len(mono))), refcheck=False)
-            np.mean(block, axis=1, out=mono[length:end])
+def _gather(source: Iterable[np.ndarray], expected: int) -> np.ndarray:
+    """Join blocks [n] into one array of [S] samples, of which ``expected`` are announced."""
+    whole = np.empty(min(expected, _FIRST_SAMPLES), np.float32)
+    length = 0
+    for block in source:
+        end = length + len(block)
+        if end > len(whole):  # never beyond what the header says, unless the samples do come
+            whole.resize(max(end, min(expected, 2 * len(whole))), refcheck=False)
+        whole[length:end] = block
         length = end
-    if stream.frames < _UNKNOWN_LENGTH and length < stream.frames - stream.slack:
-        raise _cut_short(path, f"{length} of {stream.frames} samples are there")
-    if length == 0:
-        raise _error(path, "holds no samples", "fetch or record it again")
-    if bad:
-        what = f"holds {bad} samples that are NaN, infinite or beyond {_MAX_LEVEL:g}"
-        raise _error(path, what, "write it again from its source")
-    if length < MIN_SECONDS * stream.rate:
-        what = f"lasts only {1000 * length / stream.rate:.3g} ms"
-        raise _error(path, what, f"give at least {1000 * MIN_SECONDS:g} ms of audio")
-    mono.resize(length, refcheck=False)
-    return mono
-
-
-def _cut_short(path: Path, what: str) -> AudioError:
-    cure = "fetch it again, or convert what is left of it to wav"
-    return _error(path, f"the file is cut short ({what})", cure)
-
-
-# --- libsndfile -----------------------------------------------------------------------------
-
-
-@contextmanager
-def _libsndfile(path: Path) -> Iterator[_Stream]:
-    """Open a file with libsndfile.
-
-    Raises:
-        _NotSupportedError: libsndfile does not know the format or the encoding.
-        AudioError: It does, but the file is damaged (on opening, or while blocks are read).
-    """
-    opened = False
-    try:
-        with _opened(path) as file:
-            opened = True
-            if file.samplerate < _MIN_RATE:
-                what = f"the header gives a sample rate of {file.samplerate} Hz"
-                raise _error(path, what, "convert it to wav or flac with the right rate")
-            if short := _shortage(path, file):
-                raise _cut_short(path, short)
-            slack = _MP3_SLACK if file.format == "MP3" else 0
-            blocks = _sndfile_blocks(file)
-            yield _Stream(file.samplerate, file.channels, file.frames, blocks, slack)
-    except soundfile.LibsndfileError as problem:  # on opening, or while the caller takes blocks
-        what = problem.error_string.rstrip(".")
-        if not opened and problem.code in _NOT_SUPPORTED:
-            raise _NotSupportedError(what) from None
-        cure = "fetch it again: it is damaged or cut short"
-        raise _error(path, f"cannot be decoded ({what})", cure) from None
-
-
-def _sndfile_blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
-    frames = max(1, _BLOCK_SAMPLES // file.channels)
-    while len(block := file.read(frames, dtype="float32", always_2d=True)):
-        yield block
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
-    if path.suffix.lower() == ".raw":  # soundfile takes it as headerless, whatever it holds
-        raise _NotSupportedError("raw samples do not tell their rate")
-    with _Reader(os.fsencode(path)) as file:
-        if file.format != "MP3":
-            yield file
-            return
-    # From a path, libsndfile guesses the length of an MP3 that has no Xing header from the first
-    # frame's bit rate and stops there: a third of the way in, for speech at a variable rate. From
-    # a pipe it reads to the end.
-    with _piped(path) as descriptor, _Reader(descriptor, closefd=False) as file:
-        yield file
-
-
-@contextmanager
-def _piped(path: Path) -> Iterator[int]:
-    """A descriptor from which the file can be read, without an ID3v2 tag at its front."""
-    source, sink = os.pipe()
-
-    def feed() -> None:
-        with suppress(BrokenPipeError), os.fdopen(sink, "wb") as pipe, path.open("rb") as file:
-            head = file.read(10)
-            start = 0
-            if head[:3] == b"ID3" and len(head) == 10:  # id3.org: sizes have 7 bits a byte
-                size = sum(
-                    byte << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True)
-                )
-                start = len(head) + size + (10 if head[5] & 0x10 else 0)  # 0x10: a footer
-            file.seek(start)
-            shutil.copyfileobj(file, pipe)
-
-    feeder = threading.Thread(target=feed, daemon=True)
-    feeder.start()
-    try:
-        yield source
-    finally:
-        os.close(source)
-        feeder.join()
-
-
-def _shortage(path: Path, file: soundfile.SoundFile) -> str | None:
-    """Say what is missing where libsndfile sees that a file is cut short and reads on quietly."""
-    log = file.extra_info
-    if file.format == "OGG" and re.search(
-        "lacks an end-of-stream bit|Junk after the last page", log
-    ):
-        return "its last page is not whole"
-    for line in _BYTES_MISSING.finditer(log):
-        says, has = int(line[1]), int(line[2])
-        if has < says < _STREAMED_BYTES:
-            return f"{has} of {says} bytes are there"
-    found = _RF64_FRAMES.search(log)
-    if found and int(found[1]) < int(found[2]) < _UNKNOWN_LENGTH:
-        return f"{found[1]} of {found[2]} samples are there"
-    if file.format == "NIST":
-        with path.open("rb") as raw:
-            header = raw.read(1024).decode("ascii", "replace")
-        found = re.search(r"sample_count -i (\d+)", header)
-        if found and file.frames < int(found[1]):
-            return f"{file.frames} of {found[1]} samples are there"
-    return None
-
-
-# --- ffmpeg ---------------------------------------------------------------------------------
-
-
-@contextmanager
-def _ffmpeg(path: Path, ffmpeg: str) -> Iterator[_Stream]:
-    """Decode a file with ffmpeg, every channel at the file's own rate, as an AU stream.
-
-    AU has the shortest header that tells the rate and the channels; averaging and resampling are
-    then the same for every format. `file:` keeps a name such as `-x.m4a` or `http:x` a name.
-
-    Raises:
-        AudioError: ffmpeg cannot read the file, complains about it or takes too long.
-    """
-    command = [ffmpeg, "-nostdin", "-v", "error", "-xerror", "-err_detect", "explode"]
-    command += ["-protocol_whitelist", "file,pipe", "-format_whitelist", _FFMPEG_FORMATS]
-    command += ["-i", f"file:{path}", "-map", "0:a:0", "-c:a", "pcm_f32be", "-f", "au", "pipe:1"]
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log
-        )
-        assert process.stdout is not None
-        timer = threading.Timer(_FFMPEG_SECONDS, process.kill)
-        timer.start()
-        try:
-            header = process.stdout.read(24)
-            if len(header) < 24:
-                raise _ffmpeg_error(path, process, log)
-            _, offset, _, _, rate, channels = struct.unpack(">4s5I", header)
-            process.stdout.read(offset - 24)
-            blocks = _ffmpeg_blocks(path, process, log, channels)
-            yield _Stream(rate, channels, _UNKNOWN_LENGTH, blocks)
-        finally:
-            timer.cancel()
-            process.kill()
-            process.stdout.close()
-            process.wait()
-
-
-def _ffmpeg_blocks(
-    path: Path, process: subprocess.Popen[bytes], log: IO[bytes], channels: int
-) -> Iterator[np.ndarray]:
-    assert process.stdout is not None
-    frame_bytes = 4 * channels
-    while data := process.stdout.read(max(1, _BLOCK_SAMPLES // channels) * frame_bytes):
-        whole = len(data) - len(data) % frame_bytes
-        yield np.frombuffer(data[:whole], ">f4").astype(np.float32).reshape(-1, channels)
-    if process.wait() != 0 or log.seek(0, os.SEEK_END):
-        raise _ffmpeg_error(path, process, log)
-
-
-def _ffmpeg_error(path: Path, process: subprocess.Popen[bytes], log: IO[bytes]) -> AudioError:
-    if process.wait() < 0:
-        what = f"ffmpeg did not finish within {_FFMPEG_SECONDS:g} s"
-        return _error(path, what, "convert it to wav or flac by hand")
-    log.seek(0)
-    lines = log.read(4000).decode(errors="replace").replace(f"file:{path}: ", "").splitlines()
-    first = re.sub(r"^\[[^]]*\] ", "", lines[0]) if lines else f"exit status {process.returncode}"
-    what = f"not an audio file that libsndfile or ffmpeg reads whole (ffmpeg: {first})"
-    return _error(path, what, "check that it is audio and complete, or convert it to wav or flac")
+    whole.resize(length, refcheck=False)
+    return whole

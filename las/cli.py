@@ -18,11 +18,17 @@ from las.lm_cli import app as lm_app
 from las.search_options import (
     BeamOption,
     CTCOption,
+    Device,
+    DeviceOption,
+    GreedyOption,
     LMOption,
     LMWeightOption,
     SearchOption,
+    ThreadsOption,
     search_settings,
 )
+from las.transcribe_cli import transcribe
+from las.tune_cli import tune
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,6 +38,8 @@ app = typer.Typer(
 )
 app.add_typer(lm_app, name="lm")
 app.command()(compare)
+app.command()(tune)
+app.command()(transcribe)
 
 
 class Corpus(StrEnum):
@@ -40,18 +48,6 @@ class Corpus(StrEnum):
     LIBRISPEECH = "librispeech"
     AN4 = "an4"
     FOLDER = "folder"
-
-
-class Device(StrEnum):
-    """Where to compute."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
-
-
-DeviceOption = Annotated[Device, typer.Option(help="auto takes a GPU if there is one.")]
-ThreadsOption = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves it to torch.")]
 
 
 def main() -> None:
@@ -200,6 +196,7 @@ def evaluate(
     lm: LMOption = None,
     lm_weight: LMWeightOption = None,
     search: SearchOption = None,
+    greedy: GreedyOption = False,
 ) -> None:
     """Score a model: WER, CER, interval, and an aligned report."""
     import torch
@@ -208,21 +205,23 @@ def evaluate(
     from las.model import LAS, read_info
     from las.runtime import choose_device
     from las.search import describe
+    from las.stored_search import LM, lm_name
 
     if threads:
         torch.set_num_threads(threads)
     place = choose_device(device.value)
     las = LAS.from_pretrained(model, place)
     config, language_model = search_settings(
-        las, place, lm, search, beam=beam, ctc=ctc, lm_weight=lm_weight
+        las, place, model, lm, search, greedy=greedy, beam=beam, ctc=ctc, lm_weight=lm_weight
     )
+    name = None if language_model is None else lm_name(lm or model / LM)
     utterances = evaluation.transcribe_manifest(
         las, manifest, place, batch_seconds=batch_seconds, config=config, lm=language_model
     )
     result = scoring.score(utterances)
     extra: dict[str, Any] = {
         "manifest": manifest.name,
-        "search": describe(config, lm.resolve().name if lm is not None else None),
+        "search": describe(config, name),
         "parameters": sum(p.numel() for p in las.parameters()),
         "model_info": read_info(model),
         **evaluation.provenance(place),
@@ -243,62 +242,6 @@ def evaluate(
 
 
 @app.command()
-def transcribe(
-    files: Annotated[list[Path], typer.Argument(help="wav, flac, ogg, opus, mp3, sph, ...")],
-    model: Annotated[Path | None, typer.Option(help="Model folder; default: the bundled.")] = None,
-    device: DeviceOption = Device.AUTO,
-    threads: ThreadsOption = 0,
-    attention: Annotated[
-        Path | None, typer.Option(help="Save a picture of the first file's attention.")
-    ] = None,
-    beam: BeamOption = None,
-    ctc: CTCOption = None,
-    lm: LMOption = None,
-    lm_weight: LMWeightOption = None,
-    n_best: Annotated[
-        int | None,
-        typer.Option(min=1, help="Print up to so many texts a file, each after its score."),
-    ] = None,
-    search: SearchOption = None,
-) -> None:
-    """Print the text of audio files, one line each."""
-    import torch
-
-    from las import plots
-    from las.model import LAS
-    from las.runtime import choose_device
-    from las.transcribe import Failure, Transcriber
-
-    if threads:
-        torch.set_num_threads(threads)
-    place = choose_device(device.value)
-    las = LAS.from_pretrained(model, place)
-    config, language_model = search_settings(
-        las, place, lm, search, beam=beam, ctc=ctc, lm_weight=lm_weight, n_best=n_best
-    )
-    transcriber = Transcriber(las, place, config, language_model)
-    failed = False
-    for result in transcriber.files(files):
-        if isinstance(result, Failure):
-            failed = True
-            print(f"error: {result.reason}", file=sys.stderr, flush=True)
-            continue
-        for hypothesis in result.n_best:
-            fields = [] if len(files) == 1 else [str(result.path)]
-            fields += [] if n_best is None else [f"{hypothesis.score:.3f}"]
-            print(*fields, hypothesis.text, sep="\t", flush=True)
-        if attention is not None:
-            alignment = result.hypothesis.alignment[:, 0].numpy()
-            frontend = transcriber.model.config.frontend
-            plots.save(
-                plots.attention(result.waveform, alignment, result.text, frontend), attention
-            )
-            attention = None
-    if failed:
-        raise typer.Exit(1)
-
-
-@app.command()
 def info(
     model: Annotated[
         Path | None, typer.Argument(help="Model folder; default: the bundled.")
@@ -309,6 +252,7 @@ def info(
     import torchaudio
 
     from las import config as configuration
+    from las import stored_search
     from las.model import LAS, bundled, read_info
 
     folder = model or bundled()
@@ -319,4 +263,6 @@ def info(
     print(f"parameters: {sum(p.numel() for p in las.parameters()):,}")
     for key, value in read_info(folder).items():
         print(f"{key}: {value}")
+    if (search := stored_search.summary(folder)) is not None:
+        print(f"search: {search}")
     print(configuration.to_yaml(las.config), end="")

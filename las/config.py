@@ -120,6 +120,7 @@ class ModelConfig(Settings):
     """What defines a model; stored as ``config.yaml`` beside its weights."""
 
     alphabet: Annotated[str, Field(min_length=1)] = ALPHABET
+    longest_seconds: Annotated[float, Field(gt=0)] | None = None  # of the training; None: unknown
     frontend: FrontendConfig = FrontendConfig()
     listener: ListenerConfig = ListenerConfig()
     attention: AttentionConfig = AttentionConfig()

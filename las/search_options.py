@@ -1,5 +1,6 @@
 """Options of the commands that search, and what they ask for."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,14 +12,30 @@ if TYPE_CHECKING:
     import torch
 
     from las.config import SearchConfig
+    from las.lm import LanguageModel
     from las.model import LAS
-    from las.search import LanguageModel
 
+
+class Device(StrEnum):
+    """Where to compute."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+DeviceOption = Annotated[Device, typer.Option(help="auto takes a GPU if there is one.")]
+ThreadsOption = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves it to torch.")]
+
+# None is not given: the model's own setting counts (`las tune`), else the default.
 BeamOption = Annotated[int | None, typer.Option(min=1, help="Hypotheses kept; 1 is greedy.")]
 CTCOption = Annotated[
     float | None, typer.Option(help="Weight of CTC in the search, 0 to below 1; default: 0.")
 ]
-LMOption = Annotated[Path | None, typer.Option(help="Folder of a language model for the search.")]
+LMOption = Annotated[
+    Path | None,
+    typer.Option(help="Folder of a language model; default: the one `las tune` stored, if any."),
+]
 LMWeightOption = Annotated[float | None, typer.Option(help="Its weight; default: 0.3.")]
 SearchOption = Annotated[
     list[str] | None,
@@ -27,42 +44,60 @@ SearchOption = Annotated[
         help="Another setting of the search, e.g. coverage=0.05; repeatable.",
     ),
 ]
+GreedyOption = Annotated[
+    bool,
+    typer.Option(
+        "--greedy",
+        help="Do not begin with the search.yaml of the model, but with greedy search.",
+    ),
+]
 
 
 def search_settings(
     las: "LAS",
     place: "torch.device",
+    folder: Path,
     lm: Path | None,
     settings: list[str] | None,
+    *,
+    greedy: bool = False,
     **options: float | None,
 ) -> "tuple[SearchConfig, LanguageModel | None]":
     """The settings of a search, and its language model if it has one.
 
+    What the model folder keeps comes first (:mod:`las.stored_search`); options replace single
+    settings of it, and ``settings`` replace options.
+
     Args:
         las: the recogniser.
         place: where it is, and where the language model goes.
-        lm: folder of the language model.
-        settings: ``key=value`` each; they count more than options.
+        folder: its model folder.
+        lm: folder of the language model; None is the model folder's, if its settings weigh one.
+        settings: ``key=value`` each.
+        greedy: begin with greedy search, whatever the model folder keeps.
         options: settings by name; None is not given.
 
     Raises:
         LASError: a setting is not right, or the language model does not fit.
     """
     from las import config as configuration
+    from las import stored_search
     from las.config import SearchConfig
 
-    if lm is None and options.get("lm_weight") is not None:
-        raise LASError("--lm-weight: there is no language model to weigh; name one by --lm FOLDER")
-    given = {name: value for name, value in options.items() if value is not None}
-    config = configuration.parse(SearchConfig, given, "settings of the search", settings or [])
+    kept = None if greedy else stored_search.stored_settings(folder)
+    # Only what is written there: a weight that nobody wrote asks for no language model.
+    data = {} if kept is None else kept.model_dump(include=kept.model_fields_set)
+    if lm is not None and data.get("lm_weight") == 0:
+        del data["lm_weight"]  # it says that there is none; now there is
+    data |= {name: value for name, value in options.items() if value is not None}
+    config = configuration.parse(SearchConfig, data, "settings of the search", settings or [])
+    if lm is None:
+        weighed = options.get("lm_weight")
+        if weighed is not None and (kept is None or not (folder / stored_search.LM).is_dir()):
+            raise LASError(
+                "--lm-weight: there is no language model to weigh; name one by --lm FOLDER"
+            )
+        lm = None if kept is None else stored_search.stored_lm(folder, config)
     if lm is None:
         return config, None
-    from las.lm import LanguageModel
-
-    model = LanguageModel.load(lm, place)
-    if model.text.alphabet != las.text.alphabet:
-        raise LASError(
-            f"{lm}: this language model writes {model.text.alphabet!r} and the recogniser "
-            f"{las.text.alphabet!r}: train one with the recogniser's alphabet"
-        )
-    return config, model
+    return config, stored_search.load_lm(lm, las.text.alphabet, place)

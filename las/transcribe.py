@@ -1,30 +1,63 @@
-"""Audio files -> texts, batched; what stands beside a file does not change its text."""
+"""Audio of any length -> text, in bounded memory; what stands beside a file changes nothing.
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+Audio no longer than one window of the model is decoded as a whole. What is longer is read in
+blocks, cut into windows (`las.windows`), decoded in batches across windows and files, judged,
+split again where that went wrong, and stitched (`las.longform`).
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from las import audio
+from las import audio, longform
 from las.config import SearchConfig
 from las.errors import LASError
+from las.longform import Judgement, Piece
 from las.model import LAS
+from las.results import Word
 from las.search import Hypothesis, LanguageModel, search
+from las.windows import Window, WindowConfig, levels, split
+
+Timer = Callable[[Hypothesis, float, float], list[Word]]
+"""The words of a hypothesis, from the seconds of a column of its alignment, and of its start."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One window after the search; positions are in samples of the file at the model's rate.
+
+    Where the window overlaps with a neighbour, ``hypotheses`` is one, trimmed to what belongs to
+    this window: its ids, log-probabilities, alignment and text are those of the words kept, and
+    the end of sentence; its score is still that of the whole.
+    """
+
+    start: int
+    end: int
+    hypotheses: list[Hypothesis]  # best first
+    frame: float  # seconds of one column of their alignments
+    centres: np.ndarray  # [U] seconds from the file's start at which each id was heard
+    judgement: Judgement  # of the whole window
+    words: list[Word] | None  # if the Transcriber has a timer
 
 
 @dataclass(frozen=True)
 class Transcript:
-    """The text of one file."""
+    """What was said in one file."""
 
     path: Path
-    text: str
     seconds: float
-    hypothesis: Hypothesis
-    waveform: np.ndarray  # [S] at the model's rate
-    n_best: list[Hypothesis]  # the hypothesis, and those ranked below it
+    windows: list[Decoded]  # in order; none where all is silent
+
+    @property
+    def text(self) -> str:
+        """The texts of all windows."""
+        return " ".join(" ".join(w.hypotheses[0].text for w in self.windows).split())
 
 
 @dataclass(frozen=True)
@@ -35,14 +68,32 @@ class Failure:
     reason: str
 
 
+@dataclass
+class _Recording:
+    """A file on its way."""
+
+    path: Path
+    samples: int = 0  # read so far
+    done: int = 0  # of these, behind us
+    waiting: int = 0  # windows that are not decoded yet
+    complete: bool = False  # read to its end
+    failure: str | None = None
+    decoded: list[Decoded] = field(default_factory=list)
+    last: Piece | None = None  # not stitched to what follows yet
+
+
 class Transcriber:
-    """Transcribes files with one model.
+    """Transcribes audio with one model.
 
     Args:
         model: in evaluation mode.
         device: where it is.
         config: settings of the search; the default is greedy.
         lm: a language model for the search, on the same device.
+        limits: how long audio is cut; the default follows from what the model was trained on.
+        timer: finds the words of a window and their times, while its alignment is still there.
+        keep_alignments: of all windows; memory then grows with the audio, by about 10 kB a second.
+            Otherwise alignments have no columns.
     """
 
     def __init__(
@@ -51,34 +102,56 @@ class Transcriber:
         device: torch.device,
         config: SearchConfig | None = None,
         lm: LanguageModel | None = None,
+        *,
+        limits: WindowConfig | None = None,
+        timer: Timer | None = None,
+        keep_alignments: bool = False,
     ) -> None:
         self.model = model.eval()
         self.device = device
         self.config = config or SearchConfig()
         self.lm = lm
+        self.limits = limits or WindowConfig.of(model.config)
+        self.timer = timer
+        self.keep_alignments = keep_alignments
+        self.rate = model.config.frontend.sample_rate
 
     def files(
-        self, paths: Sequence[Path], batch_seconds: float = 120.0
+        self,
+        paths: Iterable[str | Path | BinaryIO],
+        *,
+        batch_size: int | None = None,
+        batch_seconds: float = 120.0,
+        progress: Callable[[float], None] | None = None,
     ) -> Iterator[Transcript | Failure]:
         """Transcribe files, in their order.
 
         Args:
-            paths: the files.
-            batch_seconds: of padded audio to take at once, at most.
+            paths: the files, or binary streams.
+            batch_size: windows to decode at once, at most.
+            batch_seconds: of padded audio to decode at once, at most (or a single window).
+            progress: called with the seconds of audio done so far, of all files together.
         """
-        for group in self._groups(paths, batch_seconds):
-            waveforms = [(path, w) for path, w in group if isinstance(w, np.ndarray)]
-            found = iter(self.n_best([w for _, w in waveforms]) if waveforms else [])
-            for path, waveform in group:
-                if isinstance(waveform, LASError):
-                    yield Failure(path, str(waveform))
-                else:
-                    n_best = next(found)
-                    seconds = len(waveform) / self.model.config.frontend.sample_rate
-                    yield Transcript(path, n_best[0].text, seconds, n_best[0], waveform, n_best)
+        sources = ((audio.shown_name(path), audio.blocks(path, self.rate)) for path in paths)
+        return self._run(sources, batch_size, batch_seconds, progress)
+
+    def arrays(
+        self,
+        waveforms: Sequence[np.ndarray],
+        *,
+        batch_size: int | None = None,
+        batch_seconds: float = 120.0,
+    ) -> list[Transcript]:
+        """Transcribe waveforms [S] of any length at the model's rate; paths are their indices."""
+        sources = (
+            (Path(str(index)), iter([np.asarray(waveform, np.float32)]))
+            for index, waveform in enumerate(waveforms)
+        )
+        found = self._run(sources, batch_size, batch_seconds, None)
+        return [transcript for transcript in found if isinstance(transcript, Transcript)]
 
     def waveforms(self, waveforms: Sequence[np.ndarray]) -> list[Hypothesis]:
-        """Transcribe waveforms [S] at the model's rate as one batch."""
+        """Decode waveforms [S] at the model's rate as one batch, each as a whole."""
         return [hypotheses[0] for hypotheses in self.n_best(waveforms)]
 
     @torch.inference_mode()
@@ -89,23 +162,156 @@ class Transcriber:
         encoded = self.model.encode(padded.to(self.device), samples.to(self.device))
         return search(self.model, encoded, self.config, self.lm)
 
-    def _groups(
-        self, paths: Iterable[Path], batch_seconds: float
-    ) -> Iterator[list[tuple[Path, np.ndarray | LASError]]]:
-        """Neighbouring files that fit into one batch, read."""
-        rate = self.model.config.frontend.sample_rate
-        group: list[tuple[Path, np.ndarray | LASError]] = []
-        longest = 0
-        for path in paths:
+    # --- from sources to transcripts --------------------------------------------------------
+
+    def _run(
+        self,
+        sources: Iterable[tuple[Path, Iterator[np.ndarray]]],
+        batch_size: int | None,
+        batch_seconds: float,
+        progress: Callable[[float], None] | None,
+    ) -> Iterator[Transcript | Failure]:
+        """Take windows of one source after another; decode whenever a batch is full."""
+        queue: deque[_Recording] = deque()
+        batch: list[tuple[_Recording, Window]] = []
+        done = 0
+
+        def decode() -> None:
+            nonlocal done
+            good = [(recording, window) for recording, window in batch if not recording.failure]
+            batch.clear()
+            found = self._decode([window for _, window in good], batch_size, batch_seconds)
+            for (recording, window), pieces in zip(good, found, strict=True):
+                for piece in pieces:
+                    self._append(recording, piece)
+                recording.waiting -= 1
+                done += window.end - recording.done
+                recording.done = window.end
+            if progress is not None and good:
+                progress(done / self.rate)
+
+        def ready() -> Iterator[Transcript | Failure]:
+            nonlocal done
+            while queue and queue[0].complete and (queue[0].failure or not queue[0].waiting):
+                recording = queue.popleft()
+                done += recording.samples - recording.done
+                if progress is not None:
+                    progress(done / self.rate)
+                yield self._result(recording)
+
+        for path, blocks in sources:
+            recording = _Recording(path)
+            queue.append(recording)
             try:
-                waveform: np.ndarray | LASError = audio.load(path, rate)
+                for window in split(_counted(blocks, recording), self.rate, self.limits):
+                    sizes = [len(w.samples) for _, w in batch] + [len(window.samples)]
+                    if batch and not self._fits(sizes, batch_size, batch_seconds):
+                        decode()
+                        yield from ready()
+                    batch.append((recording, window))
+                    recording.waiting += 1
             except LASError as error:
-                waveform = error
-            samples = len(waveform) if isinstance(waveform, np.ndarray) else 0
-            if group and (len(group) + 1) * max(longest, samples) > batch_seconds * rate:
-                yield group
-                group, longest = [], 0
-            group.append((path, waveform))
-            longest = max(longest, samples)
-        if group:
-            yield group
+                recording.failure = str(error)
+            recording.complete = True
+            yield from ready()
+        decode()
+        yield from ready()
+
+    def _fits(self, sizes: list[int], batch_size: int | None, batch_seconds: float) -> bool:
+        """Whether windows of these numbers of samples are no more than one batch."""
+        few = batch_size is None or len(sizes) <= batch_size
+        return few and len(sizes) * max(sizes) <= batch_seconds * self.rate
+
+    def _decode(
+        self, windows: list[Window], batch_size: int | None, batch_seconds: float
+    ) -> list[list[Piece]]:
+        """Decode windows, and halves of what is not good; the pieces of each, in order."""
+        pieces: list[Piece] = []
+        while len(pieces) < len(windows):
+            start = end = len(pieces)
+            while end < len(windows) and (
+                end == start
+                or self._fits(
+                    [len(w.samples) for w in windows[start : end + 1]], batch_size, batch_seconds
+                )
+            ):
+                end += 1
+            found = self.n_best([window.samples for window in windows[start:end]])
+            pieces += [
+                self._judged(window, hypotheses)
+                for window, hypotheses in zip(windows[start:end], found, strict=True)
+            ]
+        retries = [
+            longform.halves(p.window, levels(p.window.samples, self.rate), self.rate, self.limits)
+            if not p.judgement.good
+            else []
+            for p in pieces
+        ]
+        halves = [half for pair in retries for half in pair]
+        again = iter(self._decode(halves, batch_size, batch_seconds) if halves else [])
+        results = []
+        for piece, pair in zip(pieces, retries, strict=True):
+            better = [part for _ in pair for part in next(again)]
+            doubt = sum(part.judgement.doubt for part in better)
+            results.append(better if better and doubt < piece.judgement.doubt else [piece])
+        return results
+
+    def _judged(self, window: Window, hypotheses: list[Hypothesis]) -> Piece:
+        heard = longform.centres(hypotheses[0], self._frame(window))
+        judgement = longform.judge(hypotheses[0], heard, window, self.rate)
+        return Piece(window, hypotheses, heard, judgement)
+
+    def _frame(self, window: Window) -> float:
+        """Seconds of one frame of the memory."""
+        config = self.model.config
+        if config.attention.kind == "none":
+            return len(window.samples) / self.rate
+        return config.frontend.hop_length * config.listener.reduction / self.rate
+
+    # --- from pieces to a recording ---------------------------------------------------------
+
+    def _append(self, recording: _Recording, piece: Piece) -> None:
+        """Add the next piece; the one before it is then settled."""
+        if recording.last is not None:
+            settled, piece = longform.stitch(recording.last, piece, self.rate)
+            recording.decoded.append(self._settled(settled))
+        recording.last = piece
+
+    def _settled(self, piece: Piece) -> Decoded:
+        window, frame = piece.window, self._frame(piece.window)
+        start = window.start / self.rate
+        words = self.timer(piece.hypotheses[0], frame, start) if self.timer else None
+        return Decoded(
+            window.start,
+            window.end,
+            [self._kept(hypothesis) for hypothesis in piece.hypotheses],
+            frame,
+            piece.centres + start,
+            piece.judgement,
+            words,
+        )
+
+    def _kept(self, hypothesis: Hypothesis) -> Hypothesis:
+        """Copies of what is to be kept: as it is, it holds the tensors of its whole batch."""
+        alignment = hypothesis.alignment
+        if not self.keep_alignments:
+            alignment = alignment[:, :, :0]
+        return replace(
+            hypothesis,
+            alignment=alignment.clone(),
+            ids=hypothesis.ids.clone(),
+            log_probs=hypothesis.log_probs.clone(),
+        )
+
+    def _result(self, recording: _Recording) -> Transcript | Failure:
+        if recording.failure:
+            return Failure(recording.path, recording.failure)
+        if recording.last is not None:
+            recording.decoded.append(self._settled(recording.last))
+        return Transcript(recording.path, recording.samples / self.rate, recording.decoded)
+
+
+def _counted(blocks: Iterator[np.ndarray], recording: _Recording) -> Iterator[np.ndarray]:
+    for block in blocks:
+        recording.samples += len(block)
+        yield block

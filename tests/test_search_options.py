@@ -7,8 +7,12 @@ import soundfile
 import torch
 from speech import RATE, error_line, run_main, sentences, small_model, whistle, write_manifest
 
+from las.config import SearchConfig
+from las.errors import LASError
 from las.lm import LanguageModel
 from las.lm_config import LMModelConfig
+from las.search_options import search_settings
+from las.stored_search import store_search
 from las.text import EOS
 
 
@@ -129,3 +133,107 @@ def test_wrong_settings(las, model, audio, options, words):
 def test_settings_after_options_count_more(las, model, manifest, tmp_path):
     las("evaluate", model, manifest, "--beam", 2, "--search", "beam=3", "--output", tmp_path / "r")
     assert json.loads((tmp_path / "r.json").read_text())["search"] == "beam 3"
+
+
+# What a model folder keeps
+
+KEPT = SearchConfig(beam=4, ctc=0.25, lm_weight=0.7, coverage=0.1)
+
+
+@pytest.fixture
+def tuned(tmp_path, lm):
+    """A model folder that keeps settings and a language model."""
+    folder = tmp_path / "tuned"
+    small_model().save_pretrained(folder)
+    store_search(folder, KEPT, tmp_path / "letters")
+    return folder
+
+
+def settings(folder, lm=None, given=None, **options):
+    return search_settings(small_model(), torch.device("cpu"), folder, lm, given, **options)
+
+
+def test_kept_settings_are_the_default(tuned):
+    config, heard = settings(tuned)
+    assert config == KEPT and heard is not None
+
+
+def test_options_replace_single_settings_and_later_ones_count_more(tuned):
+    def changed(**changes):
+        return KEPT.model_copy(update=changes)
+
+    assert settings(tuned, beam=2, ctc=None)[0] == changed(beam=2)
+    assert settings(tuned, ctc=0.0, lm_weight=0.1)[0] == changed(ctc=0.0, lm_weight=0.1)
+    assert settings(tuned, None, ["coverage=0"], beam=6)[0] == changed(beam=6, coverage=0.0)
+    assert settings(tuned, None, ["beam=3"], beam=2)[0] == changed(beam=3)
+
+
+def test_a_weight_of_zero_turns_the_kept_language_model_off(tuned):
+    assert settings(tuned, lm_weight=0.0)[1] is None
+    assert settings(tuned, None, ["lm_weight=0"])[1] is None
+
+
+def test_greedy_begins_with_nothing_kept(tuned, tmp_path):
+    assert settings(tuned, greedy=True) == (SearchConfig(), None)
+    assert settings(tuned, greedy=True, beam=3) == (SearchConfig(beam=3), None)
+    config, heard = settings(tuned, tmp_path / "letters", greedy=True)
+    assert config == SearchConfig() and heard is not None
+    with pytest.raises(LASError, match="--lm FOLDER"):
+        settings(tuned, greedy=True, lm_weight=0.5)
+
+
+def test_a_named_language_model_replaces_the_kept_one(tuned, tmp_path):
+    only(small_model().config.alphabet, "B").save_pretrained(tmp_path / "b")
+    config, heard = settings(tuned, tmp_path / "b")
+    assert config == KEPT
+    assert heard.output.bias.argmax() == small_model().text.encode("B")[0] - EOS
+
+
+def test_a_named_language_model_is_weighed_where_none_was(tuned, tmp_path):
+    store_search(tuned, KEPT)  # without one: its weight is stored as 0
+    assert settings(tuned)[1] is None
+    config, heard = settings(tuned, tmp_path / "letters")
+    assert config.lm_weight == SearchConfig().lm_weight > 0 and heard is not None
+    assert settings(tuned, tmp_path / "letters", lm_weight=0.9)[0].lm_weight == 0.9
+    assert settings(tuned, lm_weight=0.2)[1] is not None  # the stored one, by name of its weight
+
+
+def test_a_weight_needs_a_language_model(tuned, tmp_path):
+    folder = tmp_path / "plain"
+    small_model().save_pretrained(folder)
+    (folder / "search.yaml").write_text("beam: 4\n")
+    assert settings(folder) == (SearchConfig(beam=4), None)
+    with pytest.raises(LASError, match="--lm FOLDER"):
+        settings(folder, lm_weight=0.5)
+
+
+def test_commands_use_what_is_kept_and_say_so(las, tuned, manifest, audio, tmp_path):
+    store_search(tuned, SearchConfig(beam=2, lm_weight=30, max_steps=5), tmp_path / "letters")
+    status, out, err = las("transcribe", "--model", tuned, audio[0])
+    assert (status, out, err) == (0, "AAAAA\n", "")
+    _, greedy, _ = las("transcribe", "--model", tuned, "--greedy", audio[0])
+    assert greedy != out
+    las("evaluate", tuned, manifest, "--output", tmp_path / "r", "--beam", 3)
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["search"] == "beam 3, lm tuned/lm, lm_weight 30, max_steps 5"
+    assert {u["hypothesis"] for u in report["utterances"]} == {"AAAAA"}
+    las("evaluate", tuned, manifest, "--output", tmp_path / "r", "--lm", tmp_path / "letters")
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["search"] == "beam 2, lm letters, lm_weight 30, max_steps 5"
+    _, out, _ = las("info", tuned)
+    assert "search: beam 2, lm tuned/lm, lm_weight 30, max_steps 5\n" in out
+
+
+@pytest.mark.parametrize("command", ["transcribe", "evaluate", "info"])
+def test_kept_settings_that_are_not_right_are_one_line(las, tuned, manifest, audio, command):
+    (tuned / "search.yaml").write_text("beem: 3")
+    arguments = {
+        "transcribe": ("--model", tuned, audio[0]),
+        "evaluate": (tuned, manifest),
+        "info": (tuned,),
+    }
+    status, _, err = las(command, *arguments[command])
+    assert status == 1
+    assert f"{tuned / 'search.yaml'}: " in error_line(err) and "`beam`" in err
+    if command != "info":
+        assert las(command, *arguments[command], "--greedy")[0] == 0

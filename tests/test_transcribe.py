@@ -1,4 +1,11 @@
-"""Files become texts; neither their order nor their neighbours nor bad files among them matter."""
+"""Files become texts; neither their order nor their neighbours nor bad files among them matter.
+
+The model is random: what it writes is no language, but the same sounds always give the same.
+"""
+
+import io
+import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,14 +15,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from speech import RATE, sentences, small_model, whistle, write_folder
 
+from las import audio, longform, streaming
+from las.results import Word
 from las.transcribe import Failure, Transcriber, Transcript
+from las.windows import WindowConfig
 
 SECONDS = (0.1, 120.0)
 
 
 @pytest.fixture(scope="module")
 def transcriber():
-    return Transcriber(small_model().train(), torch.device("cpu"))
+    return Transcriber(small_model().train(), torch.device("cpu"), keep_alignments=True)
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +52,9 @@ def test_neighbours_and_order_change_nothing(transcriber, paths, single, data, s
     for result in found:
         alone = single[result.path]
         assert result.text == alone.text
-        assert result.hypothesis.score == pytest.approx(alone.hypothesis.score, abs=1e-3)
-        torch.testing.assert_close(
-            result.hypothesis.alignment, alone.hypothesis.alignment, atol=1e-4, rtol=1e-3
-        )
+        (a,), (b,) = result.windows[0].hypotheses, alone.windows[0].hypotheses
+        assert a.score == pytest.approx(b.score, abs=1e-3)
+        torch.testing.assert_close(a.alignment, b.alignment, atol=1e-4, rtol=1e-3)
 
 
 def test_batches_hold_no_more_than_asked(transcriber, paths, monkeypatch):
@@ -94,9 +103,192 @@ def test_what_a_transcript_tells(transcriber, tmp_path):
     samples = whistle("ABE CAB", rate=16000)
     soundfile.write(path, np.stack([samples, samples], 1), 16000)
     (result,) = transcriber.files([path])
+    waveform = audio.load(path, RATE)
     assert result.seconds == pytest.approx(len(samples) / 16000, abs=1e-3)
-    assert result.waveform.shape == (round(len(samples) / 2),)
-    frames = transcriber.model.encode(
-        torch.from_numpy(result.waveform)[None], torch.tensor([len(result.waveform)])
-    ).memory.lengths
-    assert result.hypothesis.alignment.shape[2] == int(frames)
+    (window,) = result.windows
+    assert (window.start, window.end) == (0, len(waveform))
+    encoded = transcriber.model.encode(
+        torch.from_numpy(waveform)[None], torch.tensor([len(waveform)])
+    )
+    (hypothesis,) = window.hypotheses
+    assert hypothesis.alignment.shape[2] == int(encoded.memory.lengths)
+    assert int(encoded.memory.lengths) * window.frame == pytest.approx(result.seconds, abs=0.05)
+    assert len(window.centres) == len(hypothesis.ids) == len(hypothesis.log_probs)
+    assert window.words is None
+    assert hypothesis.text == transcriber.waveforms([waveform])[0].text
+
+
+LIMITS = WindowConfig(max_seconds=3.0, target_seconds=1.5, min_seconds=0.6, overlap_seconds=0.5)
+
+
+@pytest.fixture(scope="module")
+def long_model():
+    """A model whose random texts end sooner than at the limit of steps."""
+    return small_model(seed=4)
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory):
+    """Files of 1 to 30 s, with and without pauses, and one of silence."""
+    folder = tmp_path_factory.mktemp("long")
+    texts = sentences(24, seed=5)
+    parts = [whistle(text, seed=i) for i, text in enumerate(texts)]
+    pause = 0.002 * np.random.default_rng(0).normal(size=RATE // 2)
+    sounds = {
+        "short": parts[0],
+        "pauses": np.concatenate([x for part in parts[:14] for x in (part, pause)]),
+        "none": np.concatenate(parts[14:]),
+        "quiet": np.zeros(7 * RATE),
+        "other": np.concatenate(parts[3:9]),
+    }
+    for name, samples in sounds.items():
+        soundfile.write(folder / f"{name}.wav", samples.astype(np.float32), RATE, subtype="FLOAT")
+    return [folder / f"{name}.wav" for name in sounds]
+
+
+def told(transcript):
+    """All that a transcript says, but for round-off."""
+    return [
+        (w.start, w.end, [h.text for h in w.hypotheses], w.hypotheses[0].ids.tolist())
+        for w in transcript.windows
+    ]
+
+
+def test_batches_change_nothing_in_long_audio(long_model, long):
+    transcriber = Transcriber(long_model, torch.device("cpu"), limits=LIMITS)
+    single = [told(t) for p in long for t in transcriber.files([p], batch_size=1)]
+    assert [len(windows) > 3 for windows in single] == [False, True, True, False, True]
+    assert single[3] == []
+    for settings_ in ({}, {"batch_size": 3}, {"batch_seconds": 7.0}):
+        assert [told(t) for t in transcriber.files(long, **settings_)] == single
+        again = list(transcriber.files(long[::-1], **settings_))[::-1]
+        assert [told(t) for t in again] == single
+    arrays = transcriber.arrays([audio.load(path, RATE) for path in long])
+    assert [told(t) for t in arrays] == single
+    assert [str(t.path) for t in arrays] == ["0", "1", "2", "3", "4"]
+    assert [t.seconds for t in arrays] == [audio.info(path).duration for path in long]
+
+
+def test_streams_and_blocks_are_as_good_as_files(long_model, long, monkeypatch):
+    transcriber = Transcriber(long_model, torch.device("cpu"), limits=LIMITS)
+    expected = [told(t) for t in transcriber.files(long)]
+    monkeypatch.setattr(streaming, "_BLOCK_SAMPLES", 777)
+    found = list(transcriber.files([io.BytesIO(path.read_bytes()) for path in long]))
+    assert [told(t) for t in found] == expected
+    assert found[0].path.name == "<stream>"
+
+
+def test_batches_are_limited(long_model, long, monkeypatch):
+    transcriber = Transcriber(long_model, torch.device("cpu"), limits=LIMITS)
+    sizes = []
+    n_best = transcriber.n_best
+
+    def noted(batch):
+        sizes.append((len(batch), max(map(len, batch)) / RATE))
+        return n_best(batch)
+
+    monkeypatch.setattr(transcriber, "n_best", noted)
+    list(transcriber.files(long, batch_size=3, batch_seconds=7.0))
+    assert all(count <= 3 and (count == 1 or count * most <= 7.0) for count, most in sizes)
+    assert max(most for _, most in sizes) <= LIMITS.max_seconds
+    assert max(count for count, _ in sizes) > 1
+
+
+def test_progress_adds_up(long_model, long, tmp_path):
+    transcriber = Transcriber(long_model, torch.device("cpu"), limits=LIMITS)
+    done = []
+    broken = tmp_path / "broken.wav"
+    broken.write_text("no audio")
+    list(transcriber.files([*long, broken], progress=done.append, batch_size=2))
+    assert done == sorted(done)
+    assert len(done) > 10
+    assert done[-1] == pytest.approx(sum(audio.info(path).duration for path in long))
+
+
+def test_a_file_that_breaks_in_the_middle(long_model, long, tmp_path, monkeypatch):
+    samples = audio.load(long[1], RATE)
+    samples[-10] = np.nan
+    bad = tmp_path / "bad.wav"
+    soundfile.write(bad, samples, RATE, subtype="FLOAT")
+    transcriber = Transcriber(long_model, torch.device("cpu"), limits=LIMITS)
+    expected = [told(t) for t in transcriber.files([long[0], long[2]])]
+    monkeypatch.setattr(streaming, "_BLOCK_SAMPLES", 4000)
+    for size in (1, 4, None):
+        first, failure, last = transcriber.files([long[0], bad, long[2]], batch_size=size)
+        assert [told(first), told(last)] == expected
+        assert isinstance(failure, Failure)
+        assert "NaN" in failure.reason
+
+
+def test_nothing_is_decoded_of_silence(long_model, tmp_path, monkeypatch):
+    transcriber = Transcriber(long_model, torch.device("cpu"), limits=LIMITS)
+    monkeypatch.setattr(transcriber, "n_best", lambda _: pytest.fail("decoded"))
+    for seconds in (1, 30):
+        (found,) = transcriber.arrays([np.zeros(seconds * RATE, np.float32)])
+        assert (found.text, found.windows, found.seconds) == ("", [], seconds)
+    noise = 1e-3 * np.random.default_rng(0).normal(size=30 * RATE)
+    assert transcriber.arrays([noise])[0].text == ""
+
+
+def test_the_timer_sees_alignments_and_what_is_kept_holds_no_batch(long_model, long):
+    seen = []
+
+    def timer(hypothesis, frame, start):
+        seen.append((hypothesis.alignment.shape[-1], frame, start))
+        return [Word(word, start, start, 1.0) for word in hypothesis.text.split()]
+
+    device = torch.device("cpu")
+    transcriber = Transcriber(long_model, device, limits=LIMITS, timer=timer)
+    (result,) = transcriber.files([long[1]])
+    assert [w.word for window in result.windows for w in window.words] == result.text.split()
+    assert [start for *_, start in seen] == [w.start / RATE for w in result.windows]
+    assert all(columns > 1 for columns, *_ in seen)
+    for window in result.windows:
+        for hypothesis in window.hypotheses:
+            assert hypothesis.alignment.shape[-1] == 0
+            for tensor in (hypothesis.alignment, hypothesis.ids, hypothesis.log_probs):
+                assert tensor.untyped_storage().nbytes() == tensor.nbytes
+    kept = Transcriber(long_model, device, limits=LIMITS, keep_alignments=True)
+    (result,) = kept.files([long[1]])
+    alignments = [w.hypotheses[0].alignment for w in result.windows]
+    assert all(a.untyped_storage().nbytes() == a.nbytes > 0 for a in alignments)
+
+
+class Looping:
+    """Decodes short windows as their number, and writes the same word for ever for long ones."""
+
+    def __init__(self, transcriber, longest):
+        self.n_best, self.longest, self.asked = transcriber.n_best, longest, []
+
+    def __call__(self, batch):
+        self.asked += [len(w) / RATE for w in batch]
+        found = self.n_best(batch)
+        return [
+            [replace(h[0], finished=len(w) <= self.longest * RATE)]
+            for w, h in zip(batch, found, strict=True)
+        ]
+
+
+def test_a_window_that_loops_is_split_until_it_does_not(long_model, monkeypatch):
+    limits = WindowConfig(max_seconds=8.0, target_seconds=6.0, min_seconds=0.6, overlap_seconds=0.5)
+    transcriber = Transcriber(long_model, torch.device("cpu"), limits=limits)
+    monkeypatch.setattr(longform, "MAX_SKIPPED", 1e9)
+    monkeypatch.setattr(longform, "MAX_BACK", 1e9)
+    monkeypatch.setattr(longform, "MAX_REPEATS", 1e9)
+    monkeypatch.setattr(longform, "MAX_COMPRESSION", 1e9)
+    waveform = np.concatenate([whistle(text, seed=1) for text in sentences(4, seed=2)])
+    seconds = len(waveform) / RATE
+    assert 4.4 < seconds < 8.0
+    looping = Looping(transcriber, 2.4)
+    monkeypatch.setattr(transcriber, "n_best", looping)
+    (found,) = transcriber.arrays([waveform])
+    assert len(found.windows) >= 3
+    assert all(w.judgement.good for w in found.windows)
+    assert looping.asked[0] == seconds and max(looping.asked[1:]) < 0.8 * seconds
+    assert found.windows[0].start == 0 and found.windows[-1].end == len(waveform)
+    for a, b in itertools.pairwise(found.windows):
+        assert a.start < b.start <= a.end < b.end
+    # Where splitting does not help, the whole is kept.
+    monkeypatch.setattr(transcriber, "n_best", Looping(transcriber, -1.0))
+    (found,) = transcriber.arrays([waveform])
+    assert len(found.windows) == 1 and not found.windows[0].judgement.finished

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from las import corpora, plots, scoring
+from las import audio, corpora, plots, scoring
 from las.errors import LASError
 from las.evaluation import provenance
 from las.model import LAS, bundled
@@ -45,8 +45,8 @@ def samples(transcriber: Transcriber, folder: Path, output: Path) -> float:
     picture = output / "attention.png"
     plots.save(
         plots.attention(
-            first.waveform,
-            first.hypothesis.alignment[:, 0].numpy(),
+            audio.load(first.path),
+            first.windows[0].hypotheses[0].alignment[:, 0].numpy(),
             first.text,
             transcriber.model.config.frontend,
         ),
@@ -89,7 +89,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(min(2, torch.get_num_threads()))
     try:
-        transcriber = Transcriber(LAS.from_pretrained(arguments.model), torch.device("cpu"))
+        model = LAS.from_pretrained(arguments.model)
+        transcriber = Transcriber(model, torch.device("cpu"), keep_alignments=True)
         rates = [
             samples(transcriber, bundled().parent / "samples", arguments.output),
             test_part(transcriber, HERE / "corpus", arguments.output),

@@ -1,0 +1,52 @@
+"""Silence for libraries that write to the C library's standard error and have no switch for it."""
+
+import ctypes
+import functools
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_lock = threading.Lock()
+_users = 0  # that want silence now, over all threads
+_before: int | None = None
+
+
+@contextmanager
+def c_stderr() -> Iterator[None]:
+    """Let what C code prints to ``stderr`` go nowhere.
+
+    Python writes to the descriptor itself and is heard, in this thread and in others. Does nothing
+    where the C library is neither glibc nor that of macOS: elsewhere ``stderr`` may be constant.
+    """
+    global _users, _before
+    found = _streams()
+    if found is None:
+        yield
+        return
+    stderr, nowhere = found
+    with _lock:
+        _users += 1
+        if _users == 1:
+            _before, stderr.value = stderr.value, nowhere
+    try:
+        yield
+    finally:
+        with _lock:
+            _users -= 1
+            if _users == 0:
+                stderr.value = _before
+
+
+@functools.cache
+def _streams() -> tuple[ctypes.c_void_p, int] | None:
+    """C's variable ``stderr``, and a stream that goes nowhere."""
+    name = {"linux": "stderr", "darwin": "__stderrp"}.get(sys.platform)
+    library = ctypes.CDLL(None) if name is not None else None
+    if name is None or library is None:
+        return None
+    if sys.platform == "linux" and not hasattr(library, "gnu_get_libc_version"):
+        return None
+    library.fopen.restype = ctypes.c_void_p
+    nowhere = library.fopen(b"/dev/null", b"w")
+    return (ctypes.c_void_p.in_dll(library, name), nowhere) if nowhere else None

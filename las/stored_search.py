@@ -1,0 +1,146 @@
+"""Search settings and language model that a model folder keeps: ``search.yaml`` and ``lm/``.
+
+`las tune` writes them, or a person does. `las transcribe` and `las evaluate` begin with them; so
+does who calls the library with :func:`stored_search`. Without ``search.yaml`` search is greedy.
+"""
+
+import shutil
+from pathlib import Path
+
+import torch
+
+from las import config as configuration
+from las.config import ModelConfig, SearchConfig
+from las.errors import LASError
+from las.lm import LanguageModel
+from las.model import CONFIG, bundled
+from las.search import describe
+
+SETTINGS = "search.yaml"
+LM = "lm"
+
+
+def stored_search(
+    folder: str | Path | None = None, device: str | torch.device = "cpu"
+) -> tuple[SearchConfig, LanguageModel | None]:
+    """How the model of a folder is to be searched: what to give to ``las.search.search``.
+
+    Args:
+        folder: the model folder; None is the model that ships with the package.
+        device: where to put the language model.
+
+    Returns:
+        settings, greedy search if the folder keeps none; and the language model if there is one.
+
+    Raises:
+        LASError: what the folder keeps is not right; the message names the file.
+    """
+    folder = bundled() if folder is None else Path(folder)
+    config = stored_settings(folder)
+    if config is None:
+        return SearchConfig(), None
+    lm = stored_lm(folder, config)
+    if lm is None:
+        return config, None
+    alphabet = configuration.load(ModelConfig, folder / CONFIG).alphabet
+    return config, load_lm(lm, alphabet, device)
+
+
+def stored_settings(folder: Path) -> SearchConfig | None:
+    """The settings that a model folder keeps, if it does.
+
+    Raises:
+        LASError: the file cannot be read, or a setting is not right.
+    """
+    path = folder / SETTINGS
+    return configuration.load(SearchConfig, path) if path.exists() else None
+
+
+def stored_lm(folder: Path, config: SearchConfig) -> Path | None:
+    """Folder of the language model that stored settings ask for, None if they ask for none.
+
+    Settings that do not name ``lm_weight`` take the language model if there is one.
+
+    Raises:
+        LASError: they weigh one that is not there.
+    """
+    lm = folder / LM
+    if config.lm_weight == 0:
+        return None
+    if lm.is_dir():
+        return lm
+    if "lm_weight" not in config.model_fields_set:
+        return None
+    raise LASError(
+        f"{folder / SETTINGS}: it weighs a language model (lm_weight {config.lm_weight:g}) and "
+        f"{lm} is missing: put one there, or write lm_weight: 0"
+    )
+
+
+def load_lm(folder: Path, alphabet: str, device: str | torch.device) -> LanguageModel:
+    """Read a language model that is to help a recogniser of this alphabet.
+
+    Raises:
+        LASError: it cannot be read, or is of another alphabet.
+    """
+    model = LanguageModel.load(folder, device)
+    if model.text.alphabet != alphabet:
+        raise LASError(
+            f"{folder}: this language model writes {model.text.alphabet!r} and the recogniser "
+            f"{alphabet!r}: train one with the recogniser's alphabet"
+        )
+    return model
+
+
+def lm_name(folder: Path) -> str:
+    """What reports call a language model: its folder, with the parent of one that all have."""
+    folder = folder.resolve()
+    return f"{folder.parent.name}/{folder.name}" if folder.name in (LM, "model") else folder.name
+
+
+def summary(folder: Path) -> str | None:
+    """The stored settings in one line; None if there are none."""
+    config = stored_settings(folder)
+    if config is None:
+        return None
+    lm = stored_lm(folder, config)
+    return describe(config, lm_name(lm) if lm is not None else None)
+
+
+def store_search(folder: Path, config: SearchConfig, lm: Path | None = None) -> Path:
+    """Keep settings and a copy of a language model in a model folder.
+
+    Args:
+        folder: the model folder.
+        config: the settings; without a language model its weight is stored as 0.
+        lm: folder of the language model; its files are copied, folders in it are not.
+
+    Returns:
+        The file of the settings. A failure on the way leaves none: search is then greedy.
+    """
+    path = folder / SETTINGS
+    if lm is None:
+        config = config.model_copy(update={"lm_weight": 0.0})
+    elif lm.resolve() != (folder / LM).resolve():
+        path.unlink(missing_ok=True)  # the old settings are not for the new language model
+        _copy(lm, folder / LM)
+    configuration.dump(config, path)
+    return path
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy the files of a folder; the target is the old one or the new one, never half of it."""
+    new, old = (target.with_name(f".{state}-{target.name}") for state in ("partial", "old"))
+    for left in (new, old):  # of a copy that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    try:
+        new.mkdir(parents=True)
+        for path in source.iterdir():
+            if path.is_file():
+                shutil.copyfile(path, new / path.name)
+        if target.exists():
+            target.rename(old)
+        new.rename(target)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,291 @@
+"""The command ``las transcribe``: what it is given, what it writes, and what it says."""
+
+import io
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from las.errors import LASError
+from las.inputs import STDIN, Source, check_names, find, is_many, read_stdin
+from las.jobs import Report, transcripts
+from las.search_options import (
+    BeamOption,
+    CTCOption,
+    Device,
+    DeviceOption,
+    GreedyOption,
+    LMOption,
+    LMWeightOption,
+    SearchOption,
+    ThreadsOption,
+    search_settings,
+)
+
+if TYPE_CHECKING:
+    from las.transcribe import Transcriber, Transcript
+
+
+class FormatChoice(StrEnum):
+    """What to write."""
+
+    TXT = "txt"
+    SRT = "srt"
+    VTT = "vtt"
+    TSV = "tsv"
+    JSON = "json"
+    ALL = "all"
+
+
+def transcribe(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT...",
+            help="Audio files, folders (with all below them), patterns in quotes such as "
+            "'calls/**/*.wav', or - for standard input.",
+        ),
+    ],
+    model: Annotated[Path | None, typer.Option(help="Model folder; default: the bundled.")] = None,
+    kind: Annotated[
+        FormatChoice | None,
+        typer.Option(
+            "--format",
+            "-f",
+            help="Write a file for each input. Without it and --output-dir, texts are printed; "
+            "and so is one format of standard input alone.",
+        ),
+    ] = None,
+    output_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--output-dir", "-o", help="Where to; default: here. Alone, it means --format all."
+        ),
+    ] = None,
+    word_timestamps: Annotated[
+        bool,
+        typer.Option("--word-timestamps", help="Put words with times and probabilities in JSON."),
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Pass over inputs whose results are all there.")
+    ] = False,
+    device: DeviceOption = Device.AUTO,
+    threads: ThreadsOption = 0,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Pieces of audio to decode at once, at most; default: two minutes of them."
+        ),
+    ] = None,
+    beam: BeamOption = None,
+    ctc: CTCOption = None,
+    lm: LMOption = None,
+    lm_weight: LMWeightOption = None,
+    n_best: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Print up to so many texts a file, or piece of it, each after its score."
+        ),
+    ] = None,
+    search: SearchOption = None,
+    greedy: GreedyOption = False,
+    attention: Annotated[
+        Path | None, typer.Option(help="Save a picture of the first file's attention.")
+    ] = None,
+) -> None:
+    """Transcribe audio: print its text, or write text, subtitles, tables or JSON.
+
+    Files are written as openai/whisper's: the input's name, with the format as suffix; inputs
+    from a folder or a pattern keep their folders. A file that cannot be transcribed is one line
+    on standard error, the others go on, and the exit status is 1. What is finished when the
+    command is interrupted stays, and --resume goes on from there.
+    """
+    output = Output.of(kind, output_dir, inputs, word_timestamps, n_best is not None)
+    if resume and output.folder is None:
+        raise LASError("--resume: no files are written to resume from; add --format or -o")
+    for stream in (sys.stdout, sys.stderr):  # names of files may be any bytes
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")
+
+    with Report(bar=output.folder is not None or not sys.stdout.isatty()) as report:
+        try:
+            due = _due(inputs, output, resume, report)
+            if due:
+                import torch  # takes seconds
+
+                from las.model import LAS, bundled
+                from las.runtime import choose_device
+                from las.transcribe import Transcriber
+                from las.words import timed_words
+
+                if threads:
+                    torch.set_num_threads(threads)
+                place = choose_device(device.value)
+                folder = model or bundled()
+                las = LAS.from_pretrained(folder, place)
+                options = {"beam": beam, "ctc": ctc, "lm_weight": lm_weight, "n_best": n_best}
+                config, language_model = search_settings(
+                    las, place, folder, lm, search, greedy=greedy, **options
+                )
+                # The words are wanted before long audio drops its alignments.
+                timer = timed_words if output.formats else None
+                transcriber = Transcriber(las, place, config, language_model, timer=timer)
+                _run(transcriber, due, output, batch_size, report, attention)
+        except KeyboardInterrupt:
+            cure = "; --resume goes on with the others" if output.folder is not None else ""
+            report.say(f"interrupted: {report.done} of {report.files} files are done{cure}")
+            raise typer.Exit(130) from None
+    if output.folder is not None or report.files > 1:
+        report.say(report.summary())
+    if report.failed:
+        raise typer.Exit(1)
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where results go, and as what."""
+
+    formats: tuple[str, ...]  # none: texts
+    folder: Path | None  # None: standard output
+    named: bool  # print texts after the names of their files
+    word_timestamps: bool
+    scores: bool  # print the n best with their scores
+
+    @classmethod
+    def of(
+        cls,
+        kind: FormatChoice | None,
+        folder: Path | None,
+        inputs: Sequence[str],
+        word_timestamps: bool,
+        scores: bool,
+    ) -> "Output":
+        """What the options ask for.
+
+        Raises:
+            LASError: they contradict each other.
+        """
+        formats: tuple[str, ...] = ()
+        if kind is FormatChoice.ALL or (kind is None and folder is not None):
+            formats = tuple(choice.value for choice in FormatChoice if choice != FormatChoice.ALL)
+        elif kind is not None:
+            formats = (kind.value,)
+        if word_timestamps and "json" not in formats:
+            raise LASError("--word-timestamps: only JSON holds words; add --format json")
+        if scores and formats:
+            raise LASError("--n-best: only printed texts can be several; leave out --format and -o")
+        if formats and folder is None and (len(formats) > 1 or list(inputs) != [STDIN]):
+            folder = Path()
+        named = len(inputs) > 1 or is_many(inputs[0])
+        return cls(formats, folder, named, word_timestamps, scores)
+
+    def paths(self, source: Source) -> list[Path]:
+        """The files that an input gives."""
+        name = (self.folder or Path()) / source.name
+        return [name.with_name(f"{name.name}.{kind}") for kind in self.formats]
+
+    def exists(self, source: Source) -> bool:
+        """Whether all of them are there."""
+        return all(path.is_file() for path in self.paths(source))
+
+    def prepare(self, sources: Sequence[Source]) -> None:
+        """Make the folder.
+
+        Raises:
+            LASError: it cannot be written to, or two inputs would have the same file.
+        """
+        check_names(sources)
+        assert self.folder is not None
+        with suppress(FileExistsError):
+            self.folder.mkdir(parents=True)
+        if not self.folder.is_dir() or not os.access(self.folder, os.W_OK):
+            raise LASError(f"{self.folder}: not a folder that can be written to; name another")
+
+    def put(self, transcript: "Transcript", source: Source, rate: int) -> None:
+        """Write or print one result."""
+        if not self.formats:
+            self._print(transcript, source)
+            return
+        from las import formats
+        from las.segments import transcription
+
+        result = transcription(transcript, rate)
+        if self.folder is None:
+            (kind,) = self.formats
+            print(formats.render(result, kind, self.word_timestamps), end="", flush=True)
+            return
+        for kind, path in zip(self.formats, self.paths(source), strict=True):
+            formats.write(result, path, kind, self.word_timestamps)
+
+    def _print(self, transcript: "Transcript", source: Source) -> None:
+        name = [source.shown] if self.named else []
+        if not self.scores:
+            print(*name, transcript.text, sep="\t", flush=True)
+            return
+        for window in transcript.windows:
+            for hypothesis in window.hypotheses:
+                print(*name, f"{hypothesis.score:.3f}", hypothesis.text, sep="\t", flush=True)
+
+
+def _due(inputs: Sequence[str], output: Output, resume: bool, report: Report) -> list[Source]:
+    """What there is to do; says what gives nothing, and makes the output's folder."""
+    found = list(find(inputs))
+    report.expect(len(found))
+    sources = [source for source in found if isinstance(source, Source)]
+    if output.folder is not None:
+        output.prepare(sources)
+    for problem in found:
+        if isinstance(problem, LASError):
+            report.error(str(problem))
+    due = [source for source in sources if not (resume and output.exists(source))]
+    report.skip(len(sources) - len(due))
+    return due
+
+
+def _run(
+    transcriber: "Transcriber",
+    sources: Sequence[Source],
+    output: Output,
+    batch_size: int | None,
+    report: Report,
+    attention: Path | None,
+) -> None:
+    """Transcribe all, and put each where it belongs as soon as it is done."""
+    from las.transcribe import Failure
+
+    rate = transcriber.model.config.frontend.sample_rate
+    with tempfile.TemporaryDirectory(prefix="las-") as temporary:
+        paths = []
+        for source in sources:
+            piped = source.path == Path(STDIN)
+            paths.append(read_stdin(sys.stdin, Path(temporary)) if piped else source.path)
+        report.begin()
+        results = transcripts(transcriber, paths, batch_size, report)
+        for source, path, result in zip(sources, paths, results, strict=True):
+            if isinstance(result, Failure):
+                report.error(result.reason.replace(str(path), source.shown))
+                continue
+            output.put(result, source, rate)
+            report.finished()
+            if attention is not None and result.windows:
+                _picture(transcriber, path, result, attention)
+                attention = None
+
+
+def _picture(transcriber: "Transcriber", path: Path, transcript: "Transcript", to: Path) -> None:
+    """Draw the attention of the first window of a file, which is decoded again for it."""
+    from las import audio, plots
+
+    frontend = transcriber.model.config.frontend
+    window = transcript.windows[0]
+    waveform = audio.load(path, frontend.sample_rate)[window.start : window.end]
+    hypothesis = transcriber.waveforms([waveform])[0]
+    alignment = hypothesis.alignment.mean(1).numpy()
+    plots.save(plots.attention(waveform, alignment, hypothesis.text, frontend), to)

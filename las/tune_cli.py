@@ -1,0 +1,83 @@
+"""The command ``las tune``. It parses and prints; the work is done elsewhere."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from las.search_options import Device, DeviceOption, ThreadsOption
+
+
+def tune(
+    model: Annotated[Path, typer.Argument(help="Model folder.")],
+    dev: Annotated[Path, typer.Argument(help="Manifest to choose on; not the test set.")],
+    lm: Annotated[
+        Path | None, typer.Option(help="Folder of a language model; copied if it helps.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Prefix of the reports; default: MODEL/tuning.")
+    ] = None,
+    beam: Annotated[int, typer.Option(min=1, help="The largest beam.")] = 8,
+    utterances: Annotated[
+        int | None, typer.Option(min=1, help="Choose on so many, drawn from a large set.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of that draw.")] = 0,
+    device: DeviceOption = Device.AUTO,
+    threads: ThreadsOption = 0,
+    batch_seconds: Annotated[float, typer.Option(min=0.1, help="Audio in a batch.")] = 60.0,
+) -> None:
+    """Choose the settings of the search, and keep them beside the model.
+
+    They are the default of `las transcribe` and `las evaluate` from then on (MODEL/search.yaml,
+    MODEL/lm). Where nothing beats greedy search, a line says so and greedy search is kept.
+    """
+    import json
+
+    import torch
+
+    from las import evaluation, tuning
+    from las.files import replacing
+    from las.model import LAS, read_info
+    from las.runtime import choose_device
+    from las.stored_search import lm_name, load_lm, store_search
+
+    if threads:
+        torch.set_num_threads(threads)
+    place = choose_device(device.value)
+    las = LAS.from_pretrained(model, place)
+    language_model = None if lm is None else load_lm(lm, las.text.alphabet, place)
+    name = None if lm is None else lm_name(lm)
+    lines: list[str] = []
+
+    def say(text: str) -> None:
+        print(text, flush=True)
+        lines.append(text)
+
+    batches = tuning.listen(
+        las, dev, place, batch_seconds=batch_seconds, utterances=utterances, seed=seed
+    )
+    say(f"{dev.name}: {sum(len(batch.ids) for batch in batches)} utterances")
+    say(tuning.HEADER)
+
+    def measured(config: tuning.SearchConfig) -> tuning.Trial:
+        trial = tuning.measure(las, batches, config, language_model)
+        say(tuning.line(trial, name))
+        return trial
+
+    result = tuning.tune(measured, beam=beam, lm=lm is not None)
+    say(tuning.summary(result, name))
+    report = {
+        "manifest": dev.name,
+        **({"drawn": {"utterances": utterances, "seed": seed}} if utterances else {}),
+        **tuning.to_json(result, name),
+        "model_info": read_info(model),
+        **evaluation.provenance(place),
+    }
+    chosen = result.chosen.config
+    kept = store_search(model, chosen, lm if chosen.lm_weight > 0 else None)
+    prefix = output or model / "tuning"
+    with replacing(prefix.with_name(f"{prefix.name}.json")) as temporary:
+        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    with replacing(prefix.with_name(f"{prefix.name}.txt")) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print(f"settings: {kept}, reports: {prefix}.json {prefix}.txt")

@@ -1,0 +1,138 @@
+"""Search settings in a model folder: what is kept, what is used, and what is refused."""
+
+import shutil
+
+import pytest
+import torch
+from speech import small_model
+
+from las import stored_search
+from las.config import SearchConfig
+from las.errors import LASError
+from las.lm import LanguageModel
+from las.lm_config import LMModelConfig
+from las.stored_search import lm_name, store_search, summary
+
+ALPHABET = small_model().config.alphabet
+
+
+def language_model(folder, alphabet=ALPHABET, seed=0):
+    torch.manual_seed(seed)
+    LanguageModel(LMModelConfig(alphabet=alphabet, width=4, embedding=4)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def model(tmp_path):
+    folder = tmp_path / "recogniser"
+    small_model().save_pretrained(folder)
+    return folder
+
+
+def hidden(folder):
+    return [path.name for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_without_settings_it_is_greedy_search(model):
+    language_model(model / "lm")  # nobody said how to weigh it
+    assert stored_search.stored_search(model) == (SearchConfig(), None)
+    assert summary(model) is None
+
+
+def test_the_bundled_model_is_found():
+    config, lm = stored_search.stored_search()
+    assert isinstance(config, SearchConfig) and lm is None
+
+
+def test_what_is_stored_comes_back(model, tmp_path):
+    lm = language_model(tmp_path / "lm" / "model", seed=3)
+    (lm / "LICENCE").write_text("free")
+    (lm / "more").mkdir()
+    config = SearchConfig(beam=5, ctc=0.25, lm_weight=0.7, end_threshold=1.5)
+    assert store_search(model, config, lm) == model / "search.yaml"
+    found, heard = stored_search.stored_search(model, "cpu")
+    assert found == config
+    state = LanguageModel.load(lm).state_dict()
+    assert all(torch.equal(heard.state_dict()[name], state[name]) for name in state)
+    assert not heard.training
+    assert (model / "lm" / "LICENCE").read_text() == "free"
+    assert not (model / "lm" / "more").exists()
+    assert hidden(model) == []
+    assert summary(model) == "beam 5, ctc 0.25, lm recogniser/lm, lm_weight 0.7, end_threshold 1.5"
+
+
+def test_another_language_model_takes_the_place_of_the_first(model, tmp_path):
+    for seed in (1, 2):
+        lm = language_model(tmp_path / f"lm{seed}", seed=seed)
+        store_search(model, SearchConfig(beam=2, lm_weight=0.1 * seed), lm)
+    found, heard = stored_search.stored_search(model)
+    assert found.lm_weight == 0.2
+    assert torch.equal(heard.output.weight, LanguageModel.load(lm).output.weight)
+    assert hidden(model) == []
+    store_search(model, SearchConfig(beam=3, lm_weight=0.5), model / "lm")  # its own
+    assert torch.equal(
+        stored_search.stored_search(model)[1].output.weight, LanguageModel.load(lm).output.weight
+    )
+
+
+def test_settings_without_a_language_model_leave_a_stored_one_out(model, tmp_path):
+    store_search(model, SearchConfig(beam=2), language_model(tmp_path / "lm"))
+    store_search(model, SearchConfig(beam=4))
+    config, lm = stored_search.stored_search(model)
+    assert (config.beam, config.lm_weight, lm) == (4, 0.0, None)
+    assert summary(model) == "beam 4"
+
+
+def test_a_copy_that_fails_leaves_no_settings_of_another_model(model, tmp_path, monkeypatch):
+    store_search(model, SearchConfig(beam=2, lm_weight=0.4), language_model(tmp_path / "first"))
+    second = language_model(tmp_path / "second", seed=1)
+    before = {path.name: path.read_bytes() for path in (model / "lm").iterdir()}
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(OSError, match="No space"):
+        store_search(model, SearchConfig(beam=2, lm_weight=0.8), second)
+    assert {path.name: path.read_bytes() for path in (model / "lm").iterdir()} == before
+    assert not (model / "search.yaml").exists()
+    assert hidden(model) == []
+
+
+def test_settings_by_hand_take_the_language_model_there_is(model):
+    (model / "search.yaml").write_text("beam: 8\nctc: 0.3\n")
+    assert stored_search.stored_search(model) == (SearchConfig(beam=8, ctc=0.3), None)
+    language_model(model / "lm")
+    config, lm = stored_search.stored_search(model)
+    assert config.lm_weight == 0.3 and lm is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("beem: 8", "did you mean `beam`?"),
+        ("beam: 0", "`beam`"),
+        ("beam: [", "not YAML"),
+        ("eight", "not a configuration"),
+        ("beam: 8\nlm_weight: 0.4", "lm is missing"),
+    ],
+)
+def test_settings_that_are_not_right(model, text, words):
+    (model / "search.yaml").write_text(text)
+    with pytest.raises(LASError) as caught:
+        stored_search.stored_search(model)
+    assert str(model / "search.yaml") in str(caught.value)
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_language_model_of_another_alphabet_is_refused(model, tmp_path):
+    store_search(model, SearchConfig(beam=2), language_model(tmp_path / "other", "XYZ"))
+    with pytest.raises(LASError, match="'XYZ'") as caught:
+        stored_search.stored_search(model)
+    assert str(model / "lm") in str(caught.value)
+
+
+def test_names_tell_language_models_apart(tmp_path):
+    assert lm_name(tmp_path / "books") == "books"
+    assert lm_name(tmp_path / "books" / "model") == "books/model"
+    assert lm_name(tmp_path / "recogniser" / "lm") == "recogniser/lm"

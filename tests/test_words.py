@@ -1,0 +1,170 @@
+"""Times and probabilities of words: right on good alignments, and sane on any."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from las import audio
+from las.hypothesis import Hypothesis
+from las.model import LAS, bundled
+from las.text import EOS, Characters
+from las.transcribe import Transcriber
+from las.words import positions, timed_words, word_spans
+
+FRAME = 0.04
+TEXT = "AB CDE FG"
+HEARD = [10, 12, 14, 16, 18, 20, 45, 50, 52]  # frames of its characters; a pause before FG
+
+
+def hypothesis(text, attention, log_probs=None, finished=True):
+    """Attention is [U, T] or [U, H, T], for the characters or for the end as well."""
+    ids = Characters().encode(text) + [EOS] * finished
+    attention = np.asarray(attention, dtype=np.float32)
+    if attention.ndim == 2:
+        attention = attention[:, None]
+    if len(attention) < len(ids):  # the end attends to the beginning, as trained models do
+        end = np.zeros_like(attention[:1])
+        end[..., 0] = 1.0
+        attention = np.concatenate([attention, end])
+    if log_probs is None:
+        log_probs = np.full(len(ids), -0.1)
+    return Hypothesis(
+        text,
+        float(np.sum(log_probs, dtype=float)),
+        finished,
+        torch.from_numpy(attention),
+        torch.tensor(ids),
+        torch.tensor(log_probs, dtype=torch.float32),
+    )
+
+
+def peaks(frames, size=70, width=1.0):
+    """Rows of attention around these frames."""
+    distance = (np.arange(size)[None] - np.asarray(frames)[:, None]) / width
+    rows = np.exp(-0.5 * distance**2)
+    return rows / rows.sum(1, keepdims=True)
+
+
+def times(words):
+    return [[word.start, word.end] for word in words]
+
+
+# Half a frame, and 80 ms before and after; AB and CDE touch.
+EXPECTED = [[0.34, 0.55], [0.55, 0.90], [1.94, 2.18]]
+
+
+def test_words_of_a_sharp_alignment():
+    words = timed_words(hypothesis(TEXT, peaks(HEARD)), FRAME, 0.0)
+    assert [word.word for word in words] == ["AB", "CDE", "FG"]
+    np.testing.assert_allclose(times(words), EXPECTED, atol=0.05)
+
+
+def test_the_offset_is_added():
+    whole = hypothesis(TEXT, peaks(HEARD))
+    here, there = timed_words(whole, FRAME, 0.0), timed_words(whole, FRAME, 100.0)
+    np.testing.assert_allclose(np.array(times(there)) - 100.0, times(here), atol=1e-9)
+
+
+@pytest.mark.parametrize("blurred", ["evenly", "first frame", "last frame"])
+def test_rows_that_say_nothing_are_placed_by_their_neighbours(blurred):
+    rows = peaks(HEARD)
+    row = {
+        "evenly": np.full(70, 1 / 70),
+        "first frame": np.eye(70)[0],
+        "last frame": np.eye(70)[69],
+    }[blurred]
+    for index in (1, 2, 4, 6):
+        rows[index] = row
+    words = timed_words(hypothesis(TEXT, rows), FRAME, 0.0)
+    np.testing.assert_allclose(times(words), EXPECTED, atol=0.12)
+
+
+def test_heads_are_averaged():
+    rows = peaks(HEARD)
+    left, right = rows.copy(), rows.copy()
+    left[3:], right[:3] = 1 / 70, 1 / 70
+    both = timed_words(hypothesis(TEXT, np.stack([left, right], 1)), FRAME, 0.0)
+    mean = timed_words(hypothesis(TEXT, (left + right) / 2), FRAME, 0.0)
+    np.testing.assert_allclose(times(both), times(mean), atol=1e-6)
+    np.testing.assert_allclose(times(both), EXPECTED, atol=0.12)
+
+
+def test_probability_is_the_geometric_mean_with_what_ends_the_word():
+    log_probs = [-0.1, -0.2, -0.6, -0.4, -0.1, -0.1, -1.0, -0.3, -0.3]
+    ended = timed_words(hypothesis(TEXT, peaks(HEARD), [*log_probs, -0.9]), FRAME, 0.0)
+    expected = np.exp([-0.3, -0.4, -0.5])
+    np.testing.assert_allclose([word.probability for word in ended], expected, atol=1e-6)
+    cut = timed_words(hypothesis(TEXT, peaks(HEARD), log_probs, finished=False), FRAME, 0.0)
+    np.testing.assert_allclose(cut[2].probability, np.exp(-0.3), atol=1e-6)
+
+
+def test_no_text_no_words():
+    assert timed_words(hypothesis("", np.ones((1, 5)) / 5), FRAME, 0.0) == []
+    assert timed_words(hypothesis("  ", np.ones((2, 5)) / 5), FRAME, 0.0) == []
+
+
+def test_dropped_alignments_are_an_error():
+    with pytest.raises(ValueError, match="frames"):
+        timed_words(hypothesis("AB", np.ones((3, 0))), FRAME, 0.0)
+
+
+def test_without_an_alignment_words_are_spread_evenly():
+    words = timed_words(hypothesis("AB CD", np.ones((5, 1))), 10.0, 0.0)
+    assert words[0].end < 5.0 < words[1].start
+    assert words[1].start - words[0].end > 2.0
+
+
+texts = st.text(" AB", min_size=1, max_size=12)
+values = st.floats(width=32) | st.floats(0, 1, width=32)
+
+
+@given(st.data(), texts, st.booleans(), st.floats(0.01, 20.0), st.floats(0, 1e4))
+def test_any_alignment_gives_times_in_order_and_in_range(data, text, finished, frame, offset):
+    shape = (len(text) + finished, data.draw(st.integers(1, 2)), data.draw(st.integers(1, 30)))
+    attention = data.draw(hnp.arrays(np.float32, shape, elements=values))
+    log_probs = data.draw(hnp.arrays(np.float32, shape[0], elements=st.floats(width=32)))
+    words = timed_words(hypothesis(text, attention, log_probs, finished), frame, offset)
+    assert [word.word for word in words] == text.split()
+    flat = [time for pair in times(words) for time in pair]
+    assert flat == sorted(flat)
+    assert all(offset <= time <= (offset + shape[2] * frame) * (1 + 1e-12) for time in flat)
+    assert all(0.0 <= word.probability <= 1.0 for word in words)
+
+
+@given(
+    st.lists(st.integers(1, 8), min_size=2, max_size=40),
+    st.integers(0, 2**32 - 1),
+    st.floats(0.0, 0.7),
+)
+def test_sharp_rows_are_found_whatever_the_others_say(steps, seed, share):
+    """Random rows among sharp ones, and ends of pauses: sharp characters stay within 0.1 s."""
+    frames = np.cumsum(steps)
+    random = np.random.default_rng(seed)
+    rows = peaks(frames, frames[-1] + 9, width=0.5)
+    wrong = random.random(len(frames)) < share
+    wrong[[0, -1]] = False
+    rows[wrong] = random.dirichlet(np.ones(rows.shape[1]), int(wrong.sum()))
+    found = positions(rows, FRAME, steps > np.array(3))
+    assert (np.diff(found) >= 0).all()
+    np.testing.assert_allclose(found[~wrong], frames[~wrong] + 0.5, atol=2.5)
+
+
+@given(texts)
+def test_spans_are_the_words(text):
+    assert [text[a:b] for a, b in word_spans(text)] == text.split()
+
+
+def test_silence_before_the_speech_shifts_the_words():
+    """The bundled model on a recording that ships."""
+    waveform = audio.load(bundled().parent / "samples" / "503-1-0004.flac")
+    noise = 1e-4 * np.random.default_rng(0).normal(size=4000).astype(np.float32)
+    transcriber = Transcriber(LAS.from_pretrained(), torch.device("cpu"), timer=timed_words)
+    early, late = transcriber.arrays([waveform, np.concatenate([noise, waveform])])
+    assert early.text == late.text != ""
+    first, second = early.windows[0].words, late.windows[0].words
+    shift = np.array(times(second)) - np.array(times(first))
+    assert abs(np.median(shift) - 0.25) < 0.06
+    assert first[0].start < 0.25 and early.seconds - 0.4 < first[-1].end <= early.seconds + 0.04
