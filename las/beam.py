@@ -94,6 +94,13 @@ class _Beams:
         self.model, self.encoded, self.config = model, encoded, config
         self.lm = lm if config.lm_weight > 0 else None
         self.limits = step_limits(encoded, config)
+        self.last_steps = set(self.limits.tolist())
+        # What a score is divided by, and given, at an utterance's limit; see `_bound`.
+        self.limit_divisor = self.limits[:, None] ** config.length_power
+        self.limit_bonus = config.length_bonus * (self.limits[:, None] - 1)
+        # Looking at values makes a GPU wait, and is cheaper than what it may spare on a CPU.
+        self.looks = self.limits.device.type == "cpu"
+        self.any_ended = not self.looks
         self.ctc = None
         if config.ctc > 0:
             self.ctc = CTCPrefixScorer(encoded.ctc, encoded.ctc_lengths)
@@ -137,7 +144,8 @@ class _Beams:
         logits, state = self.model.speller.step(self.encoded.memory, live.state, live.tokens)
         attention = logits.float().log_softmax(-1)
         V = attention.shape[-1]
-        summed, lm = live.summed[..., None] + (1 - config.ctc) * attention, live.lm
+        weighted = attention if config.ctc == 0 else (1 - config.ctc) * attention
+        summed, lm = live.summed[..., None] + weighted, live.lm
         if self.lm is not None:
             log_probs, lm = self.lm.step(lm, live.tokens)
             summed = summed + config.lm_weight * log_probs
@@ -150,11 +158,12 @@ class _Beams:
             total = total.masked_fill(repeats(live.written, config.no_repeat_ngram, V), _NEVER)
         if config.end_threshold is not None:
             _withhold_ends(total, attention, config.end_threshold)
-        mean = state.alignment.mean(2).float()  # over heads, [B, N, T]
-        covered = live.covered + mean if live.covered is not None else None
+        covered = centre = None
+        if live.covered is not None:
+            covered = live.covered + _over_heads(state)
         uncovered = self._uncovered(covered)
-        centre = None
         if config.max_back is not None or config.max_ahead is not None:
+            mean = _over_heads(state)
             centre = (mean * torch.arange(mean.shape[-1], device=mean.device)).sum(-1)
             if live.centre is not None:
                 total = self._hold(total, centre - live.centre)
@@ -165,22 +174,32 @@ class _Beams:
         totals = total.flatten(1).gather(1, choice)
         log_probs = attention.flatten(1).gather(1, choice)
         ends = tokens == EOS
-        ends_now = ends.clone()
-        ends_now[:, N:] = False
-        ended = totals.masked_fill(~ends_now, _NEVER)
-        pool = self._collect(pool, ended, beams, tokens, log_probs, uncovered, step)
-
-        # Those that go on, in their order.
-        going = ends.int().argsort(dim=1, stable=True)[:, :N]
-        beams, tokens, log_probs = (x.gather(1, going) for x in (beams, tokens, log_probs))
-        totals = totals.gather(1, going).masked_fill(ends.gather(1, going), _NEVER)
+        if not self.looks or bool(ends.any()):
+            self.any_ended = True
+            ended = totals[:, :N].masked_fill(~ends[:, :N], _NEVER)
+            best = (x[:, :N] for x in (beams, tokens, log_probs))
+            pool = self._collect(pool, ended, *best, uncovered, step)
+            # Those that go on, in their order.
+            going = ends.int().argsort(dim=1, stable=True)[:, :N]
+            totals = totals.masked_fill(ends, _NEVER)
+            beams, tokens, log_probs, totals = (
+                x.gather(1, going) for x in (beams, tokens, log_probs, totals)
+            )
+        else:
+            beams, tokens, log_probs, totals = (
+                x[:, :N] for x in (beams, tokens, log_probs, totals)
+            )
         tokens = tokens.masked_fill(totals == _NEVER, EOS)  # an unused beam may hold a blank
         self.history.append(_Step(beams, tokens, log_probs, state.alignment))
-        last = (self.limits == step + 1)[:, None]
-        ended = totals.masked_fill(~last, _NEVER)
-        cut = self._collect(cut, ended, beams, tokens, log_probs, uncovered, step)
-        done = last | (self._bound(totals) <= pool.score[:, -1:])
-        totals = totals.masked_fill(done, _NEVER)
+        # Done is who has reached the limit, or cannot enter the pool any more.
+        done = self._bound(totals) <= pool.score[:, -1:] if self.any_ended else None
+        if step + 1 in self.last_steps:
+            last = (self.limits == step + 1)[:, None]
+            ended = totals.masked_fill(~last, _NEVER)
+            cut = self._collect(cut, ended, beams, tokens, log_probs, uncovered, step)
+            done = last if done is None else done | last
+        if done is not None:
+            totals = totals.masked_fill(done, _NEVER)
         return (
             _Live(
                 total=totals,
@@ -252,9 +271,7 @@ class _Beams:
         Log-probabilities are at most zero, normalisation helps most at the limit, and coverage
         costs nothing at best.
         """
-        limits = self.limits[:, None]
-        bound = totals / limits**self.config.length_power
-        return bound + self.config.length_bonus * (limits - 1)
+        return totals / self.limit_divisor + self.limit_bonus
 
     def _follow(self, ended: _Ended) -> list[list[Hypothesis]]:
         """Texts and alignments of hypotheses, followed back from their ends."""
@@ -301,8 +318,14 @@ class _Beams:
 
 def select(values: Tensor, index: Tensor) -> Tensor:
     """Reorder the beams of [B, N, ...]: hypothesis n of utterance b becomes ``index[b, n]``."""
-    rows = torch.arange(values.shape[0], device=values.device)[:, None]
-    return values[rows, index]
+    B, N = values.shape[:2]
+    rows = torch.arange(0, B * N, N, device=values.device)[:, None] + index
+    return values.flatten(0, 1).index_select(0, rows.flatten()).view(*index.shape, *values.shape[2:])
+
+
+def _over_heads(state: State) -> Tensor:
+    """Mean attention of a step [B, N, T]."""
+    return state.alignment.mean(2).float()
 
 
 def repeats(written: Tensor, size: int, vocabulary: int) -> Tensor:
