@@ -25,7 +25,7 @@ class _Live(NamedTuple):
     """The hypotheses that may go on; what a setting does not ask for is None."""
 
     total: Tensor  # [B, N] weighted log-probability, -inf where there is no hypothesis
-    summed: Tensor  # [B, N] the part of it that adds up over steps: attention and LM
+    summed: Tensor  # [B, N] the part of it that adds up over steps: attention and LM, or all of it
     tokens: Tensor  # [B, N] last ids
     state: State
     ctc: CTCState | None
@@ -128,7 +128,7 @@ class _Beams:
         total[:, 0] = 0.0  # all beams are the same: one is enough
         return _Live(
             total=total,
-            summed=torch.zeros_like(total),
+            summed=torch.zeros_like(total) if self.ctc is not None else total,
             tokens=self.limits.new_full((B, N), EOS),
             state=self.model.speller.start(memory, N),
             ctc=self.ctc.start(N) if self.ctc is not None else None,
@@ -152,7 +152,7 @@ class _Beams:
         total = summed
         if self.ctc is not None and live.ctc is not None:
             total = summed + config.ctc * self.ctc.score(live.ctc).to(summed.dtype)
-        total = total.masked_fill((live.total == _NEVER)[..., None], _NEVER)
+            total = total.masked_fill((live.total == _NEVER)[..., None], _NEVER)
         total[..., BLANK] = _NEVER
         if live.written is not None:
             total = total.masked_fill(repeats(live.written, config.no_repeat_ngram, V), _NEVER)
@@ -169,16 +169,17 @@ class _Beams:
                 total = self._hold(total, centre - live.centre)
 
         ranked = total if uncovered is None else total - uncovered[..., None]
-        _, choice = ranked.flatten(1).topk(2 * N, 1)
+        totals, choice = ranked.flatten(1).topk(2 * N, 1)
         beams, tokens = choice // V, choice % V
-        totals = total.flatten(1).gather(1, choice)
+        if uncovered is not None:
+            totals = total.flatten(1).gather(1, choice)
         log_probs = attention.flatten(1).gather(1, choice)
         ends = tokens == EOS
         if not self.looks or bool(ends.any()):
             self.any_ended = True
             ended = totals[:, :N].masked_fill(~ends[:, :N], _NEVER)
-            best = (x[:, :N] for x in (beams, tokens, log_probs))
-            pool = self._collect(pool, ended, *best, uncovered, step)
+            first, written, said = beams[:, :N], tokens[:, :N], log_probs[:, :N]
+            pool = self._collect(pool, ended, first, written, said, uncovered, step)
             # Those that go on, in their order.
             going = ends.int().argsort(dim=1, stable=True)[:, :N]
             totals = totals.masked_fill(ends, _NEVER)
@@ -200,12 +201,15 @@ class _Beams:
             done = last if done is None else done | last
         if done is not None:
             totals = totals.masked_fill(done, _NEVER)
+        if self.ctc is not None:
+            summed = summed.flatten(1).gather(1, beams * V + tokens)
+        chosen = flat_rows(beams)
         return (
             _Live(
                 total=totals,
-                summed=summed.flatten(1).gather(1, beams * V + tokens),
+                summed=summed if self.ctc is not None else totals,
                 tokens=tokens,
-                state=State(*(select(x, beams) for x in state)),
+                state=State(*(take(x, chosen) for x in state)),
                 ctc=self.ctc.extend(live.ctc, beams, tokens)
                 if self.ctc is not None and live.ctc is not None
                 else None,
@@ -318,9 +322,21 @@ class _Beams:
 
 def select(values: Tensor, index: Tensor) -> Tensor:
     """Reorder the beams of [B, N, ...]: hypothesis n of utterance b becomes ``index[b, n]``."""
-    B, N = values.shape[:2]
-    rows = torch.arange(0, B * N, N, device=values.device)[:, None] + index
-    return values.flatten(0, 1).index_select(0, rows.flatten()).view(*index.shape, *values.shape[2:])
+    size = values.shape[1]
+    chosen = values.flatten(0, 1).index_select(0, flat_rows(index, size))
+    return chosen.view(*index.shape, *values.shape[2:])
+
+
+def flat_rows(index: Tensor, size: int | None = None) -> Tensor:
+    """What ``index`` [B, P] into [B, N] is into [B * N]; N is ``size``, or P."""
+    B, P = index.shape
+    size = size or P
+    return (torch.arange(0, B * size, size, device=index.device)[:, None] + index).flatten()
+
+
+def take(values: Tensor, rows: Tensor) -> Tensor:
+    """As :func:`select`, by the rows of [B * N] as many as there were."""
+    return values.flatten(0, 1).index_select(0, rows).view_as(values)
 
 
 def _over_heads(state: State) -> Tensor:

@@ -35,10 +35,11 @@ def usable(memory: Memory) -> bool:
 
 def pack(decoder: Decoder) -> Packed:
     """Rearrange the weights, without gradient."""
-    above = zip(decoder.input_weights, decoder.recurrent_weights[1:], decoder.biases[1:])
+    recurrent, biases = decoder.recurrent_weights[1:], decoder.biases[1:]
+    above = zip(decoder.input_weights, recurrent, biases, strict=True)
     return Packed(
         _joined(decoder.context_weight, decoder.recurrent_weights[0]),
-        [(_joined(below, recurrent), bias.detach()) for below, recurrent, bias in above],
+        [(_joined(below, same), bias.detach()) for below, same, bias in above],
         decoder.query_weight.detach().t().contiguous(),
     )
 
