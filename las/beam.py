@@ -25,7 +25,7 @@ class _Live(NamedTuple):
     """The hypotheses that may go on; what a setting does not ask for is None."""
 
     total: Tensor  # [B, N] weighted log-probability, -inf where there is no hypothesis
-    summed: Tensor  # [B, N] the part of it that adds up over steps: attention and LM
+    summed: Tensor  # [B, N] the part of it that adds up over steps: attention and LM, or all of it
     tokens: Tensor  # [B, N] last ids
     state: State
     ctc: CTCState | None
@@ -94,6 +94,13 @@ class _Beams:
         self.model, self.encoded, self.config = model, encoded, config
         self.lm = lm if config.lm_weight > 0 else None
         self.limits = step_limits(encoded, config)
+        self.last_steps = set(self.limits.tolist())
+        # What a score is divided by, and given, at an utterance's limit; see `_bound`.
+        self.limit_divisor = self.limits[:, None] ** config.length_power
+        self.limit_bonus = config.length_bonus * (self.limits[:, None] - 1)
+        # Looking at values makes a GPU wait, and is cheaper than what it may spare on a CPU.
+        self.looks = self.limits.device.type == "cpu"
+        self.any_ended = not self.looks
         self.ctc = None
         if config.ctc > 0:
             self.ctc = CTCPrefixScorer(encoded.ctc, encoded.ctc_lengths)
@@ -121,7 +128,7 @@ class _Beams:
         total[:, 0] = 0.0  # all beams are the same: one is enough
         return _Live(
             total=total,
-            summed=torch.zeros_like(total),
+            summed=torch.zeros_like(total) if self.ctc is not None else total,
             tokens=self.limits.new_full((B, N), EOS),
             state=self.model.speller.start(memory, N),
             ctc=self.ctc.start(N) if self.ctc is not None else None,
@@ -137,56 +144,72 @@ class _Beams:
         logits, state = self.model.speller.step(self.encoded.memory, live.state, live.tokens)
         attention = logits.float().log_softmax(-1)
         V = attention.shape[-1]
-        summed, lm = live.summed[..., None] + (1 - config.ctc) * attention, live.lm
+        weighted = attention if config.ctc == 0 else (1 - config.ctc) * attention
+        summed, lm = live.summed[..., None] + weighted, live.lm
         if self.lm is not None:
             log_probs, lm = self.lm.step(lm, live.tokens)
             summed = summed + config.lm_weight * log_probs
         total = summed
         if self.ctc is not None and live.ctc is not None:
             total = summed + config.ctc * self.ctc.score(live.ctc).to(summed.dtype)
-        total = total.masked_fill((live.total == _NEVER)[..., None], _NEVER)
+            total = total.masked_fill((live.total == _NEVER)[..., None], _NEVER)
         total[..., BLANK] = _NEVER
         if live.written is not None:
             total = total.masked_fill(repeats(live.written, config.no_repeat_ngram, V), _NEVER)
         if config.end_threshold is not None:
             _withhold_ends(total, attention, config.end_threshold)
-        mean = state.alignment.mean(2).float()  # over heads, [B, N, T]
-        covered = live.covered + mean if live.covered is not None else None
+        covered = centre = None
+        if live.covered is not None:
+            covered = live.covered + _over_heads(state)
         uncovered = self._uncovered(covered)
-        centre = None
         if config.max_back is not None or config.max_ahead is not None:
+            mean = _over_heads(state)
             centre = (mean * torch.arange(mean.shape[-1], device=mean.device)).sum(-1)
             if live.centre is not None:
                 total = self._hold(total, centre - live.centre)
 
         ranked = total if uncovered is None else total - uncovered[..., None]
-        _, choice = ranked.flatten(1).topk(2 * N, 1)
+        totals, choice = ranked.flatten(1).topk(2 * N, 1)
         beams, tokens = choice // V, choice % V
-        totals = total.flatten(1).gather(1, choice)
+        if uncovered is not None:
+            totals = total.flatten(1).gather(1, choice)
         log_probs = attention.flatten(1).gather(1, choice)
         ends = tokens == EOS
-        ends_now = ends.clone()
-        ends_now[:, N:] = False
-        ended = totals.masked_fill(~ends_now, _NEVER)
-        pool = self._collect(pool, ended, beams, tokens, log_probs, uncovered, step)
-
-        # Those that go on, in their order.
-        going = ends.int().argsort(dim=1, stable=True)[:, :N]
-        beams, tokens, log_probs = (x.gather(1, going) for x in (beams, tokens, log_probs))
-        totals = totals.gather(1, going).masked_fill(ends.gather(1, going), _NEVER)
+        if not self.looks or bool(ends.any()):
+            self.any_ended = True
+            ended = totals[:, :N].masked_fill(~ends[:, :N], _NEVER)
+            first, written, said = beams[:, :N], tokens[:, :N], log_probs[:, :N]
+            pool = self._collect(pool, ended, first, written, said, uncovered, step)
+            # Those that go on, in their order.
+            going = ends.int().argsort(dim=1, stable=True)[:, :N]
+            totals = totals.masked_fill(ends, _NEVER)
+            beams, tokens, log_probs, totals = (
+                x.gather(1, going) for x in (beams, tokens, log_probs, totals)
+            )
+        else:
+            beams, tokens, log_probs, totals = (
+                x[:, :N] for x in (beams, tokens, log_probs, totals)
+            )
         tokens = tokens.masked_fill(totals == _NEVER, EOS)  # an unused beam may hold a blank
         self.history.append(_Step(beams, tokens, log_probs, state.alignment))
-        last = (self.limits == step + 1)[:, None]
-        ended = totals.masked_fill(~last, _NEVER)
-        cut = self._collect(cut, ended, beams, tokens, log_probs, uncovered, step)
-        done = last | (self._bound(totals) <= pool.score[:, -1:])
-        totals = totals.masked_fill(done, _NEVER)
+        # Done is who has reached the limit, or cannot enter the pool any more.
+        done = self._bound(totals) <= pool.score[:, -1:] if self.any_ended else None
+        if step + 1 in self.last_steps:
+            last = (self.limits == step + 1)[:, None]
+            ended = totals.masked_fill(~last, _NEVER)
+            cut = self._collect(cut, ended, beams, tokens, log_probs, uncovered, step)
+            done = last if done is None else done | last
+        if done is not None:
+            totals = totals.masked_fill(done, _NEVER)
+        if self.ctc is not None:
+            summed = summed.flatten(1).gather(1, beams * V + tokens)
+        chosen = flat_rows(beams)
         return (
             _Live(
                 total=totals,
-                summed=summed.flatten(1).gather(1, beams * V + tokens),
+                summed=summed if self.ctc is not None else totals,
                 tokens=tokens,
-                state=State(*(select(x, beams) for x in state)),
+                state=State(*(take(x, chosen) for x in state)),
                 ctc=self.ctc.extend(live.ctc, beams, tokens)
                 if self.ctc is not None and live.ctc is not None
                 else None,
@@ -252,9 +275,7 @@ class _Beams:
         Log-probabilities are at most zero, normalisation helps most at the limit, and coverage
         costs nothing at best.
         """
-        limits = self.limits[:, None]
-        bound = totals / limits**self.config.length_power
-        return bound + self.config.length_bonus * (limits - 1)
+        return totals / self.limit_divisor + self.limit_bonus
 
     def _follow(self, ended: _Ended) -> list[list[Hypothesis]]:
         """Texts and alignments of hypotheses, followed back from their ends."""
@@ -301,8 +322,26 @@ class _Beams:
 
 def select(values: Tensor, index: Tensor) -> Tensor:
     """Reorder the beams of [B, N, ...]: hypothesis n of utterance b becomes ``index[b, n]``."""
-    rows = torch.arange(values.shape[0], device=values.device)[:, None]
-    return values[rows, index]
+    size = values.shape[1]
+    chosen = values.flatten(0, 1).index_select(0, flat_rows(index, size))
+    return chosen.view(*index.shape, *values.shape[2:])
+
+
+def flat_rows(index: Tensor, size: int | None = None) -> Tensor:
+    """What ``index`` [B, P] into [B, N] is into [B * N]; N is ``size``, or P."""
+    B, P = index.shape
+    size = size or P
+    return (torch.arange(0, B * size, size, device=index.device)[:, None] + index).flatten()
+
+
+def take(values: Tensor, rows: Tensor) -> Tensor:
+    """As :func:`select`, by the rows of [B * N] as many as there were."""
+    return values.flatten(0, 1).index_select(0, rows).view_as(values)
+
+
+def _over_heads(state: State) -> Tensor:
+    """Mean attention of a step [B, N, T]."""
+    return state.alignment.mean(2).float()
 
 
 def repeats(written: Tensor, size: int, vocabulary: int) -> Tensor:

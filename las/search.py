@@ -3,6 +3,7 @@
 Knows nothing of audio. What a batch holds beside an utterance does not change its text.
 """
 
+import numpy as np
 import torch
 
 from las.beam import beam_search, step_limits
@@ -70,36 +71,36 @@ def greedy(model: LAS, encoded: Encoded) -> list[Hypothesis]:
         One hypothesis an utterance, in the batch's order.
     """
     limits = step_limits(encoded)
-    B = limits.shape[0]
     state = model.speller.start(encoded.memory)
-    tokens = limits.new_full((B, 1), EOS)
-    alive = torch.ones_like(limits, dtype=torch.bool)
-    steps = torch.zeros_like(limits)
-    scores = encoded.ctc.new_zeros(B)
+    tokens = limits.new_full((limits.shape[0], 1), EOS)
+    ended = torch.zeros_like(limits, dtype=torch.bool)
+    last_steps = set(limits.tolist())
     written, chosen, alignments = [], [], []
-    while alive.any():
+    while not ended.all():
         logits, state = model.speller.step(encoded.memory, state, tokens)
         log_probs = logits[:, 0].float().log_softmax(-1)
         log_probs[:, BLANK] = float("-inf")
         best, choice = log_probs.max(-1)
-        scores += torch.where(alive, best, 0.0)
-        steps += alive
-        tokens = torch.where(alive, choice, EOS)[:, None]
-        written.append(tokens)
+        tokens = choice[:, None]  # of utterances that have ended, whatever it may be
+        written.append(choice)
         chosen.append(best)
         alignments.append(state.alignment[:, 0])
-        alive = alive & (choice != EOS) & (steps < limits)
-    ids = torch.cat(written, 1).cpu()
+        ended = ended | (choice == EOS)
+        if len(written) in last_steps:
+            ended = ended | (limits == len(written))
+    ids = torch.stack(written, 1).cpu()
     log_probs = torch.stack(chosen, 1).cpu()
     attention = torch.stack(alignments, 1).float().cpu()
+    # In the order and precision of a search that adds them up as it goes.
+    scores = np.add.accumulate(log_probs.numpy(), axis=1, dtype=np.float32)
     hypotheses = []
-    for row in range(B):
-        length = int(steps[row])
+    for row, limit in enumerate(limits.tolist()):
+        length = min([limit, *(ids[row] == EOS).nonzero()[:1, 0].add(1).tolist()])
         frames = int(encoded.memory.lengths[row])
         hypotheses.append(
             Hypothesis(
                 model.text.decode(ids[row, :length].tolist()),
-                float(scores[row]),
+                float(scores[row, length - 1]),
                 bool(ids[row, length - 1] == EOS),
                 attention[row, :length, :, :frames],
                 ids[row, :length],

@@ -13,7 +13,7 @@ import las_kernels
 from las.attention import Attend
 from las.config import AttentionConfig, SpellerConfig
 from las.text import BLANK, EOS
-from las_kernels import Decoder, Masks, Memory, State
+from las_kernels import Decoder, Masks, Memory, State, packed
 
 
 class Speller(nn.Module):
@@ -58,6 +58,7 @@ class Speller(nn.Module):
         self.biases = nn.ParameterList(bias() for _ in range(config.layers))
         self.readout = nn.Linear(width + memory_width, width)
         self.output = nn.Linear(width, vocabulary)
+        self._prepared: _Prepared | None = None
 
     def decoder(self) -> Decoder:
         """The recurrent weights for ``las_kernels``."""
@@ -103,7 +104,11 @@ class Speller(nn.Module):
         return self._predict(outputs, contexts), alignments
 
     def start(self, memory: Memory, beams: int = 1) -> State:
-        """State before the first step, for ``beams`` hypotheses of each utterance."""
+        """State before the first step, for ``beams`` hypotheses of each utterance.
+
+        The weights must not change between this and the last step.
+        """
+        self._prepare(memory)
         return las_kernels.initial_state(memory, self.decoder(), self.attend.score(), beams)
 
     def step(self, memory: Memory, state: State, tokens: Tensor) -> tuple[Tensor, State]:
@@ -117,6 +122,8 @@ class Speller(nn.Module):
         Returns:
             logits [B, N, V] and the new state.
         """
+        if self._prepared is not None and packed.usable(memory):
+            return self._prepared.step(memory, state, tokens)
         decoder = self.decoder()
         projected = nn.functional.linear(
             self._embed(tokens), decoder.embedding_weight, decoder.biases[0]
@@ -125,6 +132,19 @@ class Speller(nn.Module):
             projected, state, memory, decoder, self.attend.score()
         )
         return self._predict(output, state.context), state
+
+    def _prepare(self, memory: Memory) -> None:
+        """Lay the weights out for a search on a CPU, unless they still are."""
+        if self.training or not packed.usable(memory):
+            self._prepared = None
+            return
+        try:
+            # What an optimizer or a loader writes in place counts a version up.
+            key = tuple((x.data_ptr(), x._version) for x in self.parameters())
+        except RuntimeError:  # tensors made for inference alone have no versions
+            key = None
+        if self._prepared is None or key is None or self._prepared.key != key:
+            self._prepared = _Prepared(self, key)
 
     def _embed(self, tokens: Tensor) -> Tensor:
         return nn.functional.dropout(self.embedding(tokens), self.config.dropout, self.training).to(
@@ -147,6 +167,33 @@ class Speller(nn.Module):
         return Masks(
             drop(hidden, self.config.dropout, True), drop(ones(B, D), self.config.dropout, True)
         )
+
+
+class _Prepared:
+    """A speller's weights as steps of search on a CPU read them, and those steps."""
+
+    def __init__(self, speller: Speller, key: tuple[tuple[int, int], ...] | None) -> None:
+        decoder = speller.decoder()
+        self.key = key
+        self.packed = packed.pack(decoder)
+        self.score = speller.attend.score()
+        with torch.no_grad():
+            # All that a character does to the gates, [V, 4S].
+            self.embedded = nn.functional.linear(
+                speller.embedding.weight, decoder.embedding_weight, decoder.biases[0]
+            )
+        self.readout = speller.readout.weight.detach().t().contiguous(), speller.readout.bias
+        self.output = speller.output.weight.detach().t().contiguous(), speller.output.bias
+
+    def step(self, memory: Memory, state: State, tokens: Tensor) -> tuple[Tensor, State]:
+        """:meth:`Speller.step`."""
+        projected = self.embedded.index_select(0, tokens.flatten()).view(*tokens.shape, -1)
+        output, state = packed.decode_step(projected, state, memory, self.packed, self.score)
+        weight, bias = self.readout
+        hidden = torch.addmm(bias, torch.cat([output, state.context], -1).flatten(0, 1), weight)
+        weight, bias = self.output
+        logits = torch.addmm(bias, hidden.tanh_(), weight)
+        return logits.view(*tokens.shape, -1), state
 
 
 def teacher_inputs(tokens: Tensor) -> Tensor:

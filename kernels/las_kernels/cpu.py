@@ -124,6 +124,35 @@ def forward(
     alignment.copy_(found[1])
 
 
+def cell(gates: Tensor, before: Tensor, cell: Tensor, hidden: Tensor) -> None:
+    """LSTM cell for search: as :func:`las_kernels.plain.cell`, but the gates stay as they are.
+
+    Args:
+        gates: pre-activations [M, 4S], contiguous float32.
+        before: cell of the step before [M, S]; each row contiguous, as in the next two.
+        cell: [M, S], written; its rows lie as those of ``before``.
+        hidden: [M, S], written; likewise.
+
+    Raises:
+        ValueError: a shape, dtype or layout is another.
+        RuntimeError: the kernel is not `available`.
+    """
+    library = _library()
+    if isinstance(library, str):
+        raise RuntimeError(f"the CPU kernel cannot run: {library}")
+    M, S = before.shape
+    stride = before.stride(0)
+    right = gates.is_contiguous() and gates.shape == (M, 4 * S)
+    for tensor in (before, cell, hidden):
+        right = right and tensor.shape == (M, S) and tensor.stride() == (stride, 1)
+    for tensor in (gates, before, cell, hidden):
+        right = right and tensor.dtype == torch.float32 and tensor.is_cpu
+    if not right:
+        raise ValueError("the cell needs float32 gates [M, 4S] and three [M, S] laid out alike")
+    pointers = (gates.data_ptr(), before.data_ptr(), cell.data_ptr(), hidden.data_ptr())
+    library.las_cell(*pointers, M, S, stride)
+
+
 def _sizes(
     query: Tensor, memory: Memory, score: Score, previous: Tensor | None
 ) -> tuple[int, int, int, int, int, int, int]:
@@ -167,4 +196,6 @@ def _library() -> ctypes.CDLL | str:
         return str(error)
     library.las_attend.argtypes = [ctypes.c_char_p]
     library.las_attend.restype = ctypes.c_int64
+    library.las_cell.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 3
+    library.las_cell.restype = None
     return library

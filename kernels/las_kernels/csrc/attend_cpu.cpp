@@ -384,6 +384,37 @@ extern "C" int64_t las_attend(const Problem* problem) {
   return 0;
 }
 
+// The LSTM cell of `rows` hypotheses: gates [rows, 4S], in torch's order, with the cell before give
+// cell and hidden. Rows of the last three are `stride` floats apart, for they are one layer of
+// [rows, L, S]. Written over gates nowhere; any number of threads gives the same bits.
+extern "C" void las_cell(const float* gates, const float* before, float* cell, float* hidden,
+                         int64_t rows, int64_t S, int64_t stride) {
+  const int64_t grain = std::max<int64_t>(1, kWorth / (4 * S));
+  at::parallel_for(0, rows, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const float* from = gates + row * 4 * S;
+      for (int64_t s = 0; s < S; s += kLanes) {
+        const int64_t count = std::min<int64_t>(kLanes, S - s), at = row * stride + s;
+        const bool whole = count == kLanes;
+        Vec x[4], c = whole ? load(before + at) : load_part(before + at, count);
+        for (int gate = 0; gate < 4; ++gate) {
+          const float* source = from + gate * S + s;
+          x[gate] = whole ? load(source) : load_part(source, count);
+        }
+        c = sigmoid(x[1]) * c + sigmoid(x[0]) * tanh(x[2]);
+        const Vec h = sigmoid(x[3]) * tanh(c);
+        if (whole) {
+          store(cell + at, c);
+          store(hidden + at, h);
+        } else {
+          store_part(cell + at, c, count);
+          store_part(hidden + at, h, count);
+        }
+      }
+    }
+  });
+}
+
 // For the tests: the functions themselves, and the threads that a parallel region gets.
 extern "C" void las_tanh(const float* x, float* y, int64_t count) {
   for (int64_t i = 0; i < count; i += kLanes) {
