@@ -1,8 +1,53 @@
-"""Listen, Attend and Spell: an attention encoder-decoder for speech recognition."""
+"""Listen, Attend and Spell: an attention encoder-decoder for speech recognition.
 
+``las.load().transcribe("talk.mp3")`` is what most need; see docs/api.md.
+"""
+
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from las.api import Recognizer, load
+    from las.config import SearchConfig
+    from las.errors import LASError
+    from las.results import Segment, Transcription, Word
+
+__all__ = [
+    "LASError",
+    "Recognizer",
+    "SearchConfig",
+    "Segment",
+    "Transcription",
+    "Word",
+    "__version__",
+    "load",
+]
 
 try:
     __version__ = version("listen-attend-spell")
 except PackageNotFoundError:  # a source tree that is not installed
     __version__ = "0.0.0"
+
+# Read when they are first asked for: `import las` alone need not wait for torch.
+_HOMES = {
+    "LASError": "errors",
+    "Recognizer": "api",
+    "SearchConfig": "config",
+    "Segment": "results",
+    "Transcription": "results",
+    "Word": "results",
+    "load": "api",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"las.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -14,6 +14,7 @@ import typer
 from las import __version__
 from las.compare_cli import compare
 from las.errors import LASError
+from las.explain_cli import explain
 from las.lm_cli import app as lm_app
 from las.search_options import (
     BeamOption,
@@ -40,6 +41,7 @@ app.add_typer(lm_app, name="lm")
 app.command()(compare)
 app.command()(tune)
 app.command()(transcribe)
+app.command()(explain)
 
 
 class Corpus(StrEnum):

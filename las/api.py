@@ -1,0 +1,259 @@
+"""The library in two calls: ``las.load().transcribe("talk.mp3")``; see docs/api.md."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from las import audio
+from las import config as configuration
+from las.config import SearchConfig
+from las.errors import LASError
+from las.hypothesis import LanguageModel
+from las.model import LAS, bundled
+from las.results import Transcription
+from las.runtime import choose_device
+from las.segments import transcription
+from las.stored_search import load_lm, stored_lm, stored_settings
+from las.transcribe import Failure, Transcriber, Transcript
+from las.words import timed_words
+
+Audio: TypeAlias = str | PathLike[str] | np.ndarray | Tensor
+"""A file, or samples: [S], or [channels, S]."""
+
+_MAX_LEVEL = 1e10  # powers of what is above overflow
+_RATES = (2000, 768000)  # Hz; anything else is a mistake
+_FULL_SCALE = {np.dtype(kind): -float(np.iinfo(kind).min) for kind in (np.int16, np.int32)}
+
+
+class Recognizer:
+    """A model that transcribes; made by :func:`load`. Not to be used by two threads at once.
+
+    Args:
+        model: the network.
+        device: where it is.
+        config: settings of the search; the default is greedy.
+        lm: a language model for the search, on the same device.
+    """
+
+    def __init__(
+        self,
+        model: LAS,
+        device: torch.device,
+        config: SearchConfig | None = None,
+        lm: LanguageModel | None = None,
+    ) -> None:
+        self.model = model.eval()
+        self.device = device
+        self.config = config or SearchConfig()
+        self.lm = lm
+        self._transcriber = Transcriber(model, device, self.config, lm, timer=timed_words)
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz of the audio that the model hears; everything else is resampled to it."""
+        return self._transcriber.rate
+
+    def transcribe(
+        self, audio: Audio, *, sample_rate: int | None = None, word_timestamps: bool = True
+    ) -> Transcription:
+        """Transcribe audio of any length.
+
+        Args:
+            audio: a file (wav, flac, ogg, opus, mp3, sph, aiff, and what ffmpeg reads where it is
+                installed); or an array or tensor of samples [S] or [channels, S], of which the
+                channels are averaged. Floats have a full scale of 1; int16 and int32 are scaled.
+            sample_rate: Hz of an array; default: :attr:`sample_rate`. A file tells its own.
+            word_timestamps: whether segments hold their words.
+
+        Raises:
+            LASError: the file cannot be read, or the samples are no audio: of a wrong shape, too
+                short, not finite.
+            TypeError: of another type than these.
+        """
+        (result,) = self.transcribe_many(
+            [audio], sample_rate=sample_rate, word_timestamps=word_timestamps
+        )
+        return result
+
+    @overload
+    def transcribe_many(
+        self,
+        audios: Sequence[Audio],
+        *,
+        sample_rate: int | None = None,
+        word_timestamps: bool = True,
+        batch_seconds: float = 120.0,
+        return_exceptions: Literal[False] = False,
+    ) -> list[Transcription]: ...
+
+    @overload
+    def transcribe_many(
+        self,
+        audios: Sequence[Audio],
+        *,
+        sample_rate: int | None = None,
+        word_timestamps: bool = True,
+        batch_seconds: float = 120.0,
+        return_exceptions: Literal[True],
+    ) -> list[Transcription | LASError]: ...
+
+    def transcribe_many(
+        self,
+        audios: Sequence[Audio],
+        *,
+        sample_rate: int | None = None,
+        word_timestamps: bool = True,
+        batch_seconds: float = 120.0,
+        return_exceptions: bool = False,
+    ) -> list[Transcription] | list[Transcription | LASError]:
+        """Transcribe several, in batches: much faster than one by one, and with the same texts.
+
+        Args:
+            audios: as for :meth:`transcribe`, files and arrays mixed at will.
+            sample_rate: Hz of all arrays.
+            word_timestamps: whether segments hold their words.
+            batch_seconds: of audio to decode at once, at most: what bounds the memory.
+            return_exceptions: put the error in the place of the result where something cannot be
+                transcribed, rather than raise the first. Wrong types are raised all the same.
+
+        Returns:
+            The results, in the order of ``audios``.
+        """
+        if isinstance(audios, str | PathLike | np.ndarray | Tensor):
+            raise TypeError("audios: give a list; for a single one there is transcribe()")
+        kinds = [isinstance(item, str | PathLike) for item in audios]
+        if sample_rate is not None and all(kinds):
+            raise TypeError("sample_rate: it is of arrays; a file tells its own")
+        results: dict[int, Transcription | LASError] = {}
+        files: dict[int, Path] = {}
+        arrays: dict[int, np.ndarray] = {}
+        for index, item in enumerate(audios):
+            if isinstance(item, str | PathLike):
+                files[index] = Path(item)
+                continue
+            try:
+                arrays[index] = waveform(item, sample_rate, self.sample_rate)
+            except LASError as error:
+                results[index] = error
+        found = self._transcriber.files(list(files.values()), batch_seconds=batch_seconds)
+        heard = self._transcriber.arrays(list(arrays.values()), batch_seconds=batch_seconds)
+        for index, result in itertools.chain(
+            zip(files, found, strict=True), zip(arrays, heard, strict=True)
+        ):
+            if isinstance(result, Failure):
+                results[index] = LASError(result.reason)
+            else:
+                results[index] = self._result(result, word_timestamps)
+        ordered = [results[index] for index in range(len(audios))]
+        if return_exceptions:
+            return ordered
+        done = []
+        for entry in ordered:
+            if isinstance(entry, LASError):
+                raise entry
+            done.append(entry)
+        return done
+
+    def _result(self, transcript: Transcript, word_timestamps: bool) -> Transcription:
+        found = transcription(transcript, self.sample_rate)
+        if word_timestamps:
+            return found
+        return replace(found, segments=[replace(s, words=[]) for s in found.segments])
+
+    def __repr__(self) -> str:
+        size = sum(p.numel() for p in self.model.parameters())
+        return f"<Recognizer: {size:,} parameters, {self.sample_rate} Hz, on {self.device}>"
+
+
+def load(
+    model: str | PathLike[str] | None = None,
+    *,
+    device: str = "auto",
+    lm: str | PathLike[str] | LanguageModel | None = None,
+    search: SearchConfig | dict[str, Any] | None = None,
+) -> Recognizer:
+    """Read a model folder.
+
+    Args:
+        model: the folder; None is the model that ships with the package.
+        device: ``auto`` (a GPU if there is one), ``cpu`` or ``cuda``.
+        lm: a language model for the search, or its folder; None is the one that the model folder
+            keeps, if its settings weigh one.
+        search: settings, e.g. ``{"beam": 8, "ctc": 0.3}``; None are those that the model folder
+            keeps (``las tune`` stores them), else greedy search. What is given replaces them all.
+
+    Raises:
+        LASError: a file is missing, corrupt or not of this project; a setting is not right.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise LASError(f"device {device!r}: use auto, cpu or cuda")
+    folder = bundled() if model is None else Path(model)
+    place = choose_device(device)
+    las = LAS.from_pretrained(folder, place)
+    kept = stored_settings(folder) if search is None else None
+    if isinstance(search, dict):
+        config = configuration.parse(SearchConfig, dict(search), "settings of the search")
+    elif search is not None and not isinstance(search, SearchConfig):
+        raise TypeError(f"search: give a dict or a SearchConfig, not {type(search).__name__}")
+    else:
+        config = search or kept or SearchConfig()
+    if lm is None and kept is not None:
+        lm = stored_lm(folder, kept)
+    elif lm is not None and config.lm_weight == 0 and search is None:
+        config = config.model_copy(update={"lm_weight": SearchConfig().lm_weight})
+    if isinstance(lm, str | PathLike):
+        lm = load_lm(Path(lm), las.text.alphabet, place)
+    return Recognizer(las, place, config, lm)
+
+
+def waveform(samples: np.ndarray | Tensor, rate: int | None, target: int) -> np.ndarray:
+    """Samples of many kinds as those that a model hears: float32 [S] at its rate.
+
+    Args:
+        samples: [S] or [channels, S]; floats, int16 or int32.
+        rate: of the samples in Hz; None is the target.
+        target: Hz of the result.
+
+    Raises:
+        LASError: they are no audio.
+        TypeError: they are no array or tensor, or of a type whose full scale is not known.
+    """
+    if isinstance(samples, Tensor):
+        samples = samples.detach().cpu()
+        samples = (samples.float() if samples.is_floating_point() else samples).numpy()
+    if not isinstance(samples, np.ndarray):
+        raise TypeError(f"audio: give a path, an array or a tensor, not {type(samples).__name__}")
+    if samples.dtype in _FULL_SCALE:
+        floats = samples.astype(np.float32) / np.float32(_FULL_SCALE[samples.dtype])
+    elif np.issubdtype(samples.dtype, np.floating):
+        with np.errstate(over="ignore"):
+            floats = samples.astype(np.float32)
+    else:
+        raise TypeError(f"audio: samples are {samples.dtype}; give floats, int16 or int32")
+    if floats.ndim == 2 and 0 < len(floats) <= floats.shape[1]:
+        floats = floats.mean(0)
+    if floats.ndim != 1:
+        cure = "give [samples] or [channels, samples]"
+        if floats.ndim == 2 and floats.shape[1]:
+            cure += ", as audio.T would be"
+        raise LASError(f"audio: its shape is {list(samples.shape)}; {cure}")
+    rate = target if rate is None else rate
+    if not _RATES[0] <= rate <= _RATES[1] or rate != int(rate):
+        raise LASError(f"sample_rate {rate}: give whole Hz, {_RATES[0]} to {_RATES[1]}")
+    if len(floats) < audio.MIN_SECONDS * rate:
+        raise LASError(
+            f"audio: {len(floats)} samples last {1000 * len(floats) / rate:.3g} ms; "
+            f"give at least {1000 * audio.MIN_SECONDS:g} ms"
+        )
+    bad = len(floats) - int(np.count_nonzero(np.abs(floats) <= _MAX_LEVEL))
+    if bad:
+        raise LASError(f"audio: {bad} samples are NaN, infinite or beyond {_MAX_LEVEL:g}")
+    whole = list(audio.resampled([floats], int(rate), target))
+    return np.ascontiguousarray(np.concatenate(whole))

@@ -1,0 +1,69 @@
+"""The command ``las explain``. It parses and prints; the work is done elsewhere."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from las.search_options import (
+    BeamOption,
+    CTCOption,
+    Device,
+    DeviceOption,
+    GreedyOption,
+    LMOption,
+    LMWeightOption,
+    SearchOption,
+    ThreadsOption,
+    search_settings,
+)
+
+
+def explain(
+    file: Annotated[Path, typer.Argument(help="wav, flac, ogg, opus, mp3, sph, ...")],
+    model: Annotated[Path | None, typer.Option(help="Model folder; default: the bundled.")] = None,
+    output_dir: Annotated[Path, typer.Option(help="Folder for the page and the picture.")] = Path(),
+    device: DeviceOption = Device.AUTO,
+    threads: ThreadsOption = 0,
+    max_seconds: Annotated[
+        float, typer.Option(min=0.1, help="Explain no more than so much of the file.")
+    ] = 300.0,
+    beam: BeamOption = None,
+    ctc: CTCOption = None,
+    lm: LMOption = None,
+    lm_weight: LMWeightOption = None,
+    search: SearchOption = None,
+    greedy: GreedyOption = False,
+) -> None:
+    """Show how a file was heard: attention over the spectrogram, words, and what else it may say.
+
+    Writes a page (FILE's name and .explain.html) that needs nothing beside it, and a picture
+    (.explain.png).
+    """
+    import torch
+
+    from las import explain_page, explain_picture, plots
+    from las.explain import Explainer
+    from las.files import replacing
+    from las.model import LAS, bundled
+    from las.runtime import choose_device
+
+    if threads:
+        torch.set_num_threads(threads)
+    place = choose_device(device.value)
+    folder = model or bundled()
+    las = LAS.from_pretrained(folder, place)
+    options = {"beam": beam, "ctc": ctc, "lm_weight": lm_weight}
+    config, language_model = search_settings(
+        las, place, folder, lm, search, greedy=greedy, **options
+    )
+    name = "bundled" if model is None else (model.resolve().name or str(model))
+    found = Explainer(las, place, config, language_model, name).file(file, max_seconds)
+    stem = output_dir / f"{file.stem}.explain"
+    html, picture = (stem.with_name(stem.name + suffix) for suffix in (".html", ".png"))
+    with replacing(html) as temporary:
+        temporary.write_text(explain_page.page(found), encoding="utf-8")
+    plots.save(explain_picture.figure(found, found.sections[0]), picture)
+    print(found.text)
+    print(f"page: {html}")
+    print(f"picture: {picture}")

@@ -1,0 +1,66 @@
+"use strict";
+// Without this script the page tells the same; it adds the spotlight and what a click plays.
+const audio = document.querySelector("audio");
+let stopAt = Infinity;
+
+for (const section of document.querySelectorAll("section.decoded")) {
+  const svg = section.querySelector("svg");
+  const told = section.querySelector(".told");
+  if (!svg || !told) continue;
+  const stage = svg.querySelector(".stage");
+  const slice = svg.querySelector(".slice");
+  const centre = svg.querySelector(".centre");
+  const hint = told.textContent;
+  const dim = () => {
+    stage.classList.remove("lit");
+    told.textContent = hint;
+    for (const row of svg.querySelectorAll(".row.lit")) row.classList.remove("lit");
+  };
+  for (const row of svg.querySelectorAll(".row")) {
+    row.addEventListener("pointerenter", () => {
+      dim();
+      const box = slice.getAttribute("viewBox").split(" ");
+      slice.setAttribute("viewBox", [0, row.dataset.row, box[2], 1].join(" "));
+      for (const end of ["x1", "x2"]) centre.setAttribute(end, row.dataset.x);
+      stage.classList.add("lit");
+      row.classList.add("lit");
+      told.textContent = row.querySelector("title").textContent;
+    });
+  }
+  svg.addEventListener("pointerleave", dim);
+}
+
+const play = (start, end) => {
+  if (!audio) return;
+  stopAt = end;
+  audio.currentTime = start;
+  audio.play();
+};
+
+for (const word of document.querySelectorAll("[data-start]")) {
+  word.addEventListener("click", () => play(Number(word.dataset.start), Number(word.dataset.end)));
+}
+
+if (audio) {
+  const heads = [...document.querySelectorAll(".playhead")];
+  const words = [...document.querySelectorAll("button.word")];
+  const follow = () => {
+    const now = audio.currentTime;
+    if (now >= stopAt) { audio.pause(); stopAt = Infinity; }
+    for (const head of heads) {
+      const { from, to, left, scale } = head.dataset;
+      const inside = !audio.paused && now >= from && now <= to;
+      head.style.visibility = inside ? "visible" : "hidden";
+      const x = Number(left) + (now - from) * scale;
+      for (const end of ["x1", "x2"]) head.setAttribute(end, x);
+    }
+    for (const word of words) {
+      const inside = !audio.paused && now >= word.dataset.start && now < word.dataset.end;
+      word.classList.toggle("lit", inside);
+    }
+    if (!audio.paused) requestAnimationFrame(follow);
+  };
+  audio.addEventListener("play", follow);
+  audio.addEventListener("pause", follow);
+  audio.addEventListener("seeked", () => { if (audio.paused) follow(); });
+}
