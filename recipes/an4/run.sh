@@ -47,3 +47,8 @@ PYTHON_END
 las lm train "$lm/train.txt" "$lm" --config "$here/conf/lm.yaml"
 tune --lm "$lm/model" --output "$output/tuning-lm"
 evaluate test-tuned-lm test
+
+compare() { las compare "$output/$1.json" "$output/$2.json" --output "$output/compare-$3.json"; }
+compare test test-tuned test-tuned
+compare test test-tuned-lm test-tuned-lm
+compare test-tuned test-tuned-lm tuned-lm
