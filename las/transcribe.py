@@ -1,7 +1,7 @@
 """Audio files -> texts, batched; what stands beside a file does not change its text."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +37,9 @@ class Transcript:
     path: Path
     seconds: float
     windows: list[Decoded]
-    waveform: np.ndarray  # [S] at the model's rate
+    waveform: np.ndarray = field(  # [S] at the model's rate
+        default_factory=lambda: np.zeros(0, np.float32)
+    )
 
     @property
     def text(self) -> str:
