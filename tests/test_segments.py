@@ -6,7 +6,6 @@ import textwrap
 import zlib
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -16,9 +15,20 @@ from las.hypothesis import Hypothesis
 from las.results import Word
 from las.segments import LINE, compression_ratio, transcription
 from las.text import EOS, Characters
-from las.transcribe import Decoded, Transcript
+from las.transcribe import Transcript
 
 RATE = 16000
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """What is asked of a ``las.transcribe.Decoded``."""
+
+    start: int
+    end: int
+    hypotheses: list[Hypothesis]
+    frame: float
+    words: list[Word] | None
 
 
 def decoded(words, start=0.0, end=None, log_prob=-0.2, finished=True, timed=True):
@@ -35,13 +45,12 @@ def decoded(words, start=0.0, end=None, log_prob=-0.2, finished=True, timed=True
     )
     end = words[-1][2] if end is None else end
     given = [Word(word, a, b, 0.9) for word, a, b in words] if timed else None
-    return Decoded(round(start * RATE), round(end * RATE), [hypothesis], 0.04, given)
+    return Window(round(start * RATE), round(end * RATE), [hypothesis], 0.04, given)
 
 
 def transcribed(*windows, seconds=None):
     seconds = windows[-1].end / RATE if seconds is None else seconds
-    transcript = Transcript(Path("x.wav"), seconds, list(windows), np.zeros(0, np.float32))
-    return transcription(transcript)
+    return transcription(Transcript(Path("x.wav"), seconds, list(windows)))
 
 
 def evenly(text, start=0.0, step=0.3, length=0.25):
