@@ -48,8 +48,22 @@ class Device(StrEnum):
     CUDA = "cuda"
 
 
+class Precision(StrEnum):
+    """What the listener computes in."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
 DeviceOption = Annotated[Device, typer.Option(help="auto takes a GPU if there is one.")]
-ThreadsOption = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves it to torch.")]
+PrecisionOption = Annotated[
+    Precision,
+    typer.Option(help="Of the listener; auto is float32: others let a batch move results."),
+]
+ThreadsOption = Annotated[
+    int, typer.Option(min=0, help="CPU threads; 0 is OMP_NUM_THREADS if set, else one.")
+]
 
 
 def main() -> None:
@@ -182,6 +196,7 @@ def evaluate(
     ] = None,
     device: DeviceOption = Device.AUTO,
     threads: ThreadsOption = 0,
+    precision: PrecisionOption = Precision.AUTO,
     batch_seconds: Annotated[float, typer.Option(min=0.1, help="Audio in a batch.")] = 60.0,
     texts: Annotated[
         bool,
@@ -200,17 +215,15 @@ def evaluate(
     search: SearchOption = None,
 ) -> None:
     """Score a model: WER, CER, interval, and an aligned report."""
-    import torch
-
     from las import evaluation, scoring
     from las.model import LAS, read_info
-    from las.runtime import choose_device
+    from las.runtime import choose_device, choose_threads, inference_precision
     from las.search import describe
 
-    if threads:
-        torch.set_num_threads(threads)
+    choose_threads(threads)
     place = choose_device(device.value)
     las = LAS.from_pretrained(model, place)
+    las.precision = inference_precision(precision.value)
     config, language_model = search_settings(
         las, place, lm, search, beam=beam, ctc=ctc, lm_weight=lm_weight
     )
@@ -221,6 +234,7 @@ def evaluate(
     extra: dict[str, Any] = {
         "manifest": manifest.name,
         "search": describe(config, lm.resolve().name if lm is not None else None),
+        "precision": str(las.precision).removeprefix("torch."),
         "parameters": sum(p.numel() for p in las.parameters()),
         "model_info": read_info(model),
         **evaluation.provenance(place),
