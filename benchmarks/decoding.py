@@ -2,8 +2,8 @@
 
 Decoders of the same size with random weights take the same number of steps over the same memory.
 Each recogniser runs in a process and an environment of its own (``peers/setup.sh`` makes them) and
-answers one search at a time, in turn, so that whatever else the machine does meets all alike. The
-whole pipeline, from files to texts, is in ``benchmarks.pipeline``.
+answers one search at a time, in turn, so that whatever else the machine does meets all alike. After
+that, ``benchmarks.pipeline`` measures the whole pipeline, from files to texts.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import las
-from benchmarks import common, timing
+from benchmarks import common, pipeline, timing
 from benchmarks.peers.protocol import Request, Sizes
 
 NAME = "decoding"
@@ -102,9 +102,12 @@ def requests(device: str, smallest: bool) -> Iterable[tuple[str, Request]]:
     plain = [Request("location", batch, beam, 1, device) for beam, batch in sizes]
     found = [("default", request) for request in plain]
     found += [("default", request._replace(kind="additive")) for request in plain]
+    if device == "cpu" and timing.others() < timing.QUIET:
+        found += [("default", request._replace(threads=2)) for request in plain]
+    elif device == "cpu":
+        print("two threads are not measured: others use the processors", flush=True)
     if device == "cpu":
         found += [("kept", request) for request in plain]
-        found += [("default", request._replace(threads=2)) for request in plain]
     return found
 
 
@@ -115,16 +118,15 @@ def measure(
     if (request.kind, request.threads, heap) != ("location", 1, "default") and request.batch > 1:
         # It searches a batch one by one: what that takes is known, and takes long.
         peers = [peer for peer in peers if peer.name != "espnet"]
+    # Counting is a run too: it warms caches up.
     counts = {peer.name: peer.ask(request, counting=True) for peer in peers}
     seconds: dict[str, list[dict[str, float]]] = {peer.name: [] for peer in peers}
     busy = []
-    for repeat in range(repeats + 1):
+    for repeat in range(repeats):
         busy.append(timing.others())
         for peer in peers:
-            took = peer.ask(request)
-            if repeat > 0:  # the first warms caches up
-                seconds[peer.name].append(took)
-        if repeat >= 5 and time.monotonic() > end:
+            seconds[peer.name].append(peer.ask(request))
+        if repeat >= 4 and time.monotonic() > end:
             break
     clock = "cpu_s" if request.device == "cpu" else "wall_s"
     own = statistics.median(took[clock] for took in seconds[OWN])
@@ -228,14 +230,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 found["rows"].append({"heap": heap, **row})
                 ratio = f" x {row['ratio']:.2f}" if "ratio" in row else ""
                 print(*request, heap, row["method"], f"{row['median_s']:.4f} s{ratio}", flush=True)
+            pipeline.write(folder, NAME, found, markdown(found))
         for peer in peers:
             peer.close()
-    folder.mkdir(parents=True, exist_ok=True)
-    for suffix, text in ((".json", json.dumps(found, indent=1) + "\n"), (".md", markdown(found))):
-        part = folder / f"{NAME}.part"
-        part.write_text(text)
-        part.replace(folder / f"{NAME}{suffix}")
-    print(f"wrote {folder / NAME}.json and .md")
+    if not chosen.smallest:
+        pipeline.main(["--device", chosen.device, "--output", str(chosen.output)])
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ from las.search_options import (
     GreedyOption,
     LMOption,
     LMWeightOption,
+    Precision,
+    PrecisionOption,
     SearchOption,
     ThreadsOption,
     search_settings,
@@ -182,6 +184,7 @@ def evaluate(
     ] = None,
     device: DeviceOption = Device.AUTO,
     threads: ThreadsOption = 0,
+    precision: PrecisionOption = Precision.AUTO,
     batch_seconds: Annotated[float, typer.Option(min=0.1, help="Audio in a batch.")] = 60.0,
     texts: Annotated[
         bool,
@@ -201,18 +204,16 @@ def evaluate(
     greedy: GreedyOption = False,
 ) -> None:
     """Score a model: WER, CER, interval, and an aligned report."""
-    import torch
-
     from las import evaluation, scoring
     from las.model import LAS, read_info
-    from las.runtime import choose_device
+    from las.runtime import choose_device, choose_threads, inference_precision
     from las.search import describe
     from las.stored_search import LM, lm_name
 
-    if threads:
-        torch.set_num_threads(threads)
+    choose_threads(threads)
     place = choose_device(device.value)
     las = LAS.from_pretrained(model, place)
+    las.precision = inference_precision(precision.value)
     config, language_model = search_settings(
         las, place, model, lm, search, greedy=greedy, beam=beam, ctc=ctc, lm_weight=lm_weight
     )
@@ -224,6 +225,7 @@ def evaluate(
     extra: dict[str, Any] = {
         "manifest": manifest.name,
         "search": describe(config, name),
+        "precision": str(las.precision).removeprefix("torch."),
         "parameters": sum(p.numel() for p in las.parameters()),
         "model_info": read_info(model),
         **evaluation.provenance(place),

@@ -49,11 +49,17 @@ class LAS(nn.Module):
 
     Args:
         config: the sizes of everything.
+
+    Attributes:
+        precision: what the listener computes in while the model is in evaluation mode, see
+            :func:`las.runtime.inference_precision`; None leaves it to autocast. Frontend, CTC
+            head, keys and speller stay in the precision of the weights.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.precision: torch.dtype | None = None
         self.text = Characters(config.alphabet)
         self.frontend = Frontend(config.frontend)
         self.listener = Listener(config.frontend.n_mels, config.listener)
@@ -65,7 +71,15 @@ class LAS(nn.Module):
     def encode(self, waveforms: Tensor, samples: Tensor) -> Encoded:
         """Listen to waveforms [B, S] with these numbers of valid samples [B]."""
         features, frames = self.frontend(waveforms, samples)
-        encoded, lengths, ctc, ctc_lengths = self.listener(features, frames)
+        if self.training or self.precision is None:
+            encoded, lengths, ctc, ctc_lengths = self.listener(features, frames)
+        else:
+            halves = self.precision != torch.float32
+            dtype = self.precision if halves else None
+            with torch.autocast(waveforms.device.type, dtype, enabled=halves):
+                encoded, lengths, ctc, ctc_lengths = self.listener(features, frames)
+            full = self.ctc.weight.dtype
+            encoded, ctc = encoded.to(full), ctc.to(full)
         log_probs = self.ctc(ctc).float().log_softmax(-1)
         return Encoded(self.speller.attend.remember(encoded, lengths), log_probs, ctc_lengths)
 

@@ -1,5 +1,6 @@
-"""Device, precision and seeds of a process."""
+"""Device, threads, precision and seeds of a process."""
 
+import os
 import random
 
 import numpy as np
@@ -18,11 +19,46 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device())
 
 
+def choose_threads(wanted: int = 0) -> int:
+    """Set how many threads of a CPU torch computes with in inference.
+
+    The steps of search and of the listener's LSTM are too small to be shared out: on a busy
+    machine two threads that wait for each other took sixteen times as long as one
+    (benchmarks/README.md). Whoever has many files does better to run several processes.
+
+    Args:
+        wanted: threads; 0 is what the variable ``OMP_NUM_THREADS`` says, else one.
+
+    Returns:
+        how many it is now.
+    """
+    if wanted == 0:
+        asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # a list by level
+        wanted = int(asked) if asked.isdecimal() and int(asked) > 0 else 1
+    torch.set_num_threads(wanted)
+    return wanted
+
+
 def precision(settings: TrainingConfig, device: torch.device) -> torch.autocast:
     """Autocast to bfloat16 where asked for; by default on GPUs alone."""
     wanted = settings.precision
     enabled = wanted == "bfloat16" or (wanted == "auto" and device.type == "cuda")
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+
+
+def inference_precision(name: str) -> torch.dtype:
+    """What a model's listener shall compute in, for ``LAS.precision``.
+
+    Args:
+        name: ``float32``, ``bfloat16``, or ``auto``: float32, with which a batch changes no text.
+
+    Raises:
+        LASError: there is no such precision.
+    """
+    known = {"auto": torch.float32, "float32": torch.float32, "bfloat16": torch.bfloat16}
+    if name not in known:
+        raise LASError(f"--precision {name}: the precisions are {', '.join(known)}")
+    return known[name]
 
 
 def seed_everything(seed: int) -> None:

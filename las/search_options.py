@@ -24,8 +24,22 @@ class Device(StrEnum):
     CUDA = "cuda"
 
 
+class Precision(StrEnum):
+    """What the listener computes in."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
 DeviceOption = Annotated[Device, typer.Option(help="auto takes a GPU if there is one.")]
-ThreadsOption = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves it to torch.")]
+PrecisionOption = Annotated[
+    Precision,
+    typer.Option(help="Of the listener; auto is float32: others let a batch move results."),
+]
+ThreadsOption = Annotated[
+    int, typer.Option(min=0, help="CPU threads; 0 is OMP_NUM_THREADS if set, else one.")
+]
 
 # None is not given: the model's own setting counts (`las tune`), else the default.
 BeamOption = Annotated[int | None, typer.Option(min=1, help="Hypotheses kept; 1 is greedy.")]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import attention, common, decoder, shapes, timing
+from benchmarks import attention, common, decoder, decoding, pipeline, shapes, timing
 
 ROOT = Path(__file__).parents[1]
 SMALLEST = ["--device", "cpu", "--smallest", "--methods", "eager,cpp,sdpa,threephase"]
@@ -54,6 +54,41 @@ def test_decoder(tmp_path):
         ("train", "eager"), ("train", "threephase"), ("search", "eager"), ("search", "cpp")
     }  # fmt: skip
     assert table.startswith("# benchmarks.decoder: CPU")
+
+
+def test_decoding_without_others(tmp_path, monkeypatch):
+    monkeypatch.delenv("LAS_PEERS", raising=False)
+    decoding.main(["--device", "cpu", "--smallest", "--output", str(tmp_path)])
+    (folder,) = tmp_path.iterdir()
+    assert sorted(path.name for path in folder.iterdir()) == ["decoding.json", "decoding.md"]
+    found = json.loads((folder / "decoding.json").read_text())
+    assert list(found["peers"]) == ["las"]
+    assert {"device", "date", "command", "torch", "python", "sizes"} <= found.keys()
+    steps = found["sizes"]["steps"]
+    for row, rows in zip(found["rows"], (2, 2), strict=True):  # a beam of 2, a batch of 2
+        assert (row["steps"], row["rows"]) == (steps, rows * steps)
+        assert row["median_s"] > 0 and row["wall_s"] > 0
+
+
+def test_a_missed_target_is_marked():
+    row = {"kind": "location", "heap": "default", "threads": 1, "beam": 8, "batch": 1}
+    row |= {"steps": 100, "rows": 800, "p20_s": 1.0, "p80_s": 3.0, "wall_s": 2.0, "rtf": 0.2}
+    row |= {"median_s": 2.0, "others": 0.0, "method": "speechbrain", "target": 3.0}
+    found = {"device": "d", "sizes": {"steps": 100}, "peers": {}}
+    table = decoding.markdown(found | {"rows": [row | {"ratio": 2.9}, row | {"ratio": 3.1}]})
+    assert [line.split(" | ")[-2] for line in table.splitlines()[-2:]] == ["3 missed", "3"]
+
+
+def test_pipeline(tmp_path):
+    pipeline.main(["--device", "cpu", "--smallest", "--threads", "1", "--output", str(tmp_path)])
+    (folder,) = tmp_path.iterdir()
+    found = json.loads((folder / "pipeline.json").read_text())
+    (row,) = found["rows"]
+    assert row["search"] == "beam 8, ctc 0.3"
+    assert row["rtf"] == pytest.approx(row["seconds"] / row["audio_s"])
+    assert 0 < row["listener_share"] < 1 and 0 <= row["wer"] < 20
+    assert "/" not in found["command"]
+    assert "| beam 8, ctc 0.3 | 8 | 1 | bfloat16 |" in (folder / "pipeline.md").read_text()
 
 
 def test_without_time_every_shape_is_named(tmp_path):

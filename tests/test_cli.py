@@ -233,8 +233,18 @@ def test_evaluate_writes_reports(las, model, manifest, tmp_path):
     assert report["manifest"] == "part.jsonl.gz" and report["search"] == "greedy"
     assert report["command"].startswith("las evaluate ")
     assert "batched and single: 6 of 6 texts equal" in out
+    assert report["precision"] == "float32"
     text = (tmp_path / "reports" / "dev.txt").read_text()
     assert f"WER  {report['wer']:6.2f} %" in text and text.startswith(out.splitlines()[0])
+
+
+def test_evaluate_with_another_precision(las, model, manifest, tmp_path):
+    prefix = tmp_path / "halves"
+    status, _, err = las("evaluate", model, manifest, "--output", prefix, "--precision", "bfloat16")
+    assert (status, err) == (0, "")
+    assert json.loads((tmp_path / "halves.json").read_text())["precision"] == "bfloat16"
+    status, _, err = las("evaluate", model, manifest, "--output", prefix, "--precision", "half")
+    assert status == 2 and "half" in err
 
 
 def test_evaluate_writes_beside_the_model(las, model, manifest, tmp_path):

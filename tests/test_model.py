@@ -135,6 +135,36 @@ def test_padding_changes_nothing(model, noise, batch, extra, more, fill):
 
 
 @torch.no_grad()
+def test_the_precision_is_of_the_listener_in_evaluation(model, tiny_config, noise):
+    waveforms, samples = noise([4000, 9000])
+    trained = LAS(tiny_config).train()
+    trained.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        full = model.encode(waveforms, samples)
+        found = {}
+        for dtype in (torch.float32, torch.bfloat16):
+            model.precision = dtype
+            found[dtype] = model.encode(waveforms, samples)
+        with torch.autocast("cpu", torch.bfloat16):
+            model.precision = torch.float32
+            inside = model.listener(*model.frontend(waveforms, samples))[0]
+            pinned = model.encode(waveforms, samples)
+        model.precision = None
+        trained.listener.eval()  # no dropout
+        trained.frontend.eval()
+        trained.precision = torch.bfloat16
+        training = trained.encode(waveforms, samples)
+    assert torch.equal(found[torch.float32].memory.values, full.memory.values)
+    assert torch.equal(training.memory.values, full.memory.values)
+    assert inside.dtype == torch.bfloat16 and pinned.memory.values.dtype == torch.float32
+    assert torch.equal(pinned.memory.values, full.memory.values)
+    halves = found[torch.bfloat16]
+    assert halves.memory.values.dtype == halves.memory.keys.dtype == torch.float32
+    assert halves.ctc.dtype == torch.float32
+    error = (halves.memory.values - full.memory.values).abs().max()
+    assert 1e-5 < error < 0.05
+
+
 def test_ctc_frames_are_what_the_head_makes(model, noise):
     waveforms, samples = noise([1, 159, 160, 640, 12345])
     assert torch.equal(model.ctc_frames(samples), model.encode(waveforms, samples).ctc_lengths)

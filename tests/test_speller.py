@@ -81,6 +81,39 @@ def test_beams_are_hypotheses_of_their_own():
         torch.testing.assert_close(second[:, n], logits[:, 1], rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("layers", [1, 3])
+def test_steps_of_search_equal_those_with_gradients(kind, layers):
+    speller = make(kind, layers).eval()
+    memory, read = remember(speller), inputs()
+    right, state = [], speller.start(memory)
+    for u in range(7):
+        logits, state = speller.step(memory, state, read[:, u : u + 1])
+        right.append(logits)
+    with torch.inference_mode():
+        found, state = [], speller.start(memory)
+        for u in range(7):
+            logits, state = speller.step(memory, state, read[:, u : u + 1])
+            found.append(logits)
+    torch.testing.assert_close(torch.cat(found, 1), torch.cat(right, 1), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_a_search_reads_the_weights_of_its_start(inference):
+    with torch.inference_mode(inference):
+        speller = make().eval()
+    with torch.inference_mode():
+        memory, read = remember(speller), inputs()[:, :1]
+        before, _ = speller.step(memory, speller.start(memory), read)
+        for parameter in speller.parameters():
+            parameter.mul_(0.5)
+        after, _ = speller.step(memory, speller.start(memory), read)
+        right = speller(memory, read)[0]
+    torch.testing.assert_close(after, right, rtol=0, atol=1e-5)
+    assert (before - after).abs().max() > 1e-3
+    assert set(speller.state_dict()) == set(make().state_dict())
+
+
 def test_teacher_inputs_are_shifted_by_the_end_of_sentence():
     assert teacher_inputs(torch.tensor([[4, 2], [3, 5]])).tolist() == [[EOS, 4, 2], [EOS, 3, 5]]
     assert teacher_inputs(torch.zeros(2, 0, dtype=torch.long)).tolist() == [[EOS], [EOS]]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from las_kernels import Memory, Score, attend, cpu, padding_mask
+from las_kernels import Memory, Score, attend, cpu, padding_mask, reference
 
 KINDS = ["dot", "additive", "location"]
 EPS = 2.0**-23
@@ -335,3 +335,48 @@ def test_without_a_compiler_there_is_a_reason_and_one_line_of_log(monkeypatch, t
         assert len(caplog.records) == 1
     finally:
         cpu._library.cache_clear()
+
+
+# --- the LSTM cell --------------------------------------------------------------------------
+
+
+@settings(max_examples=60)
+@given(rows=st.integers(1, 70), size=st.integers(1, 70), layers=st.integers(1, 3))
+def test_cells_of_any_shape(rows, size, layers):
+    gates, before = 3 * draw(8, rows, 4 * size), 2 * draw(9, rows, layers, size)
+    cell, hidden = torch.full_like(before, 7), torch.full_like(before, 7)
+    cpu.cell(gates, before[:, -1], cell[:, -1], hidden[:, -1])
+    right = reference.lstm_cell(gates.double(), before[:, -1].double())
+    torch.testing.assert_close(hidden[:, -1].double(), right[0], rtol=0, atol=1e-6)
+    torch.testing.assert_close(cell[:, -1].double(), right[1], rtol=1e-6, atol=1e-6)
+    assert (cell[:, :-1] == 7).all() and (hidden[:, :-1] == 7).all()
+
+
+def test_cells_at_extremes(threads):
+    values = torch.tensor([0.0, -0.0, 20, -20, 1e30, -1e30, torch.inf, -torch.inf, torch.nan])
+    gates = torch.cartesian_prod(values, values, values, values)  # one unit a row
+    before = torch.full((len(gates), 1), 0.5)
+    found = torch.empty(2, *before.shape)
+    cpu.cell(gates, before, found[0], found[1])
+    right = reference.lstm_cell(gates.double(), before.double())
+    torch.testing.assert_close(found[1].double(), right[0], rtol=0, atol=1e-6, equal_nan=True)
+    torch.testing.assert_close(found[0].double(), right[1], rtol=0, atol=1e-6, equal_nan=True)
+    torch.set_num_threads(3)
+    again = torch.empty_like(found)
+    cpu.cell(gates, before, again[0], again[1])
+    assert same((again[0], again[1]), (found[0], found[1]))
+
+
+@pytest.mark.parametrize("wrong", ["gates", "dtype", "rows", "layout"])
+def test_wrong_cells_are_refused(wrong):
+    gates, before, cell, hidden = draw(1, 4, 12), draw(2, 4, 3), draw(3, 4, 3), draw(4, 4, 3)
+    if wrong == "gates":
+        gates = gates[:, :-1].contiguous()
+    elif wrong == "dtype":
+        cell = cell.double()
+    elif wrong == "rows":
+        hidden = hidden[1:]
+    else:
+        before = before.t().contiguous().t()
+    with pytest.raises(ValueError, match="the cell needs"):
+        cpu.cell(gates, before, cell, hidden)
