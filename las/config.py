@@ -120,11 +120,11 @@ class ModelConfig(Settings):
     """What defines a model; stored as ``config.yaml`` beside its weights."""
 
     alphabet: Annotated[str, Field(min_length=1)] = ALPHABET
-    longest_seconds: Annotated[float, Field(gt=0)] | None = None  # of the training; None: unknown
     frontend: FrontendConfig = FrontendConfig()
     listener: ListenerConfig = ListenerConfig()
     attention: AttentionConfig = AttentionConfig()
     speller: SpellerConfig = SpellerConfig()
+    longest_seconds: Annotated[float, Field(gt=0)] | None = None  # of the training; None: unknown
 
     @model_validator(mode="after")
     def _check(self) -> "ModelConfig":

@@ -26,7 +26,7 @@ MAX_SKIPPED = 0.75
 MAX_BACK = 0.75
 """Seconds that attention may go back from where it was."""
 
-_SAME_SECONDS = 0.6  # two windows place the same word this closely, or it is another
+_SAME_SECONDS = 0.4  # two windows place the same word this closely, or it is another
 _ALIKE = 0.5  # share of equal letters from which two words may be one, misread once
 
 
@@ -265,7 +265,7 @@ def _likeness(a: Spoken, b: Spoken) -> float:
         ratio = 0.8 * difflib.SequenceMatcher(None, a.text, b.text, autojunk=False).ratio()
         if ratio < 0.8 * _ALIKE:
             return 0.0
-    return ratio - 0.3 * apart
+    return ratio - 0.5 * apart
 
 
 def stitch(before: Piece, after: Piece, rate: int) -> tuple[Piece, Piece]:

@@ -121,7 +121,7 @@ class Transcriber:
         paths: Iterable[str | Path | BinaryIO],
         *,
         batch_size: int | None = None,
-        batch_seconds: float = 120.0,
+        batch_seconds: float = 60.0,
         progress: Callable[[float], None] | None = None,
     ) -> Iterator[Transcript | Failure]:
         """Transcribe files, in their order.
@@ -140,7 +140,7 @@ class Transcriber:
         waveforms: Sequence[np.ndarray],
         *,
         batch_size: int | None = None,
-        batch_seconds: float = 120.0,
+        batch_seconds: float = 60.0,
     ) -> list[Transcript]:
         """Transcribe waveforms [S] of any length at the model's rate; paths are their indices."""
         sources = (

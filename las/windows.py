@@ -20,6 +20,7 @@ _FRAME_SECONDS = 0.05  # a click is shorter, a pause between words longer
 _FLOOR_PERCENTILE = 10  # of the levels of a window: what is there when nobody speaks
 _FLOOR_DB = 6.0  # speech is this much above that
 _RANGE_DB = 12.0  # what is this close to the loudest is speech, however loud the noise
+_SHORT = 100  # levels, of 1 s: too few to tell speech from noise
 _STEADY_DB = 4.0  # noise and hum vary less in seconds; speech varies by 20 dB, in noise by 8
 
 
@@ -89,28 +90,26 @@ def levels(samples: np.ndarray, rate: int) -> np.ndarray:
     return librosa.amplitude_to_db(rms[0], ref=1.0, amin=1e-7, top_db=None)
 
 
-def spoken(level: np.ndarray, config: WindowConfig, steady: bool = True) -> np.ndarray:
-    """Where there is speech, by levels [T]: a mask [T].
+def threshold(level: np.ndarray, config: WindowConfig, steady: bool = True) -> float:
+    """The level in dB that only speech is above, by the levels [T] of a stretch of audio.
 
     Silence is what is ``silence_db`` below the loudest, or hardly above the noise, which is the
     level that a tenth of the time stays below.
 
     Args:
-        level: dB of full scale, every 10 ms.
+        level: dB of full scale, every 10 ms, at least one.
         config: thresholds.
-        steady: whether a level that hardly varies counts as noise rather than speech.
+        steady: whether audio of over a second that hardly varies counts as noise, not speech.
     """
-    loudest = float(level.max(initial=-np.inf))
+    loudest = float(level.max())
     if loudest < config.silent_dbfs:
-        return np.zeros(len(level), bool)
-    floor = float(np.percentile(level, _FLOOR_PERCENTILE))
-    if steady and len(level) * HOP_SECONDS > 1.0:
-        # Without the edges, where half of a frame is not audio.
-        inner = level[3:-3]
+        return config.silent_dbfs
+    if steady and len(level) > _SHORT:
+        inner = level[3:-3]  # without the edges, where half of a frame is not audio
         if inner.max() - np.percentile(inner, _FLOOR_PERCENTILE) < _STEADY_DB:
-            return np.zeros(len(level), bool)
-    threshold = max(loudest - config.silence_db, floor + _FLOOR_DB)
-    return level > min(threshold, loudest - _RANGE_DB)
+            return loudest + _STEADY_DB
+    floor = float(np.percentile(level, _FLOOR_PERCENTILE))
+    return min(max(loudest - config.silence_db, floor + _FLOOR_DB), loudest - _RANGE_DB)
 
 
 def runs(mask: np.ndarray) -> list[tuple[int, int]]:
@@ -150,17 +149,24 @@ class _Splitter:
     def windows(self) -> Iterator[Window]:
         view = self._view()
         if self._last(view):
-            speech = spoken(levels(view, self.rate), self.config, steady=False)
+            if not len(view):
+                return
+            level = levels(view, self.rate)
+            speech = level > threshold(level, self.config, steady=False)
             if speech.any():
                 yield Window(0, view, speech)
             return
         overlap = 0
+        before = self.config.silent_dbfs
         while len(view := self._view()) > overlap:
             level = levels(view, self.rate)
-            speech = spoken(level, self.config)
+            limit = threshold(level, self.config)
+            # What is too short to tell goes by what was before it.
+            before = limit if len(level) > _SHORT else max(limit, before)
+            speech = level > before
             margin = round(self.config.margin_seconds * self.rate)
-            heard = np.flatnonzero(speech)
-            if not len(heard) or heard[-1] * self.hop < overlap:
+            heard = np.flatnonzero(speech).tolist()
+            if not heard or heard[-1] * self.hop < overlap:
                 # Speech may start at the very end: its margin stays.
                 gone = len(view) if self._last(view) else max(self.hop, len(view) - margin)
                 self._drop(max(gone, overlap))

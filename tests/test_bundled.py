@@ -5,10 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from las import audio
+from las import audio, scoring
 from las.corpora import librispeech, prepare
 from las.evaluation import check_batching
 from las.model import LAS, bundled
@@ -94,6 +95,25 @@ def test_check_batching_on_the_dev_part(tmp_path, model):
     count, differ, largest = check_batching(model, manifest, torch.device("cpu"))
     assert (count, differ) == (12, [])
     assert largest < 1e-5
+
+
+def test_long_audio(model):
+    """All samples in one recording, twice; single, the model knows all of their words."""
+    texts = references()
+    names = [*texts, *reversed(texts)]
+    random = np.random.default_rng(0)
+    parts = [np.append(audio.load(SAMPLES / name), np.zeros(9600, np.float32)) for name in names]
+    waveform = np.concatenate(parts)
+    waveform += 0.001 * random.normal(size=len(waveform)).astype(np.float32)
+    transcriber = Transcriber(model, torch.device("cpu"))
+    (whole,) = transcriber.arrays([waveform])
+    said = " ".join(texts[name] for name in names)
+    assert len(whole.windows) > 8
+    assert max(w.end - w.start for w in whole.windows) <= 16000 * model.config.longest_seconds
+    assert scoring.score([scoring.Utterance("long", said, whole.text)]).wer < 20.0
+    # As one window it is beyond the model.
+    once = transcriber.waveforms([waveform])[0].text
+    assert scoring.score([scoring.Utterance("long", said, once)]).wer > 60.0
 
 
 def test_the_checkpoint_is_small_and_has_a_card():

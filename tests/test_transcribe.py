@@ -129,17 +129,17 @@ def long_model():
 
 @pytest.fixture(scope="module")
 def long(tmp_path_factory):
-    """Files of 1 to 30 s, with and without pauses, and one of silence."""
+    """Files of 1 to 15 s, with and without pauses, and one of silence."""
     folder = tmp_path_factory.mktemp("long")
     texts = sentences(24, seed=5)
     parts = [whistle(text, seed=i) for i, text in enumerate(texts)]
     pause = 0.002 * np.random.default_rng(0).normal(size=RATE // 2)
     sounds = {
         "short": parts[0],
-        "pauses": np.concatenate([x for part in parts[:14] for x in (part, pause)]),
-        "none": np.concatenate(parts[14:]),
+        "pauses": np.concatenate([x for part in parts[:7] for x in (part, pause)]),
+        "none": np.concatenate(parts[14:19]),
         "quiet": np.zeros(7 * RATE),
-        "other": np.concatenate(parts[3:9]),
+        "other": np.concatenate(parts[3:7]),
     }
     for name, samples in sounds.items():
         soundfile.write(folder / f"{name}.wav", samples.astype(np.float32), RATE, subtype="FLOAT")
@@ -157,9 +157,9 @@ def told(transcript):
 def test_batches_change_nothing_in_long_audio(long_model, long):
     transcriber = Transcriber(long_model, torch.device("cpu"), limits=LIMITS)
     single = [told(t) for p in long for t in transcriber.files([p], batch_size=1)]
-    assert [len(windows) > 3 for windows in single] == [False, True, True, False, True]
+    assert [len(windows) > 1 for windows in single] == [False, True, True, False, True]
     assert single[3] == []
-    for settings_ in ({}, {"batch_size": 3}, {"batch_seconds": 7.0}):
+    for settings_ in ({}, {"batch_size": 3, "batch_seconds": 7.0}):
         assert [told(t) for t in transcriber.files(long, **settings_)] == single
         again = list(transcriber.files(long[::-1], **settings_))[::-1]
         assert [told(t) for t in again] == single
@@ -201,7 +201,7 @@ def test_progress_adds_up(long_model, long, tmp_path):
     broken.write_text("no audio")
     list(transcriber.files([*long, broken], progress=done.append, batch_size=2))
     assert done == sorted(done)
-    assert len(done) > 10
+    assert len(done) > 5
     assert done[-1] == pytest.approx(sum(audio.info(path).duration for path in long))
 
 
