@@ -51,7 +51,7 @@ def drawing(explanation: Explanation, section: Section, number: int, playable: b
     )
     size = f'width="{scale.width + _LEFT + _RIGHT:.0f}" height="{scale.height:.0f}"'
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="{_text(label)}">',
+        f'<svg {size} role="img" aria-label="{_text(label)}">',
         _images(section, scale, number),
         f'<g clip-path="url(#inside{number})">',
         *_words(section, scale, playable),

@@ -2,86 +2,39 @@
 
     python tests/fuzz_audio.py --cases 10000 --output fuzz.json
 
-Every case is a function of the seed and its number. Most run in one worker process that calls the
-command's entry point (a model is loaded each time, as for a user), under a limit of memory and
-with a watchdog; a share runs again through real processes, many files each, and must give the
-same. Exit status 1 if any case broke a rule; its file is kept with --keep.
+Every case is a function of the seed and its number; even ones print a text, odd ones write files
+of every format. All run in a worker process that calls the command's entry point (a model is
+loaded each time, as for a user), under a limit of memory and with a watchdog; a share runs again
+through real processes, many files each, and must give the same. Exit status 1 if any case broke a
+rule; its file is kept with --keep.
 """
 
 import argparse
 import collections
 import json
-import multiprocessing
 import os
 import platform
-import resource
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-import traceback
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import UTC, datetime
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile
 from fuzz_mutations import mutate, originals
+from fuzz_worker import MEMORY, WATCHDOG, Case, Result, Worker, arguments, write_model
 from numpy.random import default_rng
 
-WATCHDOG = 20.0  # seconds a file may take
-MEMORY = 2 << 30  # bytes of address space that a file may take on top of the model's
 GROUP = 25  # files that a real process is given
+FORMATS = ("json", "srt", "tsv", "txt", "vtt")
+SUMMARY = re.compile(r"\d+ files?, .* real time(; .*)?")
 SAMPLE = Path(__file__).parents[1] / "las" / "samples" / "501-1-0004.wav"
-
-
-@dataclass(frozen=True)
-class Case:
-    """A damaged file."""
-
-    number: int
-    container: str
-    mutations: list[str]
-    path: Path
-
-
-@dataclass(frozen=True)
-class Result:
-    """What the command did with it."""
-
-    status: int | None  # None: it did not come back
-    out: str = ""
-    err: str = ""
-    left: list[str] = field(default_factory=list)  # in the folder for its output
-    seconds: float = 0.0
-    peak: int = 0  # bytes resident at most, so far
-
-
-def write_model(folder: Path) -> None:
-    """A model with random weights that answers within milliseconds."""
-    import torch
-
-    from las.config import (
-        AttentionConfig,
-        FrontendConfig,
-        ListenerConfig,
-        ModelConfig,
-        SpellerConfig,
-    )
-    from las.model import LAS
-
-    torch.manual_seed(0)
-    config = ModelConfig(
-        frontend=FrontendConfig(n_mels=20),
-        listener=ListenerConfig(layers=1, width=16, reduction=4, stack=4),
-        attention=AttentionConfig(kind="dot", width=16),
-        speller=SpellerConfig(layers=1, width=16, embedding=8),
-    )
-    LAS(config).save_pretrained(folder)
 
 
 def make(seed: int, number: int, files: dict[str, bytes], folder: Path) -> Case:
@@ -100,10 +53,25 @@ def make(seed: int, number: int, files: dict[str, bytes], folder: Path) -> Case:
     return Case(number, container, names, path)
 
 
-def arguments(model: Path, output: Path, files: list[Path]) -> list[str]:
-    """The command line."""
-    del output  # the command prints
-    return ["transcribe", *map(str, files), "--model", str(model), "--device", "cpu"]
+def errors(result: Result) -> list[str]:
+    """Lines on standard error without the summary that ends a run over several files."""
+    lines = result.err.splitlines()
+    return lines[:-1] if lines and SUMMARY.fullmatch(lines[-1]) else lines
+
+
+def text(case: Case, result: Result) -> str | None:
+    """What was transcribed; None if it is not there as it should be."""
+    if not case.writes:
+        out = result.out.splitlines()
+        return out[0] if len(out) == 1 else None
+    names = {f"{case.path.stem}.{suffix}" for suffix in FORMATS}
+    if result.out or set(result.files) != names or case.path.stem == "":
+        return None
+    try:
+        found = json.loads(result.files[f"{case.path.stem}.json"])["text"]
+    except (ValueError, KeyError):
+        return None
+    return found if isinstance(found, str) else None
 
 
 def verdict(case: Case, result: Result) -> str:
@@ -112,124 +80,22 @@ def verdict(case: Case, result: Result) -> str:
         return result.err or "broken: hang"
     if "Traceback" in result.out + result.err:
         return "broken: traceback"
-    if result.left:
-        return "broken: a file was left behind"
-    out, err = result.out.splitlines(), result.err.splitlines()
+    if "decoding failed" in result.err or "not enough memory" in result.err:
+        return "broken: decoding raised something"
+    lines = errors(result)
     if result.status == 0:
-        if err:
+        if lines:
             return "broken: a text, and something on standard error"
-        return "text" if len(out) == 1 else "broken: not one line of text"
+        return "text" if text(case, result) is not None else "broken: the text is not whole"
     if result.status != 1:
         return f"broken: exit status {result.status}"
-    if out:
-        return "broken: an error, and something on standard output"
-    if len(err) != 1 or not err[0].startswith("error: "):
+    if result.out or result.files:
+        return "broken: an error, and some output"
+    if len(lines) != 1 or not lines[0].startswith("error: "):
         return "broken: not one line of error"
     name = str(case.path)
-    named = (name if name.isprintable() else ascii(name)) in err[0]
+    named = (name if name.isprintable() else ascii(name)) in lines[0]
     return "error" if named else "broken: the error does not name the file"
-
-
-# --- the worker -----------------------------------------------------------------------------
-
-
-def worker(pipe: Connection, model: Path, folder: Path) -> None:
-    """Run the command for every path received; standard output and error go to files."""
-    import warnings
-
-    import torch
-
-    from las import cli, transcribe  # noqa: F401  # what the command imports is not the file's
-
-    torch.set_num_threads(1)
-    warnings.simplefilter("always")  # a warning that is shown once would be seen once
-    os.environ["COLUMNS"] = "10000"
-    streams = []
-    for number in (1, 2):
-        stream = (folder / f"stream{number}").open("w+b")
-        os.dup2(stream.fileno(), number)
-        os.set_inheritable(number, True)
-        streams.append(stream)
-    output = folder / "output"
-    first = True
-    while (path := pipe.recv()) is not None:
-        for number in (1, 2):
-            os.ftruncate(number, 0)
-            os.lseek(number, 0, os.SEEK_SET)
-        output.mkdir()
-        start = time.perf_counter()
-        status: object = 0
-        try:
-            sys.argv = ["las", *arguments(model, output, [path])]
-            cli.main()
-        except SystemExit as end:
-            status = end.code
-        except BaseException:
-            traceback.print_exc()
-            status = 1
-        seconds = time.perf_counter() - start
-        sys.stdout.flush()
-        sys.stderr.flush()
-        texts = [(folder / f"stream{n}").read_bytes().decode(errors="replace") for n in (1, 2)]
-        left = sorted(p.name for p in output.rglob("*"))
-        shutil.rmtree(output)
-        peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        code = status if isinstance(status, int) else int(status is not None)
-        pipe.send(Result(code, texts[0], texts[1], left, seconds, peak))
-        if first:  # what libraries reserve on their first use is not the file's either
-            first = False
-            size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-            resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))
-
-
-class Worker:
-    """A process that runs cases; another takes its place when it hangs or dies."""
-
-    def __init__(self, model: Path, folder: Path, warm: Path) -> None:
-        self.model, self.folder, self.warm = model, folder, warm
-        self.process: Any = None
-        self.replaced = -1
-
-    def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.pipe, theirs = context.Pipe()
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
-        self.process = context.Process(target=worker, args=(theirs, self.model, self.folder))
-        self.process.start()
-        theirs.close()
-        self.replaced += 1
-        self.pipe.send(self.warm)
-        if not self.pipe.poll(120.0):
-            raise RuntimeError("the worker does not start")
-        result = self.pipe.recv()
-        if result.status != 0:
-            raise RuntimeError(f"the whole file gives no text: {result.err}")
-
-    def run(self, path: Path) -> Result:
-        """The command with one file."""
-        if self.process is None:
-            self._start()
-        try:
-            self.pipe.send(path)
-            if self.pipe.poll(WATCHDOG):
-                return self.pipe.recv()
-            self.process.kill()
-            problem = "broken: hang"
-        except (EOFError, ConnectionError):
-            self.process.join()
-            problem = f"broken: the process died ({self.process.exitcode})"
-        self.process.join()
-        self.process = None
-        return Result(None, err=problem)
-
-    def close(self) -> None:
-        """End the process."""
-        if self.process is not None:
-            with suppress(ConnectionError):
-                self.pipe.send(None)
-            self.process.join()
-            self.process = None
 
 
 # --- the whole ------------------------------------------------------------------------------
@@ -237,29 +103,27 @@ class Worker:
 
 def real(model: Path, folder: Path, done: list[tuple[Case, Result]]) -> list[tuple[Case, str]]:
     """Give files to one process of the command; cases for which it does not do the same."""
-    output = folder / "real"
-    output.mkdir()
-    paths = [case.path for case, _ in done]
-    command = [sys.executable, "-m", "las", *arguments(model, output, paths)]
+    command = [sys.executable, "-m", "las", *arguments(model, [case.path for case, _ in done])]
     environment = os.environ | {"COLUMNS": "10000", "PYTHONUTF8": "1"}
     try:
         process = subprocess.run(
-            command, capture_output=True, timeout=WATCHDOG * len(paths), env=environment
+            command, capture_output=True, timeout=WATCHDOG * len(done), env=environment
         )
     except subprocess.TimeoutExpired:
         return [(case, "broken: a real process hangs") for case, _ in done]
-    finally:
-        left = sorted(p.name for p in output.rglob("*"))
-        shutil.rmtree(output)
-    out, err = (text.decode(errors="replace") for text in (process.stdout, process.stderr))
-    wrong = []
+    out, err = (stream.decode(errors="replace") for stream in (process.stdout, process.stderr))
+    both = Result(process.returncode, out, err)
+    wrong, expected = [], []
     for case, result in done:
-        text = f"{case.path}\t{result.out}" if len(done) > 1 else result.out
-        if not (text in out if result.status == 0 else result.err in err):
+        if result.status == 0:
+            same = f"{case.path}\t{text(case, result)}\n" in out
+        else:
+            expected += errors(result)
+            same = errors(result)[0] in errors(both)
+        if not same:
             wrong.append((case, "broken: a real process does something else"))
-    lines = sum(len(result.err.splitlines()) for _, result in done)
     status = int(any(result.status for _, result in done))
-    if process.returncode != status or len(err.splitlines()) != lines or left:
+    if process.returncode != status or len(errors(both)) != len(expected):
         wrong.append((done[0][0], "broken: a real process says more, or less"))
     return wrong
 
@@ -279,7 +143,9 @@ def fuzz(
     start = time.perf_counter()
 
     def note(case: Case, what: str, result: Result | None) -> None:
-        broken.append({"outcome": what} | asdict(case) | {"path": case.path.name})
+        broken.append(
+            {"outcome": what} | asdict(case) | {"path": case.path.name, "writes": case.writes}
+        )
         broken[-1]["err"] = result.err[-2000:] if result else ""
         if keep is not None:
             keep.mkdir(parents=True, exist_ok=True)
@@ -289,14 +155,14 @@ def fuzz(
         folder = Path(name)
         model = folder / "model"
         write_model(model)
-        warm = folder / "whole.wav"
-        warm.write_bytes(files["pcm24-stereo.wav"])  # is resampled: loads what that takes
+        warm = Case(-1, "", [], folder / "whole.wav")  # writes, is resampled: loads it all
+        warm.path.write_bytes(files["pcm24-stereo.wav"])
         process = Worker(model, folder / "worker", warm)
         waiting: list[tuple[Case, Result]] = []
         try:
             for number in range(cases):
                 case = make(seed, number, files, folder)
-                result = process.run(case.path)
+                result = process.run(case)
                 what = verdict(case, result)
                 outcomes[what] += 1
                 table["container"][case.container][what] += 1
