@@ -40,16 +40,13 @@ def explain(
     Writes a page (FILE's name and .explain.html) that needs nothing beside it, and a picture
     (.explain.png).
     """
-    import torch
-
     from las import explain_page, explain_picture, plots
     from las.explain import Explainer
     from las.files import replacing
     from las.model import LAS, bundled
-    from las.runtime import choose_device
+    from las.runtime import choose_device, choose_threads
 
-    if threads:
-        torch.set_num_threads(threads)
+    choose_threads(threads)
     place = choose_device(device.value)
     folder = model or bundled()
     las = LAS.from_pretrained(folder, place)

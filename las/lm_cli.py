@@ -42,17 +42,16 @@ def score(
     max_characters: Annotated[
         int, typer.Option(min=1, help="Longer lines are skipped and counted.")
     ] = 10000,
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves it to torch.")] = 0,
+    threads: Annotated[
+        int, typer.Option(min=0, help="CPU threads; 0 is OMP_NUM_THREADS if set, else one.")
+    ] = 0,
 ) -> None:
     """Report how well a language model predicts a text."""
-    import torch
-
     from las import lm_text
     from las.lm import LanguageModel, measure
-    from las.runtime import choose_device
+    from las.runtime import choose_device, choose_threads
 
-    if threads:
-        torch.set_num_threads(threads)
+    choose_threads(threads)
     model = LanguageModel.load(folder, choose_device("auto"))
     read = lm_text.read(text, model.text, max_characters)
     result = measure(model, read.train)

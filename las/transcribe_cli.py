@@ -24,6 +24,8 @@ from las.search_options import (
     GreedyOption,
     LMOption,
     LMWeightOption,
+    Precision,
+    PrecisionOption,
     SearchOption,
     ThreadsOption,
     search_settings,
@@ -78,6 +80,7 @@ def transcribe(
     ] = False,
     device: DeviceOption = Device.AUTO,
     threads: ThreadsOption = 0,
+    precision: PrecisionOption = Precision.AUTO,
     batch_size: Annotated[
         int | None,
         typer.Option(
@@ -122,18 +125,16 @@ def transcribe(
         try:
             due = _due(inputs, output, resume, report)
             if due:
-                import torch  # takes seconds
-
                 from las.model import LAS, bundled
-                from las.runtime import choose_device
+                from las.runtime import choose_device, choose_threads, inference_precision
                 from las.transcribe import Transcriber
                 from las.words import timed_words
 
-                if threads:
-                    torch.set_num_threads(threads)
+                choose_threads(threads)
                 place = choose_device(device.value)
                 folder = model or bundled()
                 las = LAS.from_pretrained(folder, place)
+                las.precision = inference_precision(precision.value)
                 options = {"beam": beam, "ctc": ctc, "lm_weight": lm_weight, "n_best": n_best}
                 config, language_model = search_settings(
                     las, place, folder, lm, search, greedy=greedy, **options

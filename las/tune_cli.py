@@ -33,16 +33,13 @@ def tune(
     """
     import json
 
-    import torch
-
     from las import evaluation, tuning
     from las.files import replacing
     from las.model import LAS, read_info
-    from las.runtime import choose_device
+    from las.runtime import choose_device, choose_threads
     from las.stored_search import lm_name, load_lm, store_search
 
-    if threads:
-        torch.set_num_threads(threads)
+    choose_threads(threads)
     place = choose_device(device.value)
     las = LAS.from_pretrained(model, place)
     language_model = None if lm is None else load_lm(lm, las.text.alphabet, place)
