@@ -71,7 +71,8 @@ def _expanded(argument: str) -> Iterator[Source | LASError]:
         try:
             found = _below(path)
         except OSError as error:
-            yield LASError(f"{error.filename}: cannot be searched ({error.strerror})")
+            what = f"{error.filename}: cannot be searched ({error.strerror})"
+            yield LASError(f"{what}; make it readable for this user")
             return
         yield from found
         if not found:

@@ -92,7 +92,8 @@ class Report:
 
     def summary(self) -> str:
         """One line: files, audio, time, speed; what failed and what was skipped."""
-        line = f"{self.done} file{'' if self.done == 1 else 's'}, {self._speed()}"
+        line = f"{self.done} file{'' if self.done == 1 else 's'}"
+        line += f", {self._speed()}" if self.done else ""
         line += f"; {self.skipped} skipped" if self.skipped else ""
         return line + (f"; {self.failed} failed" if self.failed else "")
 

@@ -48,7 +48,7 @@ def transcribe(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            metavar="INPUT...",
+            metavar="INPUT",
             help="Audio files, folders (with all below them), patterns in quotes such as "
             "'calls/**/*.wav', or - for standard input.",
         ),
@@ -102,10 +102,14 @@ def transcribe(
 ) -> None:
     """Transcribe audio: print its text, or write text, subtitles, tables or JSON.
 
-    Files are written as openai/whisper's: the input's name, with the format as suffix; inputs
-    from a folder or a pattern keep their folders. A file that cannot be transcribed is one line
-    on standard error, the others go on, and the exit status is 1. What is finished when the
-    command is interrupted stays, and --resume goes on from there.
+    Files are written as openai/whisper's, under the names of the inputs.
+    Inputs from a folder or a pattern keep their folders.
+    Two inputs that would be written to one file are refused; files of an
+    earlier run are replaced, or passed over with --resume.
+
+    A file that cannot be transcribed is one line on standard error; the
+    others go on, and the exit status is 1. After an interrupt (status 130),
+    what is finished is there and whole.
     """
     output = Output.of(kind, output_dir, inputs, word_timestamps, n_best is not None)
     if resume and output.folder is None:

@@ -22,8 +22,8 @@ _SPREAD = 0.7  # of the logarithm of the other moves
 _SHORTEST, _LONGEST = 0.04, 0.1  # seconds that a character lasts on average
 # Attention peaks within a sound, not at its edges; so much of it is before and after, in seconds.
 _LEAD = 0.08
-_TAIL = 0.08
-_SHARE = 0.3  # where two words touch: of the way from the last character to the next word's first
+_TAIL = 0.1
+_SHARE = 0.2  # where two words touch: of the way from the last character to the next word's first
 _LEAST_LOG_PROB = -100.0  # keeps means finite
 
 

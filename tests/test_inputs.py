@@ -1,0 +1,148 @@
+"""Files, folders, patterns and standard input; results never get the same name unsaid."""
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from las.corpora import AUDIO_SUFFIXES as CORPUS_SUFFIXES
+from las.errors import LASError
+from las.inputs import AUDIO_SUFFIXES, Source, check_names, find, is_many, read_stdin
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in (
+        "a/x.wav",
+        "a/x.txt",
+        "a/sub/y.FLAC",
+        "a/sub/x.mp3",
+        "a/.hidden/z.wav",
+        "a/._x.wav",
+        "b/x.wav",
+        "b/notes.txt",
+        "c/notes.txt",
+        "p[1].wav",
+        "talk.part.wav",
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return tmp_path
+
+
+def found(*arguments):
+    """Path and name of sources; the message of errors."""
+    return [
+        (str(item.path), str(item.name)) if isinstance(item, Source) else str(item)
+        for item in find(arguments)
+    ]
+
+
+def test_files_there_or_not(tree):
+    assert found("a/x.wav", "talk.part.wav", "gone.wav", "a/x.txt") == [
+        ("a/x.wav", "x"),
+        ("talk.part.wav", "talk.part"),
+        ("gone.wav", "gone"),
+        ("a/x.txt", "x"),
+    ]
+
+
+def test_a_folder_keeps_its_layout(tree):
+    assert found("a") == [("a/sub/x.mp3", "sub/x"), ("a/sub/y.FLAC", "sub/y"), ("a/x.wav", "x")]
+    assert found(str(tree / "b")) == [(str(tree / "b" / "x.wav"), "x")]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("a/*.wav", [("a/x.wav", "x")]),
+        ("*/x.wav", [("a/x.wav", "a/x"), ("b/x.wav", "b/x")]),
+        ("a/**", [("a/sub/x.mp3", "sub/x"), ("a/sub/y.FLAC", "sub/y"), ("a/x.wav", "x")]),
+        ("a/**/*.mp3", [("a/sub/x.mp3", "sub/x")]),
+        ("b/*", [("b/x.wav", "x")]),
+        ("b/*.txt", [("b/notes.txt", "notes")]),
+        ("[ab]/x.wa?", [("a/x.wav", "a/x"), ("b/x.wav", "b/x")]),
+        ("p[1].wav", [("p[1].wav", "p[1]")]),  # there is a file of this name
+    ],
+)
+def test_patterns(tree, pattern, expected):
+    assert found(pattern) == expected
+    absolute = [(str(tree / path), name) for path, name in expected]
+    assert found(str(tree / pattern)) == absolute
+
+
+def test_what_gives_nothing_is_one_error_each(tree):
+    first, second, good, third = found("c", "a/*.ogg", "b/x.wav", "c/**")
+    assert good == ("b/x.wav", "x")
+    for line, start in ((first, "c: no audio"), (second, "a/*.ogg: no "), (third, "c/**: no ")):
+        assert line.startswith(start) and len(line.splitlines()) == 1
+
+
+def test_a_folder_that_cannot_be_read(tree, monkeypatch):
+    scandir = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "sub":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert found("a", "b") == [
+        "a/sub: cannot be searched (Permission denied); make it readable for this user",
+        ("b/x.wav", "x"),
+    ]
+
+
+def test_every_file_once(tree):
+    (tree / "link.wav").symlink_to(tree / "a" / "x.wav")
+    assert found("a/x.wav", "a", "./a/x.wav", "link.wav", "-", "-") == [
+        ("a/x.wav", "x"),
+        ("a/sub/x.mp3", "sub/x"),
+        ("a/sub/y.FLAC", "sub/y"),
+        ("-", "stdin"),
+    ]
+
+
+def test_is_many(tree):
+    assert [is_many(a) for a in ("a", "a/*", "-", "p[1].wav", "a/x.wav")] == [True, True] + [
+        False
+    ] * 3
+
+
+def test_names_are_checked():
+    sources = [Source(Path("a/x.wav"), Path("x")), Source(Path("b/y.wav"), Path("y"))]
+    check_names(sources)
+    for name in ("x", "X"):
+        with pytest.raises(LASError) as caught:
+            check_names([*sources, Source(Path("b/x.flac"), Path(name))])
+        message = str(caught.value)
+        assert "a/x.wav" in message and "b/x.flac" in message and len(message.splitlines()) == 1
+
+
+def test_corpora_and_folders_know_the_same_audio():
+    assert frozenset(CORPUS_SUFFIXES) < AUDIO_SUFFIXES
+
+
+def test_standard_input(tmp_path, monkeypatch):
+    data = bytes(range(256)) * 100
+    path = read_stdin(io.TextIOWrapper(io.BytesIO(data)), tmp_path)
+    assert path.read_bytes() == data
+    terminal = io.TextIOWrapper(io.BytesIO())
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    for stream in (None, terminal):
+        with pytest.raises(LASError, match="stdin"):
+            read_stdin(stream, tmp_path)
+
+
+def test_no_heavy_modules():
+    code = (
+        "import sys, las.inputs, las.jobs, las.transcribe_cli; "
+        "print([m for m in ('torch', 'lhotse', 'librosa') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
