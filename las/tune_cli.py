@@ -76,6 +76,8 @@ def tune(
     chosen = result.chosen.config
     kept = store_search(model, chosen, lm if chosen.lm_weight > 0 else None)
     prefix = output or model / "tuning"
+    if prefix.is_dir():
+        prefix = prefix / "tuning"
     with replacing(prefix.with_name(f"{prefix.name}.json")) as temporary:
         temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     with replacing(prefix.with_name(f"{prefix.name}.txt")) as temporary:

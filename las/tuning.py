@@ -215,10 +215,10 @@ HEADER = " WER %   CER %  seconds  search"
 
 def line(trial: Trial, lm: str | None = None) -> str:
     """A trial as a row below :data:`HEADER`; ``lm`` is the name of the language model."""
-    return f"{trial.wer:6.2f}  {trial.cer:6.2f}  {trial.seconds:7.1f}  {name(trial.config, lm)}"
+    return f"{trial.wer:6.2f}  {trial.cer:6.2f}  {trial.seconds:7.1f}  {title(trial.config, lm)}"
 
 
-def name(config: SearchConfig, lm: str | None = None) -> str:
+def title(config: SearchConfig, lm: str | None = None) -> str:
     """Settings in a line, as reports of `las evaluate` have them."""
     return describe(config, lm if config.lm_weight > 0 else None)
 
@@ -232,7 +232,7 @@ def summary(tuning: Tuning, lm: str | None = None) -> str:
             "%) that they must on this set: greedy search is chosen"
         )
     lines = [
-        f"chosen: {name(best.config, lm)}",
+        f"chosen: {title(best.config, lm)}",
         f"WER {greedy.wer:.2f} % greedy, {best.wer:.2f} % so: {result.difference:+.2f} % absolute, "
         f"{100 * result.interval:g} % interval {result.low:+.2f} to {result.high:+.2f}, "
         f"p = {result.p:.4g}; better in {result.better} utterances, worse in {result.worse}",
@@ -248,7 +248,7 @@ def to_json(tuning: Tuning, lm: str | None = None) -> dict[str, Any]:
 
     def row(trial: Trial) -> dict[str, Any]:
         return {
-            "search": name(trial.config, lm),
+            "search": title(trial.config, lm),
             "wer": trial.wer,
             "cer": trial.cer,
             "word_errors": trial.word_errors,

@@ -129,11 +129,12 @@ def test_greedy_search_stays_where_nothing_is_better(las, model, manifest, monke
     assert (report["better_than_greedy"], report["chosen"]["search"]) == (False, "greedy")
 
 
-def test_some_of_a_large_set(las, model, manifest, monkeypatch):
+def test_some_of_a_large_set(las, model, manifest, monkeypatch, tmp_path):
     pretend(monkeypatch, lambda c: 100)
-    _, out, _ = las("tune", model, manifest, "--utterances", 2, "--seed", 3)
+    drawn = ("--utterances", 2, "--seed", 3)
+    _, out, _ = las("tune", model, manifest, *drawn, "--output", tmp_path)  # a folder
     assert out.startswith("part.jsonl.gz: 2 utterances\n")
-    report = json.loads((model / "tuning.json").read_text())
+    report = json.loads((tmp_path / "tuning.json").read_text())
     assert report["drawn"] == {"utterances": 2, "seed": 3}
 
 
