@@ -150,7 +150,7 @@ def test_many_are_as_single_and_in_order(recognizer, tmp_path):
 def test_errors_among_many(recognizer, sound, tmp_path):
     missing = tmp_path / "missing.wav"
     given = [sound, missing, np.zeros(3), sound]
-    with pytest.raises(las.LASError, match="missing.wav: no such file"):
+    with pytest.raises(las.LASError, match="no such file"):
         recognizer.transcribe_many(given)
     found = recognizer.transcribe_many(given, return_exceptions=True)
     kinds = [las.Transcription, las.LASError, las.LASError, las.Transcription]
