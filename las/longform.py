@@ -22,9 +22,16 @@ MAX_COMPRESSION = 2.4
 MAX_REPEATS = 4
 """Times that a word or a sequence of words may follow itself."""
 MAX_SKIPPED = 0.75
-"""Seconds of speech in a row that nothing was written for."""
-MAX_BACK = 0.75
-"""Seconds that attention may go back from where it was."""
+"""Seconds of speech in a row that nothing was written for.
+
+Of 210 utterances of AN4's test set and the demo's none has more than 0.66; of windows two to three
+times as long as any of the training, which the models misread, 19 in 20 have 0.9 or more.
+"""
+MAX_BACK = 1.0
+"""Seconds that attention may go back from the farthest word before.
+
+The same utterances have 0.76 at most, and half of such windows over 1.2 (AN4) or 0.7 (demo).
+"""
 
 _SAME_SECONDS = 0.4  # two windows place the same word this closely, or it is another
 _ALIKE = 0.5  # share of equal letters from which two words may be one, misread once

@@ -123,9 +123,10 @@ def test_nothing_written_of_speech():
 
 def test_attention_that_goes_back():
     text = "THE CAT THE CAT"
-    times = [*spread("THE CAT", 0, 2), 2.0, *spread("THE CAT", 0, 2)]
-    found = judged(hypothesis(text, times, 2.2), 2.2)
-    assert not found.good and 0.9 < found.back < 2.0
+    times = [*spread("THE CAT", 0, 3), 3.0, *spread("THE CAT", 0, 3)]
+    found = judged(hypothesis(text, times, 3.2), 3.2)
+    assert not found.good and 1.1 < found.back < 2.0
+    assert found.doubt == found.back
     # A letter or a space may look anywhere.
     times = spread(text, 0, 2)
     times[3], times[13] = 2.0, 0.0
