@@ -5,6 +5,7 @@ start of the file, logarithms are natural.
 """
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -96,7 +97,10 @@ class Explainer:
         start, end = window.start / self.rate, window.end / self.rate
         characters = _characters(best, window.frame, start, self.model.text.alphabet)
         ctc = self._spikes(encoded, start)
-        words = timed_words(best, window.frame, start)
+        words = [  # the last frame of the memory may end behind the audio
+            replace(word, start=min(word.start, end), end=min(word.end, end))
+            for word in timed_words(best, window.frame, start)
+        ]
         alternatives = self._alternatives(encoded)
         spectrogram, hop = self._spectrogram(samples)
         found = signs(window, characters, words, alternatives)

@@ -95,6 +95,7 @@ def test_it_explains_what_is_transcribed(explainer, explanation):
     found_log = np.log([c.probability for c in section.characters])
     np.testing.assert_allclose(found_log, best.log_probs, atol=1e-5)
     assert [w.word for w in section.words] == best.text.split()
+    assert all(0 <= w.start <= w.end <= explanation.seconds for w in section.words)
 
 
 def test_attention_lies_over_the_spectrogram(explanation):
