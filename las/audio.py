@@ -145,7 +145,7 @@ def resampled(source: Iterable[np.ndarray], rate: int, target: int) -> Iterator[
     if rate == target:
         yield from source
         return
-    import soxr  # type: ignore[import-untyped]  # most corpora need no resampling
+    import soxr  # most corpora need no resampling
 
     stream = soxr.ResampleStream(rate, target, 1, dtype="float32", quality="HQ")
     read = written = 0

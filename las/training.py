@@ -84,6 +84,9 @@ class Trainer:
         if self.world > 1:
             self.replica = DistributedDataParallel(self.model, find_unused_parameters=True)
         self.train_cuts, self.count = self._training_cuts()
+        if config.longest_seconds is None:  # transcription cuts longer audio
+            longest = round(max(cut.duration for cut in self.train_cuts), 1)
+            self.model.config = self.model.config.model_copy(update={"longest_seconds": longest})
         self.dev_cuts = read_manifest(config.data.dev) if config.data.dev else None
         if self.dev_cuts is not None:
             check_alphabet(self.dev_cuts, self.model.text, config.data.dev)

@@ -95,6 +95,13 @@ def test_a_training_starts_from_the_weights_it_is_given(corpus, tmp_path):
         Trainer(wrong)
 
 
+def test_a_model_remembers_how_long_its_training_audio_was(corpus, tmp_path):
+    train(run_config(corpus, tmp_path / "run", training__epochs=1))
+    longest = max(cut.duration for cut in read_manifest(corpus))
+    stored = LAS.from_pretrained(tmp_path / "run" / "model").config.longest_seconds
+    assert stored == pytest.approx(longest, abs=0.051)
+
+
 def test_bfloat16_on_a_cpu_spells_in_float32(corpus, tmp_path, monkeypatch):
     seen = []
     spell = las_kernels.decode_sequence
