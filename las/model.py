@@ -1,5 +1,6 @@
 """LAS = frontend + listener + speller + CTC head; model folders. Knows nothing of audio files."""
 
+import contextlib
 import json
 from collections.abc import Mapping
 from importlib import resources
@@ -70,16 +71,26 @@ class LAS(nn.Module):
 
     def encode(self, waveforms: Tensor, samples: Tensor) -> Encoded:
         """Listen to waveforms [B, S] with these numbers of valid samples [B]."""
-        features, frames = self.frontend(waveforms, samples)
         if self.training or self.precision is None:
+            return self._encode(waveforms, samples, contextlib.nullcontext())
+        kind = waveforms.device.type
+        listening = torch.autocast(kind, torch.bfloat16, self.precision == torch.bfloat16)
+        with torch.autocast(kind, enabled=False):
+            return self._encode(waveforms, samples, listening, self.ctc.weight.dtype)
+
+    def _encode(
+        self,
+        waveforms: Tensor,
+        samples: Tensor,
+        listening: contextlib.AbstractContextManager[object],
+        after: torch.dtype | None = None,
+    ) -> Encoded:
+        """As :meth:`encode`, the listener in a context; ``after`` it in another precision."""
+        features, frames = self.frontend(waveforms, samples)
+        with listening:
             encoded, lengths, ctc, ctc_lengths = self.listener(features, frames)
-        else:
-            halves = self.precision != torch.float32
-            dtype = self.precision if halves else None
-            with torch.autocast(waveforms.device.type, dtype, enabled=halves):
-                encoded, lengths, ctc, ctc_lengths = self.listener(features, frames)
-            full = self.ctc.weight.dtype
-            encoded, ctc = encoded.to(full), ctc.to(full)
+        if after is not None:
+            encoded, ctc = encoded.to(after), ctc.to(after)
         log_probs = self.ctc(ctc).float().log_softmax(-1)
         return Encoded(self.speller.attend.remember(encoded, lengths), log_probs, ctc_lengths)
 

@@ -13,7 +13,7 @@ import las_kernels
 from las.attention import Attend
 from las.config import AttentionConfig, SpellerConfig
 from las.text import BLANK, EOS
-from las_kernels import Decoder, Masks, Memory, State, packed
+from las_kernels import Decoder, Masks, Memory, State, cpu, packed
 
 
 class Speller(nn.Module):
@@ -182,17 +182,15 @@ class _Prepared:
             self.embedded = nn.functional.linear(
                 speller.embedding.weight, decoder.embedding_weight, decoder.biases[0]
             )
-        self.readout = speller.readout.weight.detach().t().contiguous(), speller.readout.bias
-        self.output = speller.output.weight.detach().t().contiguous(), speller.output.bias
+        self.readout = cpu.panels(speller.readout.weight), speller.readout.bias.detach()
+        self.output = cpu.panels(speller.output.weight), speller.output.bias.detach()
 
     def step(self, memory: Memory, state: State, tokens: Tensor) -> tuple[Tensor, State]:
         """:meth:`Speller.step`."""
         projected = self.embedded.index_select(0, tokens.flatten()).view(*tokens.shape, -1)
         output, state = packed.decode_step(projected, state, memory, self.packed, self.score)
-        weight, bias = self.readout
-        hidden = torch.addmm(bias, torch.cat([output, state.context], -1).flatten(0, 1), weight)
-        weight, bias = self.output
-        logits = torch.addmm(bias, hidden.tanh_(), weight)
+        read = torch.cat([output, state.context], -1).flatten(0, 1)
+        logits = cpu.product(cpu.product(read, *self.readout).tanh_(), *self.output)
         return logits.view(*tokens.shape, -1), state
 
 

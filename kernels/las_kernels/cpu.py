@@ -4,10 +4,13 @@ For inference: it has no backward. Its results do not depend on the number of th
 other utterances of a batch or its padding, to the bit.
 """
 
+import contextlib
 import ctypes
 import functools
 import logging
+import mmap
 import struct
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +20,7 @@ from las_kernels.reference import Memory, Score
 
 log = logging.getLogger(__name__)
 
+_HUGE = 1 << 21  # bytes of a huge page
 _PROBLEM = struct.Struct("=8qd10q")  # the struct Problem of the C++ source
 
 
@@ -153,6 +157,80 @@ def cell(gates: Tensor, before: Tensor, cell: Tensor, hidden: Tensor) -> None:
     library.las_cell(*pointers, M, S, stride)
 
 
+class Panels(NamedTuple):
+    """A weight [N, K] as :func:`product` reads it; of :func:`panels`."""
+
+    data: Tensor  # [ceil(N/width), K, width], the width the processor's
+    outputs: int  # N
+
+
+def panels(weight: Tensor) -> Panels:
+    """Rearrange a weight [N, K] without gradient.
+
+    Raises:
+        RuntimeError: the kernel is not `available`.
+    """
+    library = _library()
+    if isinstance(library, str):
+        raise RuntimeError(f"the CPU kernel cannot run: {library}")
+    width = library.las_panel()
+    N, K = weight.shape
+    padded = torch.nn.functional.pad(weight.detach(), (0, 0, 0, -N % width))
+    data = _floats(padded.numel()).view(-1, K, width)
+    data.copy_(padded.view(-1, width, K).transpose(1, 2))
+    return Panels(data, N)
+
+
+def _floats(count: int) -> Tensor:
+    """Memory for floats, in huge pages where they are many and the system has such pages.
+
+    All of a weight is read in every step; with pages of 4 KiB a busy processor then spends up to
+    half of the time on finding them.
+    """
+    if 4 * count < _HUGE // 2 or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return torch.empty(count)
+    size = (-(-4 * count // _HUGE) + 1) * _HUGE  # whole pages, wherever the first begins
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):  # a kernel without them
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    floats = torch.frombuffer(memory, dtype=torch.float32)
+    begin = -floats.data_ptr() % _HUGE // 4
+    return floats[begin : begin + count]
+
+
+def product(x: Tensor, weight: Panels, start: Tensor) -> Tensor:
+    """``start + x weight^T``; what other rows there are changes no bit of a row.
+
+    Args:
+        x: [M, K] float32, each row contiguous.
+        weight: [N, K].
+        start: a bias [N], or [M, N], contiguous.
+
+    Returns:
+        [M, N].
+
+    Raises:
+        ValueError: a shape, dtype or layout is another.
+        RuntimeError: the kernel is not `available`.
+    """
+    library = _library()
+    if isinstance(library, str):
+        raise RuntimeError(f"the CPU kernel cannot run: {library}")
+    M, K = x.shape
+    N = weight.outputs
+    shared = start.ndim == 1
+    right = weight.data.shape[1] == K and (x.stride(1) == 1 or K == 1)
+    right = right and start.is_contiguous() and start.shape == ((N,) if shared else (M, N))
+    for tensor in (x, weight.data, start):
+        right = right and tensor.dtype == torch.float32 and tensor.is_cpu
+    if not right:
+        raise ValueError("a product needs float32 x [M, K] and a start of [N] or [M, N]")
+    out = x.new_empty(M, N)
+    pointers = (x.data_ptr(), weight.data.data_ptr(), start.data_ptr(), out.data_ptr())
+    library.las_product(*pointers, M, K, N, x.stride(0), 0 if shared else N)
+    return out
+
+
 def _sizes(
     query: Tensor, memory: Memory, score: Score, previous: Tensor | None
 ) -> tuple[int, int, int, int, int, int, int]:
@@ -198,4 +276,7 @@ def _library() -> ctypes.CDLL | str:
     library.las_attend.restype = ctypes.c_int64
     library.las_cell.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 3
     library.las_cell.restype = None
+    library.las_product.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 5
+    library.las_product.restype = None
+    library.las_panel.restype = ctypes.c_int64
     return library

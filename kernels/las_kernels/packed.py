@@ -1,8 +1,9 @@
 """The decoder's step for search on a CPU, with the weights laid out for it once.
 
-One matrix product a layer instead of two, its weight stored with the input dimension first: for
-the few rows of a search that is up to twice as fast as ``F.linear``, which has to rearrange it.
-The cell is one pass of C++ (:func:`las_kernels.cpu.cell`). For inference: it has no backward.
+One matrix product a layer instead of two, its weight in the order in which it is read
+(:func:`las_kernels.cpu.product`): the few rows of a search take as long as reading the weights
+does. Other rows change no bit of a row. The cell is one pass (:func:`las_kernels.cpu.cell`). For
+inference: it has no backward.
 """
 
 from typing import NamedTuple
@@ -12,15 +13,17 @@ from torch import Tensor
 
 from las_kernels import cpu
 from las_kernels.backends import choose
+from las_kernels.cpu import Panels, panels, product
 from las_kernels.reference import Decoder, Memory, Score, State
 
 
 class Packed(NamedTuple):
     """A :class:`~las_kernels.reference.Decoder` as :func:`decode_step` reads it."""
 
-    first: Tensor  # [D + S, 4S], on [context; hidden]
-    others: list[tuple[Tensor, Tensor]]  # of each layer above: [2S, 4S], on [below; hidden]; bias
-    query: Tensor  # [S, A]
+    first: Panels  # [4S, D + S], on [context; hidden]
+    others: list[tuple[Panels, Tensor]]  # of each layer above: [4S, 2S], on [below; hidden]; bias
+    query: Panels  # [A, S]
+    none: Tensor  # [A], zero: the query has no bias
 
 
 def usable(memory: Memory) -> bool:
@@ -40,12 +43,13 @@ def pack(decoder: Decoder) -> Packed:
     return Packed(
         _joined(decoder.context_weight, decoder.recurrent_weights[0]),
         [(_joined(below, same), bias.detach()) for below, same, bias in above],
-        decoder.query_weight.detach().t().contiguous(),
+        panels(decoder.query_weight),
+        decoder.query_weight.new_zeros(len(decoder.query_weight)),
     )
 
 
-def _joined(*weights: Tensor) -> Tensor:
-    return torch.cat([weight.detach().t() for weight in weights])
+def _joined(*weights: Tensor) -> Panels:
+    return panels(torch.cat([weight.detach() for weight in weights], 1))
 
 
 def decode_step(
@@ -55,7 +59,7 @@ def decode_step(
 
     Args:
         projected: the embedding through ``decoder.embedding_weight`` plus the first bias,
-            [B, N, 4S]; it is overwritten.
+            [B, N, 4S].
         state: the state before the step.
         memory: what is attended to; :func:`usable`.
         packed: the weights.
@@ -67,15 +71,15 @@ def decode_step(
     B, N, L, S = state.hidden.shape
     before = state.cell.reshape(B * N, L, S)
     hidden, cell = torch.empty_like(before), torch.empty_like(before)
-    gates = projected.view(B * N, 4 * S)
-    gates.addmm_(torch.cat([state.context, state.hidden[:, :, 0]], -1).flatten(0, 1), packed.first)
+    read = torch.cat([state.context, state.hidden[:, :, 0]], -1).flatten(0, 1)
+    gates = product(read, packed.first, projected.reshape(B * N, 4 * S))
     cpu.cell(gates, before[:, 0], cell[:, 0], hidden[:, 0])
     for layer, (weight, bias) in enumerate(packed.others, 1):
         read = torch.cat([hidden[:, layer - 1], state.hidden[:, :, layer].flatten(0, 1)], -1)
-        gates = torch.addmm(bias, read, weight)
+        gates = product(read, weight, bias)
         cpu.cell(gates, before[:, layer], cell[:, layer], hidden[:, layer])
     output = hidden[:, -1]
-    query = torch.mm(output, packed.query).view(B, N, -1)
+    query = product(output, packed.query, packed.none).view(B, N, -1)
     context, alignment = cpu.attend(query, memory, score, state.alignment)
     new = State(hidden.view(B, N, L, S), cell.view(B, N, L, S), context, alignment)
     return output.view(B, N, S), new

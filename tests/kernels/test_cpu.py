@@ -381,3 +381,44 @@ def test_wrong_cells_are_refused(wrong):
         before = before.t().contiguous().t()
     with pytest.raises(ValueError, match="the cell needs"):
         cpu.cell(gates, before, cell, hidden)
+
+
+# --- products -------------------------------------------------------------------------------
+
+
+@settings(max_examples=80)
+@given(
+    rows=st.integers(1, 40),
+    inputs=st.integers(1, 40),
+    outputs=st.integers(1, 150),
+    shared=st.booleans(),
+)
+def test_products_of_any_shape(rows, inputs, outputs, shared):
+    x, weight = draw(1, rows, inputs + 3)[:, 2:-1], draw(2, outputs, inputs)
+    start = draw(3, outputs) if shared else draw(3, rows, outputs)
+    found = cpu.product(x, cpu.panels(weight), start)
+    right = start.double() + x.double() @ weight.double().t()
+    torch.testing.assert_close(found.double(), right, rtol=0, atol=1e-5 * inputs)
+
+
+def test_other_rows_and_threads_change_no_bit_of_a_row(threads):
+    x, start = draw(1, 37, 700), draw(3, 37, 1100)
+    weight = cpu.panels(draw(2, 1100, 700))  # enough for a huge page
+    torch.set_num_threads(1)
+    found = cpu.product(x, weight, start)
+    right = start.double() + x.double() @ draw(2, 1100, 700).double().t()
+    torch.testing.assert_close(found.double(), right, rtol=0, atol=1e-3)
+    for count in (1, 2, 5, 8, 11):
+        some = cpu.product(x[3 : 3 + count], weight, start[3 : 3 + count])
+        assert torch.equal(some, found[3 : 3 + count])
+    torch.set_num_threads(3)
+    assert torch.equal(cpu.product(x, weight, start), found)
+
+
+@pytest.mark.parametrize("wrong", ["inputs", "start", "rows", "dtype", "layout"])
+def test_wrong_products_are_refused(wrong):
+    x, weight, start = draw(1, 4, 5), cpu.panels(draw(2, 6, 5)), draw(3, 6)
+    x = {"inputs": x[:, 1:], "dtype": x.double(), "layout": x.t().contiguous().t()}.get(wrong, x)
+    start = {"start": start[1:], "rows": draw(3, 3, 6)}.get(wrong, start)
+    with pytest.raises(ValueError, match="a product needs"):
+        cpu.product(x, weight, start)

@@ -74,3 +74,18 @@ def test_where_it_may_run(monkeypatch):
             assert not packed.usable(memory)
         monkeypatch.setenv("LAS_KERNELS_BACKEND", "reference")
         assert not packed.usable(memory)
+
+
+def test_alone_and_in_a_batch_are_equal_to_the_bit():
+    projected, state, memory, decoder, score = make(3, 4, 2, 40, 9)
+    with torch.no_grad():
+        weights = packed.pack(decoder)
+        output, found = packed.decode_step(projected, state, memory, weights, score)
+        for b in range(3):
+            one = slice(b, b + 1)
+            alone = packed.decode_step(
+                projected[one], State(*(x[one] for x in state)),
+                Memory(*(x[one] for x in memory)), weights, score,
+            )  # fmt: skip
+            assert torch.equal(alone[0], output[one])
+            assert all(torch.equal(x, y[one]) for x, y in zip(alone[1], found, strict=True))

@@ -29,6 +29,9 @@ constexpr int kFrames = 32;  // frames of a tile: its keys stay in the first-lev
 constexpr int kBeams = 8;    // beams that share one reading of a tile
 constexpr int kSpans = 16;   // most spans of an utterance: bounds the memory for their sums
 constexpr int kChains = 4;   // independent sums, to hide the latency of an addition
+constexpr int kRows = 8;     // rows of a product that share one reading of a weight
+constexpr int kWide = 3;     // vectors of a panel of a weight: kRows * kWide sums fit the registers
+constexpr int kPanel = kWide * kLanes;
 constexpr int64_t kWorth = 1 << 15;  // scores' elements that are worth waking another thread
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
@@ -310,6 +313,48 @@ void run(const Plan& plan, const Task& task, const Scratch& scratch, std::atomic
   if (open[task.block].fetch_sub(1, std::memory_order_acq_rel) == 1) merge(plan, task);
 }
 
+// Rows of `start + x weight` for one panel: kPanel columns of the weight, [K, kPanel], one after
+// another in memory, so that a step of search reads them as fast as they come. The order of the
+// sums is the same for any number of rows.
+template <int rows>
+void multiply(const float* x, int64_t x_stride, const float* panel, int64_t K, const float* start,
+              int64_t start_stride, float* out, int64_t N, int64_t columns) {
+  Vec sum[rows][kWide];
+  float part[kPanel] = {};
+  for (int row = 0; row < rows; ++row) {
+    const float* from = start + row * start_stride;
+    if (columns < kPanel) from = std::copy_n(from, columns, part) - columns;
+    for (int j = 0; j < kWide; ++j) sum[row][j] = load(from + j * kLanes);
+  }
+  for (int64_t k = 0; k < K; ++k) {
+    Vec weight[kWide];
+    for (int j = 0; j < kWide; ++j) weight[j] = load(panel + k * kPanel + j * kLanes);
+    for (int row = 0; row < rows; ++row) {
+      const float factor = x[row * x_stride + k];
+      for (int j = 0; j < kWide; ++j) sum[row][j] += factor * weight[j];
+    }
+  }
+  for (int row = 0; row < rows; ++row) {
+    float* to = out + row * N;
+    if (columns == kPanel) {
+      for (int j = 0; j < kWide; ++j) store(to + j * kLanes, sum[row][j]);
+    } else {
+      for (int j = 0; j < kWide; ++j) store(part + j * kLanes, sum[row][j]);
+      std::copy_n(part, columns, to);
+    }
+  }
+}
+
+template <int rows>
+void multiply_rows(int64_t count, const float* x, int64_t x_stride, const float* panel, int64_t K,
+                   const float* start, int64_t start_stride, float* out, int64_t N,
+                   int64_t columns) {
+  if (count == rows)
+    multiply<rows>(x, x_stride, panel, K, start, start_stride, out, N, columns);
+  else if constexpr (rows > 1)
+    multiply_rows<rows - 1>(count, x, x_stride, panel, K, start, start_stride, out, N, columns);
+}
+
 struct Free {
   void operator()(float* at) const { ::operator delete(at, std::align_val_t(64)); }
 };
@@ -382,6 +427,25 @@ extern "C" int64_t las_attend(const Problem* problem) {
     return -1;
   }
   return 0;
+}
+
+extern "C" int64_t las_panel() { return kPanel; }
+
+// out [M, N] = start + x [M, K] weight, the weight as panels [ceil(N / kPanel), K, kPanel], zero
+// beyond N. Rows of x and start are so many floats apart; 0 for a start that all rows share.
+extern "C" void las_product(const float* x, const float* panels, const float* start, float* out,
+                            int64_t M, int64_t K, int64_t N, int64_t x_stride,
+                            int64_t start_stride) {
+  const int64_t grain = std::max<int64_t>(1, 8 * kWorth / (M * K * kPanel));
+  at::parallel_for(0, (N + kPanel - 1) / kPanel, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t panel = begin; panel < end; ++panel) {
+      const int64_t column = panel * kPanel, columns = std::min<int64_t>(kPanel, N - column);
+      for (int64_t row = 0; row < M; row += kRows)
+        multiply_rows<kRows>(std::min<int64_t>(kRows, M - row), x + row * x_stride, x_stride,
+                             panels + panel * K * kPanel, K, start + row * start_stride + column,
+                             start_stride, out + row * N + column, N, columns);
+    }
+  });
 }
 
 // The LSTM cell of `rows` hypotheses: gates [rows, 4S], in torch's order, with the cell before give
