@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from las import __version__
+from las.compare_cli import compare
 from las.errors import LASError
 from las.lm_cli import app as lm_app
 from las.search_options import (
@@ -30,6 +31,7 @@ app = typer.Typer(
     help="Listen, Attend and Spell: train, score and use an attention speech recogniser.",
 )
 app.add_typer(lm_app, name="lm")
+app.command()(compare)
 
 
 class Corpus(StrEnum):

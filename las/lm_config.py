@@ -36,6 +36,7 @@ class LMTrainingConfig(Settings):
     seed: Natural = 1
     threads: Positive = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"  # of the matrix products
     batch_characters: Positive = 4096  # at most, ends of sentence included
     max_characters: Positive = 1000  # longer lines are left out
     dev_every: Annotated[int, Field(ge=0)] = 100  # a sentence in so many is held out; 0: none

@@ -77,6 +77,7 @@ class LMTrainer:
         self.settings = config.training
         self.output = output
         self.device = choose_device(self.settings.device)
+        self.halves = self.settings.precision == "bfloat16"
         torch.set_num_threads(self.settings.threads)
         seed_everything(self.settings.seed)
         self.model = LanguageModel(config.model_settings()).to(self.device)
@@ -193,7 +194,8 @@ class LMTrainer:
         value = 0.0
         for part in train.parts(index, _PARTS):
             tokens, lengths = train.select(part)
-            losses = self.model.losses(tokens.to(self.device), lengths.to(self.device))
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.halves):
+                losses = self.model.losses(tokens.to(self.device), lengths.to(self.device))
             loss = losses.sum() / count
             loss.backward()
             value += float(loss.detach())

@@ -245,6 +245,7 @@ def report_json(
     report["utterances"] = [
         {
             **(vars(utterance) if texts else {"id": utterance.id}),
+            "words": aligned.words,
             "substitutions": aligned.count("S"),
             "deletions": aligned.count("D"),
             "insertions": aligned.count("I"),

@@ -57,7 +57,8 @@ def losses(output):
     return [row["loss"] for row in log_rows(output) if "loss" in row]
 
 
-def test_a_grammar_is_learnt_to_near_its_entropy(tmp_path):
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_grammar_is_learnt_to_near_its_entropy(tmp_path, precision):
     lines, _ = grammar(8000, seed=1)
     path = tmp_path / "train.txt"
     path.write_text("\n".join(lines))
@@ -73,6 +74,7 @@ def test_a_grammar_is_learnt_to_near_its_entropy(tmp_path):
             "max_characters": 60,
             "learning_rate": 0.01,
             "warmup": 10,
+            "precision": precision,
         },
     )
     folder = LMTrainer(settings, path, tmp_path / "run").run()

@@ -271,6 +271,7 @@ def test_report_json():
         "id": "u2",
         "reference": "ON THE RED MAT",
         "hypothesis": "ON A MAT",
+        "words": 4,
         "substitutions": 1,
         "deletions": 1,
         "insertions": 0,
@@ -333,6 +334,6 @@ def test_a_report_without_texts_has_the_counts():
     pair = [Utterance("a", "GO ON", "GO"), Utterance("b", "STOP", "STOP")]
     report = report_json(pair, score(pair), texts=False)
     assert report["utterances"] == [
-        {"id": "a", "substitutions": 0, "deletions": 1, "insertions": 0},
-        {"id": "b", "substitutions": 0, "deletions": 0, "insertions": 0},
+        {"id": "a", "words": 2, "substitutions": 0, "deletions": 1, "insertions": 0},
+        {"id": "b", "words": 1, "substitutions": 0, "deletions": 0, "insertions": 0},
     ]

@@ -57,15 +57,21 @@ def _why_not_cpp(device: torch.device, dtype: torch.dtype) -> str | None:
         return f"it needs a CPU, not {device.type}"
     if dtype != torch.float32:
         return f"it computes float32, not {dtype}"
-    from las_kernels import cpu
+    from las_kernels import cpu, cpu_training
 
-    return cpu.available()
+    return cpu.available() or cpu_training.available()
 
 
 def _cpp() -> plain.Engine:
-    from las_kernels import cpu
+    from las_kernels import cpu, cpu_training
 
-    return plain.ENGINE._replace(forward=cpu.forward)
+    return plain.ENGINE._replace(
+        forward=cpu.forward,
+        backward=cpu_training.backward,
+        deferred=cpu_training.deferred,
+        cell=cpu_training.cell,
+        cell_backward=cpu_training.cell_backward,
+    )
 
 
 def _why_not_cuda(device: torch.device, dtype: torch.dtype) -> str | None:
@@ -85,22 +91,22 @@ def _cuda() -> plain.Engine:
 
 
 BACKENDS = {
-    # Plain autograd: no operator, no engine of its own; the fastest on a CPU.
+    # Plain autograd: no operator, no engine of its own; the definition of right.
     REFERENCE: Backend(_always, lambda: plain.ENGINE),
     # The three-phase form in plain PyTorch: keeps little memory, exact in float64.
     "threephase": Backend(_always, lambda: plain.ENGINE),
     "triton": Backend(_why_not_triton, _triton),
-    # A step in C++; whatever has a gradient is as in threephase.
+    # C++ for a step and for the sequential parts of the three-phase form.
     "cpp": Backend(_why_not_cpp, _cpp),
     # A step in CUDA C++; whatever has a gradient is as in triton.
     "cuda": Backend(_why_not_cuda, _cuda),
 }
 
 # What "auto" takes where it can run, the first that can: for steps of search, and where a
-# gradient is wanted or a whole sequence is computed. On a CPU plain autograd trains fastest.
+# gradient is wanted or a whole sequence is computed.
 AUTO: dict[str, dict[str, tuple[str, ...]]] = {
     "step": {"cuda": ("cuda", "triton"), "cpu": ("cpp",)},
-    "sequence": {"cuda": ("triton",), "cpu": ()},
+    "sequence": {"cuda": ("triton",), "cpu": ("cpp",)},
 }
 
 

@@ -18,18 +18,20 @@ def no_choice(monkeypatch):
     monkeypatch.delenv(backends.VARIABLE, raising=False)
 
 
-def test_auto_is_the_reference_on_a_cpu():
-    assert backends.choose("auto", CPU, torch.float32) == "reference"
+def test_auto_is_the_reference_on_a_cpu_for_what_cpp_does_not_compute():
+    assert backends.choose("auto", CPU, torch.float64) == "reference"
+    assert backends.choose("auto", CPU, torch.bfloat16, "step") == "reference"
 
 
-def test_auto_searches_in_cpp_on_a_cpu_where_it_can_run(monkeypatch):
+def test_auto_is_cpp_on_a_cpu_where_it_can_run(monkeypatch):
     row = backends.Backend(lambda device, dtype: None, backends.BACKENDS["cpp"].engine)
     monkeypatch.setitem(backends.BACKENDS, "cpp", row)
     assert backends.choose("auto", CPU, torch.float32, "step") == "cpp"
-    assert backends.choose("auto", CPU, torch.float32) == "reference"
+    assert backends.choose("auto", CPU, torch.float32) == "cpp"
     row = row._replace(why_not=lambda device, dtype: "no compiler")
     monkeypatch.setitem(backends.BACKENDS, "cpp", row)
     assert backends.choose("auto", CPU, torch.float32, "step") == "reference"
+    assert backends.choose("auto", CPU, torch.float32) == "reference"
     with pytest.raises(RuntimeError, match="backend='cpp' cannot run: no compiler"):
         backends.choose("cpp", CPU, torch.float32)
 
