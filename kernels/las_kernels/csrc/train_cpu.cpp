@@ -288,8 +288,6 @@ struct Cell {
   View dhidden, dcell, dgates, dbefore;  // of the backward; dcell: null for zero
 };
 
-inline Vec sigmoid(Vec x) { return 0.5f + 0.5f * tanh(0.5f * x); }
-
 void cell_row(const Cell& p, int64_t b) {
   const int64_t S = p.S;
   float *gates = p.gates.at(b, 0), *cell = p.cell.at(b, 0), *out = p.hidden.at(b, 0);
