@@ -246,8 +246,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"{repeat} of {repeats} repeats", flush=True)
     found["others"] = statistics.median(busy)
     found["rows"] = [row_of(setting, took[setting], wer[setting]) for setting in settings]
-    found["batching"] = batching(model, source, device)
     folder = chosen.output / common.slug(common.device_name(chosen.device))
+    found["batching"] = []
+    write(folder, chosen.name, found, markdown(chosen.name, found))  # the rest takes long
+    found["batching"] = batching(model, source, device)
     write(folder, chosen.name, found, markdown(chosen.name, found))
     print(f"wrote {folder / chosen.name}.json and .md")
 
