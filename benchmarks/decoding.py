@@ -203,7 +203,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--smallest", action="store_true", help="only see that it works")
     chosen = parser.parse_args(arguments)
     chosen.peers = Path(chosen.peers) if chosen.peers else None
-    chosen.command = f"{parser.prog} --peers VENV_DIR" if chosen.peers else parser.prog
+    # A name instead of the folder: whoever reads the results has another.
+    told = [parser.prog, *(["--peers VENV_DIR"] if chosen.peers else [])]
+    told += (
+        [f"--repeats {chosen.repeats}"] if chosen.repeats != parser.get_default("repeats") else []
+    )
+    told += [f"--seconds {chosen.seconds:g}"] if chosen.seconds < 1e9 else []
+    chosen.command = " ".join(told)
     return chosen
 
 

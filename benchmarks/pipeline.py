@@ -210,6 +210,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     told = [parser.prog]
     told += [f"--model {chosen.model.name}"] if chosen.model else []
     told += ["--manifest", *(path.name for path in chosen.manifest)] if chosen.manifest else []
+    told += [f"--audio {chosen.audio:g}"] if chosen.audio != parser.get_default("audio") else []
+    told += (
+        [f"--repeats {chosen.repeats}"] if chosen.repeats != parser.get_default("repeats") else []
+    )
     told += ["--threads", *map(str, chosen.threads)] if chosen.threads else []
     chosen.command = " ".join(told)
     chosen.device = chosen.device or ("cuda" if torch.cuda.is_available() else "cpu")

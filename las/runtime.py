@@ -23,7 +23,7 @@ def choose_threads(wanted: int = 0) -> int:
     """Set how many threads of a CPU torch computes with in inference.
 
     The steps of search and of the listener's LSTM are too small to be shared out: on a busy
-    machine two threads that wait for each other took sixteen times as long as one
+    machine two threads that wait for each other took 5 to 60 times as long as one
     (benchmarks/README.md). Whoever has many files does better to run several processes.
 
     Args:
