@@ -33,7 +33,7 @@ from numpy.random import default_rng
 
 GROUP = 25  # files that a real process is given
 FORMATS = ("json", "srt", "tsv", "txt", "vtt")
-SUMMARY = re.compile(r"\d+ files?, .* real time(; .*)?")
+SUMMARY = re.compile(r"\d+ files?(, .* real time)?(; .*)?")
 SAMPLE = Path(__file__).parents[1] / "las" / "samples" / "501-1-0004.wav"
 
 
