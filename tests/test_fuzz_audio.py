@@ -81,7 +81,7 @@ def test_verdicts(result, expected):
     ("result", "expected"),
     [
         (Result(0, "", f"{SUMMARY}\n", FILES), "text"),
-        (Result(1, "", f"{LINE}{SUMMARY}; 1 failed\n"), "error"),
+        (Result(1, "", f"{LINE}0 files; 1 failed\n"), "error"),
         (Result(0, "A\n", f"{SUMMARY}\n", FILES), "broken: the text is not whole"),
         (Result(0, "", f"{SUMMARY}\n"), "broken: the text is not whole"),
         (Result(0, "", f"{SUMMARY}\n", FILES | {".partial-case.txt": ""}), "broken: the text"),
