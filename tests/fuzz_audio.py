@@ -1,6 +1,6 @@
 """Damaged audio files through `las transcribe`: no traceback, no hang, no partial output.
 
-    python tests/fuzz_audio.py --cases 10000 --output fuzz.json
+    python tests/fuzz_audio.py --cases 10000 --output tests/results/fuzz_audio.json
 
 Every case is a function of the seed and its number; even ones print a text, odd ones write files
 of every format. All run in a worker process that calls the command's entry point (a model is
