@@ -61,6 +61,7 @@ class ListenerConfig(Settings):
     reduction: Literal[1, 2, 4, 8] = 4
     stack: Literal[1, 2, 4] = 1  # frames stacked at the input; 1 is the pyramid of the paper
     dropout: Share = 0.2
+    norm: bool = False  # layer normalisation of every layer's output
 
     @property
     def pairings(self) -> int:

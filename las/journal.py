@@ -163,8 +163,10 @@ class Journal:
             "ctc": result.ctc_loss,
             "focus": result.focus,
         }
+        what = "dev" if result.picture is not None else "dev, by CTC,"
         self.text(
-            f"epoch {epoch}: dev WER {result.score.wer:.2f} %  CER {result.score.cer:.2f} %  "
+            f"epoch {epoch}: {what} WER {result.score.wer:.2f} %  "
+            f"CER {result.score.cer:.2f} %  "
             f"loss {result.attention_loss:.3f}  ctc {result.ctc_loss:.3f}  "
             f"focus {result.focus:.2f}  (train loss {self.smooth.get('attention', 0):.3f}, "
             f"{(time.monotonic() - self.began) / 60:.1f} min)"
@@ -172,13 +174,14 @@ class Journal:
         self._write({"step": step, "epoch": epoch, "dev": values})
         for name, value in values.items():
             self.writer.add_scalar(f"dev/{name}", value, step)
-        figure = plots.attention(
-            result.waveform.numpy(),
-            result.alignment.numpy(),
-            result.text,
-            self.config.frontend,
-        )
-        self.writer.add_figure("dev/attention", figure, step)
+        if result.picture is not None:
+            figure = plots.attention(
+                result.picture.waveform.numpy(),
+                result.picture.alignment.numpy(),
+                result.picture.text,
+                self.config.frontend,
+            )
+            self.writer.add_figure("dev/attention", figure, step)
         self.writer.flush()
 
     def _write(self, values: dict[str, Any]) -> None:

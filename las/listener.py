@@ -34,6 +34,9 @@ class Listener(nn.Module):
                 size *= 2
             self.layers.append(BidirectionalLSTM(size, config.width))
             size = self.width
+        self.norms = nn.ModuleList(
+            nn.LayerNorm(self.width) for _ in range(config.layers if config.norm else 0)
+        )
         self.dropout = nn.Dropout(config.dropout)
 
     def frames(self, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -60,7 +63,12 @@ class Listener(nn.Module):
         for index, layer in enumerate(self.layers):
             if 1 <= index <= self.config.pairings:
                 x, lengths = join_frames(x, lengths, 2)
-            x = self.dropout(layer(x, lengths))
+            x = layer(x, lengths)
+            if self.config.norm:
+                # What padding becomes is cleared: the next layer's last frames may join it.
+                mask = padding_mask(lengths, x.shape[1])[:, :, None]
+                x = self.norms[index](x) * mask.to(x.dtype)
+            x = self.dropout(x)
             if index == self.config.ctc_layer:
                 ctc, ctc_lengths = x, lengths
         return x, lengths, ctc, ctc_lengths

@@ -7,7 +7,7 @@ with EOS, which is its first input too, so that a model starts every sentence fr
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from las.lm_config import LMModelConfig
 from las.lm_text import Sentences
 from las.model import WEIGHTS, fit_weights, read_weights, write_weights
 from las.text import BLANK, EOS, Characters
+
+if TYPE_CHECKING:
+    from las.ngram import NgramModel
 
 # Not the name of a recogniser's settings: either kind of folder is told from the other.
 CONFIG = "lm.yaml"
@@ -180,12 +183,12 @@ class Perplexity(NamedTuple):
 
 @torch.no_grad()
 def measure(
-    model: LanguageModel, sentences: Sentences, batch_characters: int = 16384
+    model: "LanguageModel | NgramModel", sentences: Sentences, batch_characters: int = 16384
 ) -> Perplexity:
     """Perplexity of sentences; the model's mode is left as it was."""
     training = model.training
     model.eval()
-    device = model.output.weight.device
+    device = next(iter(model.state_dict().values())).device
     nats = 0.0
     for index in sentences.by_length(batch_characters):
         tokens, lengths = sentences.select(index)

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from las.text import ALPHABET
+
 app = typer.Typer(no_args_is_help=True, help="Character language models, to help the search along.")
 
 _TEXT = "One sentence a line: UTF-8, plain, .gz or .xz."
@@ -36,6 +38,33 @@ def train(
 
 
 @app.command()
+def ngram(
+    text: Annotated[Path, typer.Argument(help=_TEXT)],
+    output: Annotated[Path, typer.Argument(help="Folder of the model.")],
+    order: Annotated[
+        int, typer.Option(min=1, max=12, help="Length of the longest n-grams, in characters.")
+    ] = 12,
+    least: Annotated[
+        str, typer.Option(help="How often n-grams of length 1, 2 ... must occur to be kept.")
+    ] = "1,1,1,1,1,1,1,2",
+    max_megabytes: Annotated[
+        float | None, typer.Option(min=0.001, help="Of the model; rare n-grams are left out.")
+    ] = None,
+    alphabet: Annotated[str, typer.Option(help="Characters, at most 29.")] = ALPHABET,
+    max_characters: Annotated[
+        int, typer.Option(min=1, help="Longer lines are skipped and counted.")
+    ] = 1000,
+    dev_every: Annotated[
+        int, typer.Option(min=0, help="A sentence in so many is held out and measured; 0: none.")
+    ] = 100,
+) -> None:
+    """Count the n-grams of a text: a language model within minutes."""
+    from las.ngram_cli import count
+
+    count(text, output, order, least, max_megabytes, alphabet, max_characters, dev_every)
+
+
+@app.command()
 def score(
     folder: Annotated[Path, typer.Argument(help="Language model folder.")],
     text: Annotated[Path, typer.Argument(help=_TEXT)],
@@ -48,11 +77,12 @@ def score(
 ) -> None:
     """Report how well a language model predicts a text."""
     from las import lm_text
-    from las.lm import LanguageModel, measure
+    from las.language_models import load
+    from las.lm import measure
     from las.runtime import choose_device, choose_threads
 
     choose_threads(threads)
-    model = LanguageModel.load(folder, choose_device("auto"))
+    model = load(folder, choose_device("auto"))
     read = lm_text.read(text, model.text, max_characters)
     result = measure(model, read.train)
     print(f"perplexity per character: {result.per_character:.4f}")

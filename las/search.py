@@ -12,7 +12,7 @@ from las.hypothesis import Hypothesis, LanguageModel
 from las.model import LAS, Encoded
 from las.text import BLANK, EOS
 
-__all__ = ["Hypothesis", "LanguageModel", "describe", "greedy", "search"]
+__all__ = ["Hypothesis", "LanguageModel", "ctc_greedy", "describe", "greedy", "search"]
 
 
 def search(
@@ -108,3 +108,12 @@ def greedy(model: LAS, encoded: Encoded) -> list[Hypothesis]:
             )
         )
     return hypotheses
+
+
+@torch.inference_mode()
+def ctc_greedy(model: LAS, encoded: Encoded) -> list[str]:
+    """The texts of the CTC head's likeliest path (Graves et al. 2006, best path decoding)."""
+    texts = []
+    for path, length in zip(encoded.ctc.argmax(-1), encoded.ctc_lengths.tolist(), strict=True):
+        texts.append(model.text.decode(path[:length].unique_consecutive().tolist()))
+    return texts

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
 
     from las.config import SearchConfig
-    from las.lm import LanguageModel
+    from las.hypothesis import LanguageModel
     from las.model import LAS
 
 

@@ -12,7 +12,8 @@ import torch
 from las import config as configuration
 from las.config import ModelConfig, SearchConfig
 from las.errors import LASError
-from las.lm import LanguageModel
+from las.hypothesis import LanguageModel
+from las.language_models import load
 from las.model import CONFIG, bundled
 from las.search import describe
 
@@ -83,7 +84,7 @@ def load_lm(folder: Path, alphabet: str, device: str | torch.device) -> Language
     Raises:
         LASError: it cannot be read, or is of another alphabet.
     """
-    model = LanguageModel.load(folder, device)
+    model = load(folder, device)
     if model.text.alphabet != alphabet:
         raise LASError(
             f"{folder}: this language model writes {model.text.alphabet!r} and the recogniser "

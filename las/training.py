@@ -260,29 +260,36 @@ class Trainer:
 
     def _validate(self) -> None:
         if self.rank == 0:
-            result = self._measure()
-            wer = result.score.wer
+            # Epochs of CTC alone are measured by CTC, and are not among the best.
+            spell = self.epoch > self.settings.ctc_only
+            result = self._measure(spell)
             self.journal.validation(self.epoch, self.step, result)
-            flat_since = self.settings.ctc_only + 5
-            if result.flat and self.epoch >= flat_since:
-                self.journal.warning(
-                    f"the attention is still flat after {self.epoch} epochs (focus "
-                    f"{result.focus:.2f}): if this goes on nothing will be learnt; try a higher "
-                    "training.ctc, training.short_first, or attention.kind=location"
-                )
-            if not self.best or wer < self.best[0][0]:
-                self.model.save_pretrained(self.output / "best", self._info(wer))
-            self.best = sorted([*self.best, [wer, self.epoch]])
-            if self.settings.average > 0:
-                self._keep()
+            if spell:
+                self._rank_epoch(result)
         self._barrier()
 
-    def _measure(self) -> Validation:
+    def _rank_epoch(self, result: Validation) -> None:
+        """Keep what is among the best, and warn of attention that learns nothing."""
+        wer = result.score.wer
+        flat_since = self.settings.ctc_only + 5
+        if result.flat and self.epoch >= flat_since:
+            self.journal.warning(
+                f"the attention is still flat after {self.epoch} epochs (focus "
+                f"{result.focus:.2f}): if this goes on nothing will be learnt; try a higher "
+                "training.ctc, training.short_first, or attention.kind=location"
+            )
+        if not self.best or wer < self.best[0][0]:
+            self.model.save_pretrained(self.output / "best", self._info(wer))
+        self.best = sorted([*self.best, [wer, self.epoch]])
+        if self.settings.average > 0:
+            self._keep()
+
+    def _measure(self, spell: bool = True) -> Validation:
         assert self.dev_cuts is not None
         batches = evaluation_batches(
             self.dev_cuts, self.model.text, sample_rate=self.config.frontend.sample_rate
         )
-        result = validate(self.model, batches, self.device)
+        result = validate(self.model, batches, self.device, spell)
         self.model.train()
         return result
 

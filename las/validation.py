@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,10 +11,18 @@ from las.data import Batch
 from las.errors import LASError
 from las.model import LAS
 from las.scoring import Score, Utterance, score
-from las.search import greedy
+from las.search import ctc_greedy, greedy
 
 FLAT = 0.05
 """Focus below which attention counts as flat. Half-learnt alignments were seen from 0.1 on."""
+
+
+class Picture(NamedTuple):
+    """One utterance as searched."""
+
+    alignment: Tensor  # [U, T] of head 0
+    waveform: Tensor  # [S]
+    text: str  # what was written
 
 
 @dataclass(frozen=True)
@@ -25,19 +34,27 @@ class Validation:
     attention_loss: float  # nats a character
     ctc_loss: float  # nats a character
     focus: float  # 1 - entropy / log(frames) of the teacher-forced attention: 0 is flat
-    alignment: Tensor  # [U, T] of the longest utterance, head 0, as searched
-    waveform: Tensor  # [S] of that utterance
-    text: str  # what was written for it
+    picture: Picture | None  # of the longest utterance; None where CTC alone was looked at
 
     @property
     def flat(self) -> bool:
         """Whether the attention has learnt no alignment; never of a model without attention."""
-        return self.focus < FLAT
+        return self.picture is not None and self.focus < FLAT
 
 
 @torch.inference_mode()
-def validate(model: LAS, batches: Iterable[Batch | LASError], device: torch.device) -> Validation:
-    """Evaluate a model; leaves it in evaluation mode."""
+def validate(
+    model: LAS, batches: Iterable[Batch | LASError], device: torch.device, spell: bool = True
+) -> Validation:
+    """Evaluate a model; leaves it in evaluation mode.
+
+    Args:
+        model: the model.
+        batches: of the dev set.
+        device: where the model is.
+        spell: False, while the speller is not trained, takes CTC's greedy texts instead and
+            leaves the attention's measures at 0.
+    """
     model.eval()
     utterances: list[Utterance] = []
     attention = ctc = focus = 0.0
@@ -47,20 +64,28 @@ def validate(model: LAS, batches: Iterable[Batch | LASError], device: torch.devi
         if isinstance(batch, LASError):
             raise batch
         batch = batch.to(device)
-        losses = model(batch.waveforms, batch.samples, batch.tokens, batch.token_lengths)
+        losses = model(
+            batch.waveforms, batch.samples, batch.tokens, batch.token_lengths, spell=spell
+        )
         encoded = model.encode(batch.waveforms, batch.samples)
         attention += float(losses.attention)
         ctc += float(losses.ctc)
         tokens += int(losses.tokens)
         characters += int(losses.characters)
+        if not spell:
+            for id, text, heard in zip(
+                batch.ids, batch.texts, ctc_greedy(model, encoded), strict=True
+            ):
+                utterances.append(Utterance(id, text, heard))
+            continue
         focus += _focus(losses.alignments, batch.token_lengths, encoded.memory.lengths)
         hypotheses = greedy(model, encoded)
         for id, text, hypothesis in zip(batch.ids, batch.texts, hypotheses, strict=True):
             utterances.append(Utterance(id, text, hypothesis.text))
         if picture is None:
             waveform = batch.waveforms[0, : int(batch.samples[0])].cpu()
-            picture = hypotheses[0].alignment[:, 0], waveform, hypotheses[0].text
-    if picture is None:
+            picture = Picture(hypotheses[0].alignment[:, 0], waveform, hypotheses[0].text)
+    if not utterances:
         raise LASError("the dev set is empty")
     return Validation(
         score(utterances, bootstrap=1),
@@ -68,7 +93,7 @@ def validate(model: LAS, batches: Iterable[Batch | LASError], device: torch.devi
         attention / tokens,
         ctc / characters,
         focus / tokens,
-        *picture,
+        picture,
     )
 
 

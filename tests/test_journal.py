@@ -9,7 +9,7 @@ from speech import run_config, whistle
 
 from las.journal import Journal
 from las.scoring import Utterance, score
-from las.validation import Validation
+from las.validation import Picture, Validation
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def result(wer_text="ABE", focus=0.9):
     alignment = torch.softmax(torch.randn(4, 12), -1)
     waveform = torch.from_numpy(whistle("ABE"))
     scored = score(utterances, bootstrap=1)
-    return Validation(scored, utterances, 1.5, 2.5, focus, alignment, waveform, "ABE")
+    return Validation(scored, utterances, 1.5, 2.5, focus, Picture(alignment, waveform, "ABE"))
 
 
 def rows(folder):

@@ -19,10 +19,13 @@ ragged = st.lists(st.integers(1, 40), min_size=1, max_size=4)
 @pytest.fixture(scope="module")
 def listeners():
     torch.manual_seed(0)
-    return {
-        (r, s): Listener(3, ListenerConfig(layers=4, width=5, reduction=r, stack=s)).eval()
-        for r, s in COMBINATIONS
-    }
+    made = {}
+    for r, s in COMBINATIONS:
+        config = ListenerConfig(layers=4, width=5, reduction=r, stack=s, norm=s < r)
+        made[r, s] = Listener(3, config).eval()
+        for weight in made[r, s].norms.parameters():
+            nn.init.normal_(weight)  # as trained: a bias that padding could take
+    return made
 
 
 def frames(lengths: list[int], extra: int = 0, width: int = 3) -> tuple[torch.Tensor, torch.Tensor]:

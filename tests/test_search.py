@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from las.config import SearchConfig
 from las.model import LAS
-from las.search import Hypothesis, describe, greedy, search
+from las.search import Hypothesis, ctc_greedy, describe, greedy, search
 from las.text import BLANK, EOS
 
 
@@ -200,3 +200,12 @@ def test_a_description_names_all_that_differs():
     for name in SearchConfig.model_fields:
         if name not in ("beam", "n_best"):
             assert f", {name} {getattr(config, name):g}" in text
+
+
+def test_the_best_path_of_ctc_drops_repeats_then_blanks(model):
+    a, b, space = model.text.encode("AB ")
+    path = torch.tensor([[0, a, a, 0, a, b, b, space, b]])
+    encoded = model.encode(torch.zeros(1, 4000), torch.tensor([4000]))
+    log_probs = torch.nn.functional.one_hot(path, len(model.text)).float()
+    encoded = encoded._replace(ctc=log_probs, ctc_lengths=torch.tensor([8]))
+    assert ctc_greedy(model, encoded) == ["AAB "]

@@ -133,6 +133,21 @@ def test_ctc_first(corpus, tmp_path):
     assert not any(name.startswith("speller.") for name in changed)
 
 
+def test_epochs_of_ctc_alone_are_not_among_the_best(corpus, tmp_path):
+    trainer = train(
+        run_config(
+            corpus,
+            tmp_path / "run",
+            data__dev=str(corpus),
+            training__epochs=3,
+            training__ctc_only=2,
+        )
+    )
+    assert [epoch for _, epoch in trainer.best] == [3]
+    devs = [row["dev"] for row in log_rows(tmp_path / "run") if "dev" in row]
+    assert [dev["focus"] > 0 for dev in devs] == [False, False, True]
+
+
 # --- the step -------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ from speech import RATE, sentences, small_model, write_manifest
 from las.data import Batch, evaluation_batches, read_manifest
 from las.errors import LASError
 from las.evaluation import transcribe_manifest
+from las.search import ctc_greedy
 from las.validation import FLAT, _focus, validate
 
 CPU = torch.device("cpu")
@@ -17,11 +18,12 @@ def manifest(tmp_path_factory):
     return write_manifest(tmp_path_factory.mktemp("validation"), sentences(7))
 
 
-def measured(model, manifest, **limits):
+def measured(model, manifest, spell=True, **limits):
     return validate(
         model,
         evaluation_batches(read_manifest(manifest), model.text, sample_rate=RATE, **limits),
         CPU,
+        spell,
     )
 
 
@@ -60,11 +62,25 @@ def test_losses_are_a_mean_over_characters(manifest):
 def test_the_picture_is_of_the_longest_utterance(manifest):
     found = measured(small_model(), manifest)
     longest = max(read_manifest(manifest), key=lambda cut: cut.duration)
-    assert len(found.waveform) == longest.num_samples
+    alignment, waveform, text = found.picture
+    assert len(waveform) == longest.num_samples
     hypotheses = {u.id: u.hypothesis for u in found.utterances}
-    assert found.text == hypotheses[longest.id]
-    assert found.alignment.shape[0] in (len(found.text), len(found.text) + 1)
-    torch.testing.assert_close(found.alignment.sum(-1), torch.ones(found.alignment.shape[0]))
+    assert text == hypotheses[longest.id]
+    assert alignment.shape[0] in (len(text), len(text) + 1)
+    torch.testing.assert_close(alignment.sum(-1), torch.ones(alignment.shape[0]))
+
+
+def test_without_a_speller_the_texts_are_those_of_ctc(manifest):
+    model = small_model()
+    found = measured(model, manifest, spell=False)
+    texts = {}
+    for batch in evaluation_batches(read_manifest(manifest), model.text, sample_rate=RATE):
+        encoded = model.encode(batch.waveforms, batch.samples)
+        texts |= dict(zip(batch.ids, ctc_greedy(model, encoded), strict=True))
+    assert {u.id: u.hypothesis for u in found.utterances} == texts
+    assert found.ctc_loss == pytest.approx(measured(model, manifest).ctc_loss)
+    assert (found.attention_loss, found.focus, found.picture) == (0, 0, None)
+    assert not found.flat  # nothing was asked of the attention
 
 
 @pytest.mark.parametrize("kind", ["dot", "additive", "location"])

@@ -1,0 +1,24 @@
+"""The kinds of language model there are, told apart by what is in their folders."""
+
+from pathlib import Path
+
+import torch
+
+from las import lm, ngram
+from las.errors import LASError
+
+
+def load(
+    folder: str | Path, device: str | torch.device = "cpu"
+) -> lm.LanguageModel | ngram.NgramModel:
+    """Read the folder of a language model of either kind.
+
+    Raises:
+        LASError: it is not one, or a file is missing or corrupt.
+    """
+    folder = Path(folder)
+    if (folder / ngram.CONFIG).is_file():
+        if (folder / lm.CONFIG).is_file():
+            raise LASError(f"{folder}: holds both {lm.CONFIG} and {ngram.CONFIG}; remove one")
+        return ngram.NgramModel.load(folder, device)
+    return lm.LanguageModel.load(folder, device)
