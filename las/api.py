@@ -209,7 +209,7 @@ def load(
     elif lm is not None and config.lm_weight == 0 and search is None:
         config = config.model_copy(update={"lm_weight": SearchConfig().lm_weight})
     if isinstance(lm, str | PathLike):
-        lm = load_lm(Path(lm), las.text.alphabet, place)
+        lm = load_lm(Path(lm), las.text, place)
     return Recognizer(las, place, config, lm)
 
 

@@ -297,12 +297,12 @@ class _Beams:
         results = []
         for row, valid in enumerate(frames):
             found = [
-                Hypothesis(
-                    self.model.text.decode(ids[row, n, :length].tolist()),
+                Hypothesis.of(
+                    self.model.text,
+                    ids[row, n, :length],
                     scores[row][n],
                     bool(ids[row, n, length - 1] == EOS),
                     attention[row, n, :length, :, :valid],
-                    ids[row, n, :length],
                     log_probs[row, n, :length],
                 )
                 for n, length in enumerate(lengths[row])

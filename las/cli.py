@@ -139,6 +139,36 @@ def prepare(
 
 
 @app.command()
+def bpe(
+    text: Annotated[
+        Path, typer.Argument(help="A manifest, or one sentence a line: plain, .gz or .xz.")
+    ],
+    output: Annotated[Path, typer.Argument(help="File for the pieces, one a line.")],
+    size: Annotated[int, typer.Option(min=1, help="Number of pieces.")] = 500,
+    alphabet: Annotated[str | None, typer.Option(help="Characters of the text.")] = None,
+) -> None:
+    """Find pieces of words to write instead of characters: `las train CONF.yaml pieces=OUTPUT`."""
+    from las import data, lm_text
+    from las.files import replacing
+    from las.pieces import Pieces, learn
+    from las.text import ALPHABET, Characters
+
+    letters = alphabet or ALPHABET
+    if text.name.endswith((".jsonl.gz", ".jsonl")):
+        lines = [cut.supervisions[0].text for cut in data.read_manifest(text)]
+    else:
+        characters = Characters(letters)
+        read = lm_text.read(text, characters, 10000).train
+        bounds = zip(read.offsets, read.offsets[1:], strict=False)
+        lines = [characters.decode(read.ids[a:b].tolist()) for a, b in bounds]
+    pieces = learn(lines, size)
+    Pieces(letters, pieces)  # refuses what a model could not write
+    with replacing(output) as temporary:
+        temporary.write_text("".join(piece + "\n" for piece in pieces), encoding="utf-8")
+    print(f"{output}: {len(pieces)} pieces of {len(lines)} sentences")
+
+
+@app.command()
 def train(
     config: Annotated[Path, typer.Argument(help="YAML file of settings.")],
     overrides: Annotated[

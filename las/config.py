@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from las.errors import LASError
 from las.files import replacing
+from las.pieces import from_file, units
 from las.text import ALPHABET
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -121,6 +122,8 @@ class ModelConfig(Settings):
     """What defines a model; stored as ``config.yaml`` beside its weights."""
 
     alphabet: Annotated[str, Field(min_length=1)] = ALPHABET
+    # Of words, from `las bpe`, or its file; empty: characters.
+    pieces: Annotated[list[str], BeforeValidator(from_file)] = []
     frontend: FrontendConfig = FrontendConfig()
     listener: ListenerConfig = ListenerConfig()
     attention: AttentionConfig = AttentionConfig()
@@ -131,6 +134,10 @@ class ModelConfig(Settings):
     def _check(self) -> "ModelConfig":
         if len(set(self.alphabet)) != len(self.alphabet):
             raise ValueError(f"alphabet {self.alphabet!r} repeats a character")
+        try:
+            units(self.alphabet, self.pieces)
+        except LASError as error:
+            raise ValueError(str(error)) from None
         return self
 
 

@@ -172,7 +172,7 @@ class Explainer:
         ]
 
     def _ctc_score(self, encoded: Encoded, hypothesis: Hypothesis) -> float:
-        ids = hypothesis.ids[hypothesis.ids != EOS][None]
+        ids = torch.tensor([self.model.text.encode(hypothesis.text)])
         loss = torch.nn.functional.ctc_loss(
             encoded.ctc.transpose(0, 1).cpu(),
             ids,

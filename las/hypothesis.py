@@ -3,12 +3,16 @@
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
+
+from las.pieces import Pieces
+from las.text import Characters
 
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """What was written for one utterance."""
+    """What was written for one utterance, in characters whatever the model's units are."""
 
     text: str
     score: float  # what it was ranked by; greedy: the log-probability of its characters and end
@@ -16,6 +20,31 @@ class Hypothesis:
     alignment: Tensor  # [U, H, T], the attention of each character over the memory
     ids: Tensor  # [U] what was written, with the end of sentence if it finished
     log_probs: Tensor  # [U] the speller's own log-probability of each, whatever else ranked it
+
+    @classmethod
+    def of(
+        cls,
+        units: Characters,
+        ids: Tensor,
+        score: float,
+        finished: bool,
+        alignment: Tensor,
+        log_probs: Tensor,
+    ) -> "Hypothesis":
+        """From the ids of a model's units; the rest is as in the fields, of each unit.
+
+        A piece's characters share its attention. Its log-probability is its first character's,
+        from which the others follow for sure.
+        """
+        text = units.decode(ids.tolist())
+        if isinstance(units, Pieces):
+            spelt = units.spell(ids.tolist())
+            rows = [row for row, letters in enumerate(spelt) for _ in letters]
+            first = [place == 0 for letters in spelt for place in range(len(letters))]
+            alignment = alignment[rows]
+            log_probs = torch.where(torch.tensor(first), log_probs[rows], 0.0)
+            ids = ids.new_tensor([letter for letters in spelt for letter in letters])
+        return cls(text, score, finished, alignment, ids, log_probs)
 
 
 class LanguageModel(Protocol):

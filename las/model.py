@@ -18,8 +18,9 @@ from las.errors import LASError
 from las.files import replacing
 from las.frontend import Frontend
 from las.listener import Listener
+from las.pieces import units
 from las.speller import Speller, teacher_inputs
-from las.text import BLANK, EOS, Characters
+from las.text import BLANK, EOS
 from las_kernels import Memory, padding_mask
 
 WEIGHTS = "model.safetensors"
@@ -61,7 +62,7 @@ class LAS(nn.Module):
         super().__init__()
         self.config = config
         self.precision: torch.dtype | None = None
-        self.text = Characters(config.alphabet)
+        self.text = units(config.alphabet, config.pieces)
         self.frontend = Frontend(config.frontend)
         self.listener = Listener(config.frontend.n_mels, config.listener)
         self.speller = Speller(

@@ -98,12 +98,12 @@ def greedy(model: LAS, encoded: Encoded) -> list[Hypothesis]:
         length = min([limit, *(ids[row] == EOS).nonzero()[:1, 0].add(1).tolist()])
         frames = int(encoded.memory.lengths[row])
         hypotheses.append(
-            Hypothesis(
-                model.text.decode(ids[row, :length].tolist()),
+            Hypothesis.of(
+                model.text,
+                ids[row, :length],
                 float(scores[row, length - 1]),
                 bool(ids[row, length - 1] == EOS),
                 attention[row, :length, :, :frames],
-                ids[row, :length],
                 log_probs[row, :length],
             )
         )

@@ -114,4 +114,4 @@ def search_settings(
         lm = None if kept is None else stored_search.stored_lm(folder, config)
     if lm is None:
         return config, None
-    return config, stored_search.load_lm(lm, las.text.alphabet, place)
+    return config, stored_search.load_lm(lm, las.text, place)

@@ -15,7 +15,9 @@ from las.errors import LASError
 from las.hypothesis import LanguageModel
 from las.language_models import load
 from las.model import CONFIG, bundled
+from las.pieces import Pieces, units
 from las.search import describe
+from las.text import Characters
 
 SETTINGS = "search.yaml"
 LM = "lm"
@@ -43,8 +45,8 @@ def stored_search(
     lm = stored_lm(folder, config)
     if lm is None:
         return config, None
-    alphabet = configuration.load(ModelConfig, folder / CONFIG).alphabet
-    return config, load_lm(lm, alphabet, device)
+    model = configuration.load(ModelConfig, folder / CONFIG)
+    return config, load_lm(lm, units(model.alphabet, model.pieces), device)
 
 
 def stored_settings(folder: Path) -> SearchConfig | None:
@@ -78,17 +80,22 @@ def stored_lm(folder: Path, config: SearchConfig) -> Path | None:
     )
 
 
-def load_lm(folder: Path, alphabet: str, device: str | torch.device) -> LanguageModel:
-    """Read a language model that is to help a recogniser of this alphabet.
+def load_lm(folder: Path, units: Characters, device: str | torch.device) -> LanguageModel:
+    """Read a language model that is to help a recogniser of these units.
 
     Raises:
-        LASError: it cannot be read, or is of another alphabet.
+        LASError: it cannot be read, or is of other units.
     """
     model = load(folder, device)
-    if model.text.alphabet != alphabet:
+    if isinstance(units, Pieces):
+        raise LASError(
+            f"{folder}: this language model predicts characters and the recogniser writes pieces: "
+            "search without it"
+        )
+    if model.text.alphabet != units.alphabet:
         raise LASError(
             f"{folder}: this language model writes {model.text.alphabet!r} and the recogniser "
-            f"{alphabet!r}: train one with the recogniser's alphabet"
+            f"{units.alphabet!r}: train one with the recogniser's alphabet"
         )
     return model
 

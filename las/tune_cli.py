@@ -42,7 +42,7 @@ def tune(
     choose_threads(threads)
     place = choose_device(device.value)
     las = LAS.from_pretrained(model, place)
-    language_model = None if lm is None else load_lm(lm, las.text.alphabet, place)
+    language_model = None if lm is None else load_lm(lm, las.text, place)
     name = None if lm is None else lm_name(lm)
     lines: list[str] = []
 

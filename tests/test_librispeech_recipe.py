@@ -170,6 +170,9 @@ def test_the_stages_that_prepare(tmp_path, corpus):
         (["mini", "corpora"], "name the folder LibriSpeech itself"),
         (["mini", "LibriSpeech", "--from", "start"], "no stage 'start'"),
         (["mini", "LibriSpeech", "--text", "none.txt"], "--text: no such file"),
+        (["mini", "LibriSpeech", "--bpe", "many"], "'many' is no number"),
+        (["mini", "LibriSpeech", "--bpe"], "--bpe: how many pieces?"),
+        (["mini", "LibriSpeech", "--bpe", "9", "--text", __file__], "leave --bpe out"),
     ],
 )
 def test_what_is_wrong_is_one_line(tmp_path, arguments, reason):
@@ -225,11 +228,3 @@ def test_a_configuration_trains_a_step_and_decodes(name, manifest, tmp_path, mon
     with torch.inference_mode():
         encoded = model.encode(batch.waveforms[:1], batch.samples[:1])
         assert len(search(model, encoded)) == 1
-
-
-def test_the_language_models_settings_are_right():
-    from las import lm_config
-
-    settings = lm_config.load(RECIPE / "conf/lm.yaml")
-    parameters = 4 * settings.width * (settings.embedding + settings.width)
-    assert 2 * parameters < 8e6  # bytes in half precision

@@ -1,14 +1,17 @@
 #!/usr/bin/env bash
 # LibriSpeech from download to scores, in stages.
-#   recipes/librispeech/run.sh CONFIG CORPUS [--text FILE] [--from STAGE] [--to STAGE] [KEY=VALUE ...]
+#   recipes/librispeech/run.sh CONFIG CORPUS [--text FILE | --bpe N] [--processes N]
+#                              [--from STAGE] [--to STAGE] [KEY=VALUE ...]
 # CONFIG  mini (train-clean-5), 100 or 960
 # CORPUS  the folder LibriSpeech with the parts in it; what is missing is fetched from OpenSLR
-# --text  one sentence a line, plain, .gz or .xz: trains a language model and searches with it
+# --text  one sentence a line, plain, .gz or .xz: counts a language model and searches with it
+# --bpe   write N pieces of words beside characters
+# --processes  that train together: cores or GPUs; 2 for mini, else 1
 # STAGE   download prepare lm train tune evaluate
 # KEY=VALUE settings of the training, e.g. training.output=runs/mine
 set -euo pipefail
 fail() { echo "error: $1" >&2; exit 2; }
-[ $# -ge 2 ] || fail "usage: $0 mini|100|960 CORPUS [--text FILE] [--from STAGE] [--to STAGE] [KEY=VALUE ...]"
+[ $# -ge 2 ] || fail "usage: $0 mini|100|960 CORPUS [--text FILE | --bpe N] [--processes N] [--from STAGE] [--to STAGE] [KEY=VALUE ...]"
 config=$1
 mkdir -p "$2"
 corpus=$(realpath "$2")
@@ -18,18 +21,24 @@ number() {
   for i in "${!stages[@]}"; do [ "${stages[$i]}" = "$1" ] && { echo "$i"; return; }; done
   fail "no stage '$1'; there are ${stages[*]}"
 }
-first=0 last=5 text="" settings=()
+first=0 last=5 text="" bpe="" processes="" settings=()
 while [ $# -gt 0 ]; do
   case $1 in
     --text) [ -f "${2:-}" ] || fail "--text: no such file: ${2:-}"; text=$(realpath "$2"); shift 2 ;;
+    --bpe) bpe=${2:-}; shift 2 || fail "--bpe: how many pieces?" ;;
+    --processes) processes=${2:-}; shift 2 || fail "--processes: how many?" ;;
     --from) first=$(number "${2:-}"); shift 2 ;;
     --to) last=$(number "${2:-}"); shift 2 ;;
     *=*) settings+=("$1"); shift ;;
     *) fail "unknown argument '$1'" ;;
   esac
 done
+for count in "$bpe" "$processes"; do
+  [[ $count =~ ^([1-9][0-9]*)?$ ]] || fail "'$count' is no number of pieces or processes"
+done
+[ -z "$text" ] || [ -z "$bpe" ] || fail "--text: language models are of characters; leave --bpe out"
 case $config in
-  mini) speakers=2 train=(train-clean-5) test=(dev-clean) ;;
+  mini) processes=${processes:-2} speakers=2 train=(train-clean-5) test=(dev-clean) ;;
   100) speakers=6 train=(train-clean-100) test=(dev-clean dev-other test-clean test-other) ;;
   960) speakers=6 train=(train-clean-100 train-clean-360 train-other-500) test=(dev-clean dev-other test-clean test-other) ;;
   *) fail "no configuration '$config'; there are mini, 100 and 960" ;;
@@ -67,14 +76,20 @@ if due prepare; then
   mv "$data/.train.jsonl.gz" "$data/train.jsonl.gz"
 fi
 if due lm && [ -n "$text" ]; then
-  las lm train "$text" "$output-lm" --config "$here/conf/lm.yaml"
+  las lm ngram "$text" "$output-lm"
 fi
 if due train; then
-  las train "$here/conf/$config.yaml" "data.train=$data/train.jsonl.gz" \
+  launch=(-m las)
+  [ "${processes:-1}" -eq 1 ] || launch=(-m torch.distributed.run --nproc-per-node "$processes" -m las)
+  if [ -n "$bpe" ]; then
+    las bpe "$data/train.jsonl.gz" "$data/pieces-$bpe.txt" --size "$bpe"
+    settings=("pieces=$data/pieces-$bpe.txt" ${settings[@]+"${settings[@]}"})
+  fi
+  "$PYTHON" "${launch[@]}" train "$here/conf/$config.yaml" "data.train=$data/train.jsonl.gz" \
     "data.dev=$data/$dev.jsonl.gz" "training.output=$output" ${settings[@]+"${settings[@]}"}
 fi
 lm=()
-if [ -n "$text" ]; then lm=(--lm "$output-lm/model"); fi
+if [ -n "$text" ]; then lm=(--lm "$output-lm"); fi
 if due tune; then
   las tune "$output/model" "$data/$dev.jsonl.gz" ${lm[@]+"${lm[@]}"}
 fi
