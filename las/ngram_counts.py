@@ -1,7 +1,7 @@
 """Counts the n-grams of a text and makes a model of them: modified Kneser-Ney discounting.
 
-An n-gram of characters is one 64-bit number, so that counting is sorting: about a minute of one
-core for each ten million characters at an order of 12, and 30 bytes of memory a character.
+An n-gram of characters is one 64-bit number, so that counting is sorting: six minutes of one
+core for 230 million characters at an order of 12, and 30 bytes of memory a character.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -36,18 +36,27 @@ def build(
     max_bytes: int | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> NgramModel:
-    """A model of a text.
+    """A model of a text: :func:`count`, then :func:`assemble`."""
+    return assemble(count(sentences, config, least, progress), config, max_bytes, progress)
+
+
+def count(
+    sentences: Sentences,
+    config: NgramConfig,
+    least: Sequence[int] = (1,),
+    progress: Callable[[str], None] = lambda _: None,
+) -> list[Level]:
+    """The n-grams of a text, the shortest first.
 
     Args:
         sentences: the text.
         config: alphabet and order.
         least: how often n-grams of length 1, 2 ... must occur to be kept; the last one holds for
             the rest.
-        max_bytes: of the model's file; rare n-grams are left out until it fits.
         progress: told what was done.
 
     Raises:
-        LASError: there is nothing to count, or no model is as small.
+        LASError: there is nothing to count.
     """
     if not len(sentences):
         raise LASError("no sentence to count n-grams in")
@@ -59,6 +68,26 @@ def build(
         kept = _prune(level, limits[n - 1])
         progress(f"{len(level.codes):,} n-grams of length {n}, {len(kept.codes):,} kept")
         levels.insert(0, kept)
+    return levels
+
+
+def assemble(
+    levels: list[Level],
+    config: NgramConfig,
+    max_bytes: int | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> NgramModel:
+    """A model of counted n-grams.
+
+    Args:
+        levels: of :func:`count`.
+        config: alphabet and order.
+        max_bytes: of the model's file; rare n-grams are left out until it fits.
+        progress: told what was done.
+
+    Raises:
+        LASError: no model is as small.
+    """
     if max_bytes is not None:
         floor = _floor(levels, max_bytes)
         levels = [_prune(level, floor if n else 1) for n, level in enumerate(levels)]
