@@ -26,7 +26,7 @@ from las.text import ALPHABET, EOS, Characters
 CONFIG = "ngram.yaml"
 BITS = 5  # of an id: a node's followers are bits of one int32, an n-gram is a 64-bit number
 MAX_ORDER = 64 // BITS
-_STEPS = 20.0  # of a stored share, a nat: 0.05 nats apart, down to exp(-12.75)
+STEPS = 20.0  # of a stored share, a nat: 0.05 nats apart, down to exp(-12.75)
 _LEAST = 1e-5  # share of what was never seen, so that nothing is impossible
 
 
@@ -77,7 +77,7 @@ class NgramModel(nn.Module):
         self.register_buffer("shares", torch.cat([none.byte(), shares]))
         counts = population(self.followers)
         self.register_buffer("first", (counts.cumsum(0) - counts + 1).int())
-        self.register_buffer("decoded", torch.exp(-torch.arange(256) / _STEPS))
+        self.register_buffer("decoded", torch.exp(-torch.arange(256) / STEPS))
 
     def start(self, batch: int, beams: int) -> NgramState:
         """The state before a sentence, for B utterances with N hypotheses each."""
@@ -192,7 +192,7 @@ class NgramModel(nn.Module):
 
 def quantise(shares: Tensor) -> Tensor:
     """Shares in (0, 1] as bytes, on a logarithmic scale."""
-    return (-shares.log() * _STEPS).round().clamp(0, 255).byte()
+    return (-shares.log() * STEPS).round().clamp(0, 255).byte()
 
 
 def population(words: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ An n-gram of characters is one 64-bit number, so that counting is sorting: six m
 core for 230 million characters at an order of 12, and 30 bytes of memory a character.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -19,14 +19,14 @@ from las.text import EOS
 
 Codes = NDArray[np.uint64]
 _SHIFT = np.uint64(BITS)
+_HEADER = 1000  # bytes of a model's file that do not grow with its n-grams
 
 
 class Level(NamedTuple):
-    """N-grams of one length."""
+    """All n-grams of one length."""
 
     codes: Codes  # sorted
     counts: NDArray[np.int32]  # how often each occurs
-    shares: NDArray[np.uint8]  # see las.ngram.quantise
 
 
 def build(
@@ -37,22 +37,17 @@ def build(
     progress: Callable[[str], None] = lambda _: None,
 ) -> NgramModel:
     """A model of a text: :func:`count`, then :func:`assemble`."""
-    return assemble(count(sentences, config, least, progress), config, max_bytes, progress)
+    return assemble(count(sentences, config.order, progress), config, least, max_bytes, progress)
 
 
 def count(
-    sentences: Sentences,
-    config: NgramConfig,
-    least: Sequence[int] = (1,),
-    progress: Callable[[str], None] = lambda _: None,
+    sentences: Sentences, order: int, progress: Callable[[str], None] = lambda _: None
 ) -> list[Level]:
     """The n-grams of a text, the shortest first.
 
     Args:
         sentences: the text.
-        config: alphabet and order.
-        least: how often n-grams of length 1, 2 ... must occur to be kept; the last one holds for
-            the rest.
+        order: their greatest length.
         progress: told what was done.
 
     Raises:
@@ -60,20 +55,29 @@ def count(
     """
     if not len(sentences):
         raise LASError("no sentence to count n-grams in")
-    limits = [least[min(n, len(least) - 1)] for n in range(config.order)]
-    limits = np.maximum.accumulate(limits).tolist()  # what is kept, is kept without its first id
-    levels: list[Level] = []
-    for level in _levels(_stream(sentences), config.order):
-        n = config.order - len(levels)
-        kept = _prune(level, limits[n - 1])
-        progress(f"{len(level.codes):,} n-grams of length {n}, {len(kept.codes):,} kept")
-        levels.insert(0, kept)
+    stream = _stream(sentences)
+    starts = np.flatnonzero(stream == EOS)
+    # How many ids of its own sentence stand before each, its start among them.
+    before = np.zeros(len(stream), np.uint8)
+    within = np.arange(1, len(stream)) - np.repeat(starts[:-1], np.diff(starts))
+    before[1:] = np.minimum(within, order)
+    del within
+    levels = []
+    codes = np.zeros(len(stream), np.uint64)
+    for n in range(1, order + 1):
+        back = n - 1
+        ids = stream[: max(0, len(stream) - back)].astype(np.uint64)
+        codes[back:] |= ids << np.uint64(BITS * back)
+        del ids
+        levels.append(Level(*_unique(codes[before >= max(1, back)])))
+        progress(f"{len(levels[-1].codes):,} n-grams of length {n}")
     return levels
 
 
 def assemble(
     levels: list[Level],
     config: NgramConfig,
+    least: Sequence[int] = (1,),
     max_bytes: int | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> NgramModel:
@@ -82,22 +86,51 @@ def assemble(
     Args:
         levels: of :func:`count`.
         config: alphabet and order.
+        least: how often n-grams of length 1, 2 ... must occur to be kept; the last one holds for
+            the rest.
         max_bytes: of the model's file; rare n-grams are left out until it fits.
         progress: told what was done.
 
     Raises:
         LASError: no model is as small.
     """
+    limits = [least[min(n, len(least) - 1)] for n in range(len(levels))]
+    limits = np.maximum.accumulate(limits).tolist()  # what is kept, is kept without its first id
     if max_bytes is not None:
-        floor = _floor(levels, max_bytes)
-        levels = [_prune(level, floor if n else 1) for n, level in enumerate(levels)]
-        total = sum(len(level.codes) for level in levels)
-        progress(f"{total:,} n-grams that occur {floor} times fit {max_bytes:,} bytes")
-    root = (np.uint32(1) << levels[0].codes.astype(np.uint32)).sum(dtype=np.uint32)
+        floor = _floor(levels, limits, max_bytes)
+        limits = [max(limit, floor) for limit in limits]
+    limits[0] = 1
+    kept: list[Codes] = []
+    shares: list[NDArray[np.uint8]] = []
+    weights = levels[-1].counts
+    for n in range(len(levels), 0, -1):
+        codes, counts = levels[n - 1]
+        keep = counts >= limits[n - 1]
+        kept.insert(0, codes[keep])
+        shares.insert(0, _shares(codes, weights, _discounts(weights, n))[keep])
+        if n > 1:
+            weights = _passed(codes, np.where(keep, 1, weights), levels[n - 2], n)
+    progress(f"{sum(map(len, kept)):,} of them kept, which occur {limits[-1]} times or more")
+    root = (np.uint32(1) << kept[0].astype(np.uint32)).sum(dtype=np.uint32)
     followers = [np.array([root], np.int32)]
-    followers += [_followers(*pair) for pair in pairwise(levels)]
-    shares = np.concatenate([level.shares for level in levels])
-    return NgramModel(config, torch.from_numpy(np.concatenate(followers)), torch.from_numpy(shares))
+    followers += [_followers(*pair) for pair in pairwise(kept)]
+    return NgramModel(
+        config,
+        torch.from_numpy(np.concatenate(followers)),
+        torch.from_numpy(np.concatenate(shares)),
+    )
+
+
+def _passed(codes: Codes, passed: NDArray[np.int32], shorter: Level, n: int) -> NDArray[np.int32]:
+    """What shorter n-grams are to count, from those of length n.
+
+    A shorter context is asked only where a longer one does not know. So it counts in how many
+    longer ones an n-gram is known, not how often (Kneser & Ney 1995), and one that the model
+    leaves out as often as it occurs. At the start of a sentence there is no longer one.
+    """
+    places = np.searchsorted(shorter.codes, codes & np.uint64((1 << (BITS * (n - 1))) - 1))
+    sums = np.bincount(places, passed, minlength=len(shorter.codes)).astype(np.int32)
+    return np.where(sums > 0, sums, shorter.counts)
 
 
 def _stream(sentences: Sentences) -> NDArray[np.uint8]:
@@ -108,38 +141,6 @@ def _stream(sentences: Sentences) -> NDArray[np.uint8]:
         sentences.ids
     )
     return stream
-
-
-def _levels(stream: NDArray[np.uint8], order: int) -> Iterator[Level]:
-    """N-grams with their discounted shares, the longest first."""
-    starts = np.flatnonzero(stream == EOS)
-    # How many ids of its own sentence stand before each, its start among them.
-    before = np.zeros(len(stream), np.uint8)
-    within = np.arange(1, len(stream)) - np.repeat(starts[:-1], np.diff(starts))
-    before[1:] = np.minimum(within, order)
-    del within
-    longer: Codes | None = None
-    for n in range(order, 0, -1):
-        codes, counts = _count(stream, before, n)
-        weights = counts
-        if longer is not None:
-            # A shorter context is asked only where a longer one was not seen: there counts in how
-            # many contexts an n-gram occurs, not how often. At the start there is none longer.
-            suffixes, contexts = _unique(longer & np.uint64((1 << (BITS * n)) - 1))
-            weights = counts.copy()
-            weights[np.searchsorted(codes, suffixes)] = contexts
-        yield Level(codes, counts, _shares(codes, weights, _discounts(weights, n)))
-        longer = codes
-
-
-def _count(
-    stream: NDArray[np.uint8], before: NDArray[np.uint8], n: int
-) -> tuple[Codes, NDArray[np.int32]]:
-    """The n-grams of length n, sorted, and how often each occurs."""
-    codes = np.zeros(len(stream), np.uint64)
-    for back in range(min(n, len(stream))):
-        codes[back:] |= stream[: len(stream) - back].astype(np.uint64) << np.uint64(BITS * back)
-    return _unique(codes[before >= max(1, n - 1)])
 
 
 def _unique(codes: Codes) -> tuple[Codes, NDArray[np.int32]]:
@@ -177,31 +178,27 @@ def _shares(
     return quantise(torch.from_numpy(shares.astype(np.float32))).numpy()
 
 
-def _prune(level: Level, least: int) -> Level:
-    if least <= 1:
-        return level
-    keep = level.counts >= least
-    return Level(level.codes[keep], level.counts[keep], level.shares[keep])
-
-
-def _floor(levels: list[Level], max_bytes: int) -> int:
+def _floor(levels: list[Level], limits: list[int], max_bytes: int) -> int:
     """The least count at which what occurs as often fits so many bytes."""
     low, high = 1, max(int(level.counts.max(initial=1)) for level in levels)
-    if _bytes(levels, high) > max_bytes:
+    if _bytes(levels, limits, high) > max_bytes:
         raise LASError(f"no n-gram model of this text fits {max_bytes:,} bytes")
     while low < high:
         middle = (low + high) // 2
-        if _bytes(levels, middle) > max_bytes:
+        if _bytes(levels, limits, middle) > max_bytes:
             low = middle + 1
         else:
             high = middle
     return low
 
 
-def _bytes(levels: list[Level], least: int) -> int:
+def _bytes(levels: list[Level], limits: list[int], floor: int) -> int:
     """Of the file: a byte an n-gram, a bit if it may have followers, and four bytes if it has."""
-    size = 1000  # header and what does not grow
-    kept = [_prune(level, least if n else 1).codes for n, level in enumerate(levels)]
+    size = _HEADER
+    kept = [
+        level.codes[level.counts >= (max(limit, floor) if n else 1)]
+        for n, (level, limit) in enumerate(zip(levels, limits, strict=True))
+    ]
     for codes, longer in zip(kept, [*kept[1:], None], strict=True):
         size += len(codes)
         if longer is not None:
@@ -209,13 +206,12 @@ def _bytes(levels: list[Level], least: int) -> int:
     return size
 
 
-def _followers(level: Level, longer: Level) -> NDArray[np.int32]:
+def _followers(codes: Codes, longer: Codes) -> NDArray[np.int32]:
     """The bits of the ids that follow each n-gram."""
-    followers = np.zeros(len(level.codes), np.int32)
-    if len(longer.codes):
-        contexts = longer.codes >> _SHIFT
+    followers = np.zeros(len(codes), np.int32)
+    if len(longer):
+        contexts = longer >> _SHIFT
         first = _changes(contexts)
-        bits = np.int32(1) << (longer.codes & np.uint64((1 << BITS) - 1)).astype(np.int32)
-        place = np.searchsorted(level.codes, contexts[first])
-        followers[place] = np.bitwise_or.reduceat(bits, first)
+        bits = np.int32(1) << (longer & np.uint64((1 << BITS) - 1)).astype(np.int32)
+        followers[np.searchsorted(codes, contexts[first])] = np.bitwise_or.reduceat(bits, first)
     return followers

@@ -1,4 +1,4 @@
-"""The recipe of the bundled model: what is wrong is one line, and it fits the model it goes on from."""
+"""The bundled model's recipe: errors in one line, and a configuration that fits the mini one."""
 
 import subprocess
 from pathlib import Path

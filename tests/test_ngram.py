@@ -156,16 +156,17 @@ def test_rare_ngrams_are_left_out():
 
 def test_a_limit_of_bytes_is_kept(tmp_path):
     rng = np.random.default_rng(0)
-    lines = ["".join(rng.choice(list("AAAB "), 30)).strip() or "A" for _ in range(300)]
-    sizes = []
-    for limit in (None, 12_000, 4_000):
+    words = ["".join(rng.choice(list("AAB"), 6)) for _ in range(40)]
+    lines = [" ".join(rng.choice(words, 5)) for _ in range(300)]
+    sizes, nats = [], []
+    for limit in (None, 4_000, 2_000):
         made = model(lines, order=8, max_bytes=limit)
+        nats.append(measure(made, sentences(lines)).nats)
         made.save_pretrained(tmp_path / str(limit))
         sizes.append((tmp_path / str(limit) / "model.safetensors").stat().st_size)
         assert limit is None or 0.3 * limit < sizes[-1] <= limit
     assert sizes[0] > sizes[1] > sizes[2]
-    with pytest.raises(LASError, match="fits 500 bytes"):
-        model(lines, order=8, max_bytes=500)
+    assert nats[0] < nats[1] < nats[2] < measure(model(lines, order=1), sentences(lines)).nats
 
 
 def test_a_folder_gives_the_same_model_back(tmp_path):

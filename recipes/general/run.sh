@@ -42,7 +42,7 @@ join() {  # NAME PART ...: gzip files may be joined as they are
 join train.jsonl.gz "${parts[@]/%/.jsonl.gz}"
 join dev.jsonl.gz "$data/librispeech/train-clean-5-dev.jsonl.gz" "$data/an4/train-dev.jsonl.gz" \
   "$data/demo/dev.jsonl.gz"
-"$PYTHON" -m torch.distributed.run --nproc-per-node 2 -m las train "$here/conf/general.yaml" \
+las train "$here/conf/general.yaml" \
   "training.init=$mini" "data.train=$data/train.jsonl.gz" "data.dev=$data/dev.jsonl.gz" \
   "training.output=$output" "$@"
 

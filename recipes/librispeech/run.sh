@@ -91,7 +91,7 @@ fi
 lm=()
 if [ -n "$text" ]; then lm=(--lm "$output-lm"); fi
 if due tune; then
-  las tune "$output/model" "$data/$dev.jsonl.gz" ${lm[@]+"${lm[@]}"}
+  las tune "$output/model" "$data/$dev.jsonl.gz" --utterances 60 ${lm[@]+"${lm[@]}"}
 fi
 if due evaluate; then
   for part in "${test[@]}"; do
