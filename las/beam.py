@@ -104,6 +104,10 @@ class _Beams:
         self.ctc = None
         if config.ctc > 0:
             self.ctc = CTCPrefixScorer(encoded.ctc, encoded.ctc_lengths)
+        self.spaces = None
+        if config.word_penalty > 0:
+            begins = [float(" " in model.text.written(i)) for i in range(len(model.text))]
+            self.spaces = config.word_penalty * encoded.ctc.new_tensor(begins)
         self.history: list[_Step] = []
 
     def run(self) -> list[list[Hypothesis]]:
@@ -149,6 +153,8 @@ class _Beams:
         if self.lm is not None:
             log_probs, lm = self.lm.step(lm, live.tokens)
             summed = summed + config.lm_weight * log_probs
+        if self.spaces is not None:
+            summed = summed - self.spaces
         total = summed
         if self.ctc is not None and live.ctc is not None:
             total = summed + config.ctc * self.ctc.score(live.ctc).to(summed.dtype)

@@ -61,6 +61,10 @@ class Pieces(Characters):
             ids += self._word(" " + word)
         return ids
 
+    def written(self, id: int) -> str:
+        """What one id writes; nothing for blank and the end of sentence."""
+        return self._units[id - EOS - 1] if id > EOS else ""
+
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ids up to the first end of sentence; blanks are passed over."""
         text = ""
@@ -68,7 +72,7 @@ class Pieces(Characters):
             if i == EOS:
                 break
             if i != BLANK:
-                text += self._units[i - EOS - 1]
+                text += self.written(i)
         return text.removeprefix(" ")
 
     def spell(self, ids: Sequence[int]) -> list[list[int]]:
@@ -76,7 +80,7 @@ class Pieces(Characters):
 
         The space at the very start is nobody's; an end of sentence stands for itself.
         """
-        spelt = [[i] if i <= EOS else [self._ids[c] for c in self._units[i - EOS - 1]] for i in ids]
+        spelt = [[i] if i <= EOS else [self._ids[c] for c in self.written(i)] for i in ids]
         if spelt and spelt[0][0] == self._ids[" "]:
             spelt[0] = spelt[0][1:]
         return spelt

@@ -62,6 +62,10 @@ class Characters:
                 f"characters {outside(text, self.alphabet)!r} of {text!r} are not in the alphabet"
             ) from None
 
+    def written(self, id: int) -> str:
+        """What one id writes; nothing for blank and the end of sentence."""
+        return self.alphabet[id - EOS - 1] if id > EOS else ""
+
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ids up to the first end of sentence; blanks are passed over."""
         letters = []
@@ -69,7 +73,7 @@ class Characters:
             if i == EOS:
                 break
             if i != BLANK:
-                letters.append(self.alphabet[i - EOS - 1])
+                letters.append(self.written(i))
         return "".join(letters)
 
 

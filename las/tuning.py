@@ -30,6 +30,7 @@ from las.search import LanguageModel, describe, search
 GRID: dict[str, tuple[float | None, ...]] = {
     "ctc": (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8),
     "lm_weight": (0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0),
+    "word_penalty": (0.0, 0.5, 1.0, 1.5, 2.0, 3.0),
     "length_bonus": (0.0, 0.2, 0.5, 1.0, 1.5),
     "length_power": (0.0, 0.5, 1.0),
     "coverage": (0.0, 0.02, 0.05, 0.1, 0.2),

@@ -120,6 +120,7 @@ class PlainSearch:
             summed = hypothesis.summed + (1 - config.ctc) * attention[token]
             if lm_scores is not None:
                 summed += config.lm_weight * float(lm_scores[0, 0, token])
+            summed -= config.word_penalty * (self.model.text.decode([token]) == " ")
             total = summed + (config.ctc * self.ctc(ids) if config.ctc else 0.0)
             n = config.no_repeat_ngram
             seen = {ids[i : i + n] for i in range(len(ids) - n)} if n else set()
@@ -246,6 +247,7 @@ configs = st.builds(
     n_best=st.integers(1, 4),
     ctc=st.sampled_from([0.0, 0.3]),
     lm_weight=st.sampled_from([0.0, 0.5]),
+    word_penalty=st.sampled_from([0.0, 0.7]),
     length_power=st.sampled_from([0.0, 0.7, 1.0]),
     length_bonus=st.sampled_from([0.0, 0.5]),
     coverage=st.sampled_from([0.0, 0.5]),
@@ -262,7 +264,7 @@ configs = st.builds(
 @settings(max_examples=60)
 @torch.inference_mode()
 def test_any_settings_against_the_plain_search(tiny, noise, config, length, seed):
-    model = tiny("AB", seed)
+    model = tiny("A ", seed)
     encoded = encode(model, noise, [length])
     lm = Histories(len(model.text))
     (found,) = beam_search(model, encoded, config, lm)
@@ -280,6 +282,7 @@ CHANGES = {
     "length_bonus": {"length_bonus": 2.0},
     "ctc": {"ctc": 0.5},
     "lm": {"lm_weight": 1.0},
+    "word_penalty": {"word_penalty": 1.0},
 }
 
 
@@ -288,7 +291,7 @@ CHANGES = {
 def test_every_setting_changes_results_as_in_the_plain_search(tiny, noise, name):
     changed = 0
     for seed, length in itertools.product((1, 2, 3, 4), (1500, 2500)):
-        model = tiny("AB", seed)
+        model = tiny("A " if name == "word_penalty" else "AB", seed)
         lm = Histories(len(model.text)) if name == "lm" else None
         encoded = encode(model, noise, [length])
         config = SearchConfig(beam=3, n_best=2, max_steps=7, **CHANGES[name])

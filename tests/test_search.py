@@ -186,6 +186,7 @@ def test_a_description_names_all_that_differs():
         beam=2,
         ctc=0.25,
         lm_weight=0.5,
+        word_penalty=1.5,
         length_power=0.75,
         length_bonus=0.125,
         coverage=0.05,

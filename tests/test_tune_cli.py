@@ -103,11 +103,11 @@ def test_a_language_model_that_helps_is_kept(las, model, manifest, monkeypatch, 
     assert (status, err) == (0, "")
     assert (model / "lm" / "lm.yaml").read_bytes() == (lm / "lm.yaml").read_bytes()
     config, heard = stored_search(model)
-    assert config.lm_weight == 0.8 and heard is not None
+    assert config.lm_weight == 1.0 and heard is not None
     assert json.loads((tmp_path / "r.json").read_text())["chosen"]["search"].endswith(
-        "lm books/model, lm_weight 0.8"
+        "lm books/model, lm_weight 1"
     )
-    assert "chosen: beam 1, lm books/model, lm_weight 0.8\n" in out
+    assert "chosen: beam 1, lm books/model, lm_weight 1\n" in out
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["r.json", "r.txt"]
 
 
