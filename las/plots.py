@@ -1,6 +1,7 @@
 """Pictures: attention over the spectrogram, learning curves."""
 
 import json
+import math
 from pathlib import Path
 
 import matplotlib as mpl
@@ -92,8 +93,11 @@ def learning_curves(log: Path) -> Figure:
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     for name in ("attention", "ctc"):
-        left.plot([r["step"] for r in steps], [r[name] for r in steps], lw=0.5, label=name)
-        left.plot([r["step"] for r in devs], [r["dev"][name] for r in devs], label=f"{name}, dev")
+        # Attention has no loss, 0, while CTC is trained alone: a gap.
+        values = [r[name] or math.nan for r in steps]
+        left.plot([r["step"] for r in steps], values, lw=0.5, label=name)
+        values = [r["dev"][name] or math.nan for r in devs]
+        left.plot([r["step"] for r in devs], values, label=f"{name}, dev")
     left.set(xlabel="step", ylabel="loss [nats a character]", yscale="log")
     left.legend()
     for name in ("wer", "cer"):
