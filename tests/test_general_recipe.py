@@ -1,4 +1,4 @@
-"""The bundled model's recipe: errors in one line, and a configuration that fits the mini one."""
+"""The general model's recipe: errors in one line, and a configuration that fits the mini one."""
 
 import subprocess
 from pathlib import Path

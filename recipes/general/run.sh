@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The model that ships: train the mini model of recipes/librispeech on with all kinds of speech.
+# Train the mini model of recipes/librispeech on with all kinds of speech.
 #   recipes/general/run.sh MINI LIBRISPEECH SPEECHOCEAN AN4 [KEY=VALUE ...]
-# MINI         model folder of `recipes/librispeech/run.sh mini`
+# MINI         model folder of `recipes/librispeech/run.sh mini`, or recipes/librispeech/results/mini-model
 # LIBRISPEECH  the folder LibriSpeech with train-clean-5 and, if there is one, train-clean-100
 # SPEECHOCEAN  speechocean762's recordings in LibriSpeech's layout, below a folder `train`
 # AN4          the folder `an4` as CMU ships it
