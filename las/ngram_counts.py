@@ -1,7 +1,7 @@
 """Counts the n-grams of a text and makes a model of them: modified Kneser-Ney discounting.
 
-An n-gram of characters is one 64-bit number, so that counting is sorting: six minutes of one
-core for 230 million characters at an order of 12, and 30 bytes of memory a character.
+An n-gram of characters is one 64-bit number, so that counting is sorting: minutes of one
+core for 230 million characters at an order of 12, and some 40 bytes of memory a character.
 """
 
 from collections.abc import Callable, Sequence
