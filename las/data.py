@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
+from las.codec import KILOBITS, check_rate, through_mp3
 from las.config import DataConfig
 from las.errors import LASError
 from las.text import Characters, outside
@@ -98,11 +99,19 @@ class Utterances(Dataset):
 
     A failure is returned, not raised: the message of an exception that crosses a process
     boundary would come with a traceback.
+
+    Args:
+        text: the alphabet.
+        sample_rate: of the waveforms.
+        kilobits: the bit rate of MP3 that a cut passes through, 0 for none; without it none does.
     """
 
-    def __init__(self, text: Characters, sample_rate: int) -> None:
+    def __init__(
+        self, text: Characters, sample_rate: int, kilobits: Callable[[Cut], int] | None = None
+    ) -> None:
         self.text = text
         self.sample_rate = sample_rate
+        self.kilobits = kilobits
 
     def __getitem__(self, cuts: CutSet) -> Batch | LASError:
         try:
@@ -132,10 +141,12 @@ class Utterances(Dataset):
         try:
             if cut.sampling_rate != self.sample_rate:
                 cut = cut.resample(self.sample_rate)
-            return cut.load_audio().mean(0, dtype="float32")
+            samples = cut.load_audio().mean(0, dtype="float32")
         except Exception as error:  # whatever the reader raises for a file that has changed
             source = cut.recording.sources[0].source
             raise LASError(f"{source}: cannot read the audio ({_line(error)})") from None
+        kilobits = self.kilobits(cut) if self.kilobits else 0
+        return through_mp3(samples, self.sample_rate, kilobits) if kilobits else samples
 
 
 def _line(error: Exception) -> str:
@@ -199,6 +210,12 @@ def perturbed(cut: Cut, speeds: list[float], seed: int, epoch: int) -> Cut:
     return cut if speed == 1.0 else cut.perturb_speed(speed)
 
 
+def mp3_kilobits(cut: Cut, share: float, seed: int, epoch: int) -> int:
+    """The bit rate of MP3 for a share of the cuts, else 0; by (seed, epoch, utterance)."""
+    draw = zlib.crc32(f"mp3 {seed} {epoch} {cut.id}".encode())
+    return KILOBITS[draw % len(KILOBITS)] if draw < share * 2**32 else 0
+
+
 class _Batches:
     """A sampler that passes over the first batches of an epoch."""
 
@@ -235,14 +252,21 @@ def training_batches(
         cuts: utterances, already filtered.
         count: how many they are.
         text: the alphabet.
-        config: sizes of batches and speeds.
+        config: sizes of batches, speeds and codec.
         sample_rate: of the waveforms.
         seed: of the training.
-        epoch: counted from 0; the order and the speeds follow from it and the seed.
+        epoch: counted from 0; the order, speeds and bit rates follow from it and the seed.
         skip: batches of this epoch that were already used.
         rank: of this process among `world` training together; each gets its own batches.
         world: number of processes.
+
+    Raises:
+        LASError: there is no MP3 of this sample rate, and the configuration asks for it.
     """
+    kilobits = None
+    if config.mp3:
+        check_rate(sample_rate)
+        kilobits = partial(mp3_kilobits, share=config.mp3, seed=seed, epoch=epoch)
     # The sampler draws by the sum of its seed and the epoch: neighbouring seeds would share orders.
     common = {"world_size": world, "rank": rank, "seed": zlib.crc32(str(seed).encode())}
     limits = {"max_duration": config.batch_seconds, "max_cuts": config.batch_utterances}
@@ -258,7 +282,7 @@ def training_batches(
         )
     sampler.set_epoch(epoch)
     return DataLoader(
-        Utterances(text, sample_rate),
+        Utterances(text, sample_rate, kilobits),
         batch_size=None,
         sampler=_Batches(sampler, skip),
         num_workers=config.workers,

@@ -15,11 +15,13 @@ from lhotse import CutSet, RecordingSet, SupervisionSet
 from speech import RATE, sentences, whistle, write_manifest
 
 from las import corpora
+from las.codec import KILOBITS, through_mp3
 from las.config import DataConfig
 from las.data import (
     Batch,
     check_alphabet,
     evaluation_batches,
+    mp3_kilobits,
     perturbed,
     read_manifest,
     trainable,
@@ -186,6 +188,69 @@ def test_every_speed_is_as_likely(manifest, seed, epoch):
     fast = sum(n for ratio, n in counts.items() if ratio < 0.95)
     # Chances of a fair draw of 41 to fall outside are below 1 in 10,000 an example.
     assert 2 <= slow <= 28 and 2 <= fast <= 28
+
+
+def waveforms(found):
+    """Valid samples by utterance."""
+    return {
+        id: row[:length].numpy()
+        for batch in found
+        for id, row, length in zip(batch.ids, batch.waveforms, batch.samples, strict=True)
+    }
+
+
+@pytest.mark.parametrize("speeds", [[1.0], [0.9, 1.0, 1.1]])
+def test_a_share_passes_through_mp3_and_the_rest_stays(manifest, speeds):
+    plain = waveforms(batches(manifest, 3, speeds=speeds))
+    found = waveforms(batches(manifest, 3, speeds=speeds, mp3=0.5))
+    changed = 0
+    for id, samples in found.items():
+        possible = [through_mp3(plain[id], RATE, kilobits) for kilobits in KILOBITS]
+        if np.array_equal(samples, plain[id]):
+            continue
+        assert any(np.array_equal(samples, other) for other in possible)
+        changed += 1
+    # Chances of a fair draw of 41 to fall outside are below 1 in 10,000.
+    assert 8 <= changed <= 33
+    assert set(found) == set(plain)
+
+
+def test_all_or_nothing_passes_through_mp3(manifest):
+    plain = waveforms(batches(manifest))
+    assert all(
+        not np.array_equal(w, plain[id]) for id, w in waveforms(batches(manifest, mp3=1.0)).items()
+    )
+    assert all(
+        np.array_equal(w, plain[id]) for id, w in waveforms(batches(manifest, mp3=0.0)).items()
+    )
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_mp3_follows_from_seed_epoch_and_utterance(manifest, workers):
+    whole = batches(manifest, 2, mp3=0.5)
+    assert same(whole, batches(manifest, 2, mp3=0.5, workers=workers))
+    assert same(whole[3:], batches(manifest, 2, mp3=0.5, workers=workers, skip=3))
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 100), epoch=st.integers(0, 100))
+def test_every_bit_rate_is_as_likely(manifest, seed, epoch):
+    (cut, *_) = read_manifest(manifest)
+    cuts = [cut.with_id(f"{seed}-{i}") for i in range(1000)]
+    drawn = Counter(mp3_kilobits(cut, 0.7, seed, epoch) for cut in cuts)
+    assert set(drawn) == {0, *KILOBITS}
+    # Over five standard deviations.
+    assert abs(drawn[0] - 300) < 75 and all(abs(drawn[k] - 140) < 56 for k in KILOBITS)
+    assert Counter(mp3_kilobits(cut, 0.0, seed, epoch) for cut in cuts) == {0: 1000}
+    assert 0 not in Counter(mp3_kilobits(cut, 1.0, seed, epoch) for cut in cuts)
+
+
+def test_mp3_at_a_sample_rate_it_does_not_have(manifest):
+    config = DataConfig(mp3=0.1, workers=0)
+    with pytest.raises(LASError, match=r"data\.mp3: not possible at 6000 Hz"):
+        training_batches(
+            read_manifest(manifest), COUNT, TEXT, config, sample_rate=6000, seed=1, epoch=0
+        )
 
 
 # --- formats, and files that change ---------------------------------------------------------

@@ -2,7 +2,7 @@
 # LibriSpeech from download to scores, in stages.
 #   recipes/librispeech/run.sh CONFIG CORPUS [--text FILE | --bpe N] [--processes N]
 #                              [--from STAGE] [--to STAGE] [KEY=VALUE ...]
-# CONFIG  mini (train-clean-5), 100 or 960
+# CONFIG  mini (train-clean-5), mini-mp3 (trains the model of mini on), 100 or 960
 # CORPUS  the folder LibriSpeech with the parts in it; what is missing is fetched from OpenSLR
 # --text  one sentence a line, plain, .gz or .xz: counts a language model and searches with it
 # --bpe   write N pieces of words beside characters
@@ -11,7 +11,7 @@
 # KEY=VALUE settings of the training, e.g. training.output=runs/mine
 set -euo pipefail
 fail() { echo "error: $1" >&2; exit 2; }
-[ $# -ge 2 ] || fail "usage: $0 mini|100|960 CORPUS [--text FILE | --bpe N] [--processes N] [--from STAGE] [--to STAGE] [KEY=VALUE ...]"
+[ $# -ge 2 ] || fail "usage: $0 mini|mini-mp3|100|960 CORPUS [--text FILE | --bpe N] [--processes N] [--from STAGE] [--to STAGE] [KEY=VALUE ...]"
 config=$1
 mkdir -p "$2"
 corpus=$(realpath "$2")
@@ -38,10 +38,10 @@ for count in "$bpe" "$processes"; do
 done
 [ -z "$text" ] || [ -z "$bpe" ] || fail "--text: language models are of characters; leave --bpe out"
 case $config in
-  mini) processes=${processes:-2} speakers=2 train=(train-clean-5) test=(dev-clean) ;;
+  mini | mini-mp3) processes=${processes:-2} speakers=2 train=(train-clean-5) test=(dev-clean) ;;
   100) speakers=6 train=(train-clean-100) test=(dev-clean dev-other test-clean test-other) ;;
   960) speakers=6 train=(train-clean-100 train-clean-360 train-other-500) test=(dev-clean dev-other test-clean test-other) ;;
-  *) fail "no configuration '$config'; there are mini, 100 and 960" ;;
+  *) fail "no configuration '$config'; there are mini, mini-mp3, 100 and 960" ;;
 esac
 [ "$(basename "$corpus")" = LibriSpeech ] || fail "$corpus: name the folder LibriSpeech itself"
 
@@ -49,8 +49,13 @@ cd "$(dirname "$0")/../.."  # reports then name files from the root of the repos
 here=recipes/librispeech
 data=$here/data/$config
 output=$here/runs/$config
+init=""
+[ "$config" != mini-mp3 ] || init=$here/runs/mini/model
 for setting in ${settings[@]+"${settings[@]}"}; do
-  case $setting in training.output=*) output=${setting#training.output=} ;; esac
+  case $setting in
+    training.output=*) output=${setting#training.output=} ;;
+    training.init=*) init=${setting#training.init=} ;;
+  esac
 done
 PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python)}
 las() { "$PYTHON" -m las "$@"; }
@@ -79,6 +84,7 @@ if due lm && [ -n "$text" ]; then
   las lm ngram "$text" "$output-lm"
 fi
 if due train; then
+  [ -z "$init" ] || [ -d "$init" ] || fail "$init: no such model; train it by \`$0 mini $corpus\`, or name one by training.init=FOLDER"
   launch=(-m las)
   [ "${processes:-1}" -eq 1 ] || launch=(-m torch.distributed.run --nproc-per-node "$processes" -m las)
   if [ -n "$bpe" ]; then
@@ -86,7 +92,7 @@ if due train; then
     settings=("pieces=$data/pieces-$bpe.txt" ${settings[@]+"${settings[@]}"})
   fi
   "$PYTHON" "${launch[@]}" train "$here/conf/$config.yaml" "data.train=$data/train.jsonl.gz" \
-    "data.dev=$data/$dev.jsonl.gz" "training.output=$output" ${settings[@]+"${settings[@]}"}
+    "data.dev=$data/$dev.jsonl.gz" "training.output=$output" "training.init=$init" ${settings[@]+"${settings[@]}"}
 fi
 lm=()
 if [ -n "$text" ]; then lm=(--lm "$output-lm"); fi
