@@ -11,25 +11,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jiwer
 import numpy as np
 
+from las.edits import Utterance, align, aligned_lines, character_counts
 from las.errors import LASError
 from las.files import replacing
 
 _TOP = 10  # of the most frequent errors
-_WIDTH = 100  # columns of the aligned lines
 _DRAWN_AT_ONCE = 1 << 20  # utterances drawn in one call, which bounds the bootstrap's memory
-_GAP = "***"  # stands where the other line has a word
-
-
-@dataclass(frozen=True)
-class Utterance:
-    """One utterance: what was said and what was recognised."""
-
-    id: str
-    reference: str
-    hypothesis: str
 
 
 @dataclass(frozen=True)
@@ -109,7 +98,7 @@ def score(
             f"utterance {repeated[0]!r} comes more than once ({len(repeated)} such ids);"
             " score each utterance once"
         )
-    aligned = _align(utterances)
+    aligned = align(utterances)
     words = np.array([a.words for a in aligned], dtype=np.int64)
     if words.sum() == 0:
         raise LASError(
@@ -117,7 +106,7 @@ def score(
             " an error rate needs at least one reference word"
         )
     errors = np.array([a.errors for a in aligned], dtype=np.int64)
-    character_errors, characters = _character_counts(utterances)
+    character_errors, characters = character_counts(utterances)
     marks = Counter(step for a in aligned for step in a.steps if step[0] != " ")
     return Score(
         wer=_percent(errors, words),
@@ -210,11 +199,11 @@ def report_text(utterances: Sequence[Utterance], score: Score) -> str:
     for title in ("substitutions", "deletions", "insertions"):
         if top := getattr(score, f"top_{title}"):
             lines += ["", f"Most frequent {title}", *(f"{n:6d}  {item}" for item, n in top)]
-    wrong = [(u.id, a) for u, a in zip(utterances, _align(utterances), strict=True) if a.errors]
+    wrong = [(u.id, a) for u, a in zip(utterances, align(utterances), strict=True) if a.errors]
     for id, aligned in sorted(wrong, key=lambda pair: (-pair[1].errors, pair[0])):
         counts = ", ".join(f"{aligned.count(mark)} {mark}" for mark in "SDI")
         lines += ["", f"{id}: {counts} in {aligned.words} reference words"]
-        lines += _aligned_lines(aligned.steps)
+        lines += aligned_lines(aligned.steps)
     return "\n".join(lines) + "\n"
 
 
@@ -250,7 +239,7 @@ def report_json(
             "deletions": aligned.count("D"),
             "insertions": aligned.count("I"),
         }
-        for utterance, aligned in zip(utterances, _align(utterances), strict=True)
+        for utterance, aligned in zip(utterances, align(utterances), strict=True)
     ]
     if taken := sorted(report.keys() & extra.keys()):
         raise ValueError(
@@ -301,67 +290,6 @@ def write_reports(
     return text_path, json_path
 
 
-# --- alignment ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Aligned:
-    """Steps (mark, reference word, hypothesis word); the mark of a hit is a space."""
-
-    steps: tuple[tuple[str, str, str], ...]
-
-    def count(self, mark: str) -> int:
-        return sum(step[0] == mark for step in self.steps)
-
-    @property
-    def errors(self) -> int:
-        return len(self.steps) - self.count(" ")
-
-    @property
-    def words(self) -> int:
-        return len(self.steps) - self.count("I")
-
-
-def _texts(utterances: Sequence[Utterance]) -> tuple[list[str], list[str]]:
-    references = [" ".join(u.reference.split()) for u in utterances]
-    return references, [" ".join(u.hypothesis.split()) for u in utterances]
-
-
-def _align(utterances: Sequence[Utterance]) -> list[_Aligned]:
-    output = jiwer.process_words(*_texts(utterances))
-    result = []
-    for reference, hypothesis, chunks in zip(
-        output.references, output.hypotheses, output.alignments, strict=True
-    ):
-        steps: list[tuple[str, str, str]] = []
-        for chunk in chunks:
-            said = reference[chunk.ref_start_idx : chunk.ref_end_idx]
-            heard = hypothesis[chunk.hyp_start_idx : chunk.hyp_end_idx]
-            if chunk.type == "delete":
-                steps += [("D", word, "") for word in said]
-            elif chunk.type == "insert":
-                steps += [("I", "", word) for word in heard]
-            else:
-                mark = " " if chunk.type == "equal" else "S"
-                steps += [(mark, r, h) for r, h in zip(said, heard, strict=True)]
-        result.append(_Aligned(tuple(steps)))
-    return result
-
-
-def _character_counts(utterances: Sequence[Utterance]) -> tuple[np.ndarray, np.ndarray]:
-    """Character errors and reference characters of each utterance, both [N]."""
-    output = jiwer.process_characters(*_texts(utterances))
-    errors = [
-        sum(
-            max(c.ref_end_idx - c.ref_start_idx, c.hyp_end_idx - c.hyp_start_idx)
-            for c in chunks
-            if c.type != "equal"
-        )
-        for chunks in output.alignments
-    ]
-    return np.array(errors, np.int64), np.array([len(r) for r in output.references], np.int64)
-
-
 def _percent(errors: np.ndarray, total: np.ndarray) -> float:
     return 100.0 * int(errors.sum()) / int(total.sum())
 
@@ -372,19 +300,3 @@ def _top(counted: Iterable[tuple[str, int]]) -> tuple[tuple[str, int], ...]:
 
 def _range(interval: tuple[float, float]) -> str:
     return f"{interval[0]:.2f} to {interval[1]:.2f}"
-
-
-def _aligned_lines(steps: Sequence[tuple[str, str, str]]) -> list[str]:
-    """Lay steps out in groups of three lines, broken between words at `_WIDTH` columns."""
-    lines: list[str] = []
-    rows = ["REF:", "HYP:", "    "]
-    for mark, said, heard in steps:
-        said, heard = said or _GAP, heard or _GAP
-        width = max(len(said), len(heard))
-        if len(rows[0]) > 4 and len(rows[0]) + 1 + width > _WIDTH:
-            lines += [row.rstrip() for row in rows]
-            rows = ["REF:", "HYP:", "    "]
-        rows = [
-            f"{row} {cell:<{width}}" for row, cell in zip(rows, (said, heard, mark), strict=True)
-        ]
-    return [*lines, *(row.rstrip() for row in rows)]

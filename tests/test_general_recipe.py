@@ -1,33 +1,43 @@
 """The general model's recipe: errors in one line, and a configuration that fits the mini one."""
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
+from speech import small_model
 
 from las import config as configuration
-from las.config import RunConfig
+from las.config import RunConfig, SearchConfig
+from las.lm import LanguageModel
+from las.lm_config import LMModelConfig
+from las.model import LAS, read_info
+from las.stored_search import stored_search
 
 ROOT = Path(__file__).parents[1]
+RECIPE = ROOT / "recipes/general"
 
 
 def test_it_goes_on_from_the_mini_model():
     mini, general = (
         configuration.load(RunConfig, ROOT / f"recipes/{name}.yaml")
-        for name in ("librispeech/conf/mini", "general/conf/general")
+        for name in ("librispeech/conf/mini-mp3", "general/conf/general")
     )
     assert general.model_settings() == mini.model_settings()
 
 
-@pytest.mark.parametrize("missing", [None, "mini", "train-clean-5", "train", "etc"])
+@pytest.mark.parametrize("missing", [None, "mini", "train-clean-5", "train", "etc", "books.txt"])
 def test_what_is_missing_is_named(tmp_path, missing):
     folders = ["mini", "libri/train-clean-5", "ocean/train", "an4/etc"]
     for folder in folders:
         if not folder.endswith(missing or "none"):
             (tmp_path / folder).mkdir(parents=True)
-    arguments = [tmp_path / name for name in ("mini", "libri", "ocean", "an4")]
+    if missing != "books.txt":
+        (tmp_path / "books.txt").write_text("A BOOK\n")
+    arguments = [tmp_path / name for name in ("mini", "libri", "ocean", "an4", "books.txt")]
     done = subprocess.run(
-        ["bash", ROOT / "recipes/general/run.sh", *(arguments if missing else arguments[:3])],
+        ["bash", RECIPE / "run.sh", *(arguments if missing else arguments[:4])],
         capture_output=True,
         text=True,
         check=False,
@@ -35,3 +45,35 @@ def test_what_is_missing_is_named(tmp_path, missing):
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     assert (f"{missing}\n" if missing else "usage:") in done.stderr
+
+
+def test_what_is_bundled_is_small_searches_as_stored_and_says_the_same(tmp_path):
+    settings = RECIPE / "conf/search.yaml"
+    model = small_model()
+    model.save_pretrained(tmp_path / "model", {"data": "none"})
+    lm = LanguageModel(LMModelConfig(alphabet=model.config.alphabet, width=4, embedding=4))
+    lm.save_pretrained(tmp_path / "lm")
+    done = bundle(tmp_path / "model", tmp_path / "lm", settings, tmp_path / "bundle")
+    assert done.returncode == 0, done.stderr
+    found, _ = stored_search(tmp_path / "bundle")
+    assert found == configuration.load(SearchConfig, settings)
+    assert (tmp_path / "bundle/lm/model.safetensors").is_file()
+    assert read_info(tmp_path / "bundle") == {"data": "none"}
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("bundle", "model")]
+    assert sizes[0] < 0.7 * sizes[1]
+    stored = LAS.from_pretrained(tmp_path / "bundle").state_dict()
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(stored[name], value, atol=1e-3, rtol=1e-3)
+
+
+def test_a_bundle_without_a_model_is_one_line(tmp_path):
+    done = bundle(tmp_path / "none", tmp_path, RECIPE / "conf/search.yaml", tmp_path / "bundle")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert not (tmp_path / "bundle").exists()
+
+
+def bundle(*arguments: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, RECIPE / "bundle.py", *arguments], capture_output=True, text=True
+    )

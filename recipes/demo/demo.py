@@ -1,5 +1,7 @@
 """What ``make demo`` runs: transcribe shipped recordings with the bundled model, and score it.
 
+The search is the one that the model folder keeps, as in ``las transcribe``.
+
 The samples and the test part of the corpus are sentences and voices that training never had.
 Exit status 1 if the word error rate of either is above the limit.
 """
@@ -16,6 +18,7 @@ from las import audio, corpora, plots, scoring
 from las.errors import LASError
 from las.evaluation import provenance
 from las.model import LAS, bundled
+from las.stored_search import stored_search, summary
 from las.transcribe import Failure, Transcriber, Transcript
 
 HERE = Path(__file__).parent
@@ -57,8 +60,8 @@ def samples(transcriber: Transcriber, folder: Path, output: Path) -> float:
     return wer
 
 
-def test_part(transcriber: Transcriber, corpus: Path, output: Path) -> float:
-    """Score the corpus's test part; returns the WER."""
+def test_part(transcriber: Transcriber, corpus: Path, output: Path, search: str) -> float:
+    """Score the corpus's test part; the report names the search. Returns the WER."""
     items = corpora.librispeech(corpus, ["test"])["test"]
     results = transcribe(transcriber, [item.path for item in items])
     pairs = [
@@ -67,7 +70,7 @@ def test_part(transcriber: Transcriber, corpus: Path, output: Path) -> float:
     ]
     score = scoring.score(pairs)
     extra: dict[str, Any] = {
-        "search": "greedy",
+        "search": search,
         "parameters": sum(p.numel() for p in transcriber.model.parameters()),
         **provenance(transcriber.device),
     }
@@ -90,10 +93,13 @@ def main() -> None:
     torch.set_num_threads(min(2, torch.get_num_threads()))
     try:
         model = LAS.from_pretrained(arguments.model)
-        transcriber = Transcriber(model, torch.device("cpu"), keep_alignments=True)
+        config, lm = stored_search(arguments.model)
+        transcriber = Transcriber(model, torch.device("cpu"), config, lm, keep_alignments=True)
         rates = [
             samples(transcriber, bundled().parent / "samples", arguments.output),
-            test_part(transcriber, HERE / "corpus", arguments.output),
+            test_part(
+                transcriber, HERE / "corpus", arguments.output, summary(arguments.model) or "greedy"
+            ),
         ]
     except LASError as error:
         sys.exit(f"error: {error}")

@@ -1,19 +1,22 @@
 #!/usr/bin/env bash
-# Train the mini model of recipes/librispeech on with all kinds of speech.
-#   recipes/general/run.sh MINI LIBRISPEECH SPEECHOCEAN AN4 [KEY=VALUE ...]
-# MINI         model folder of `recipes/librispeech/run.sh mini`, or recipes/librispeech/results/mini-model
-# LIBRISPEECH  the folder LibriSpeech with train-clean-5 and, if there is one, train-clean-100
+# Train the model of recipes/librispeech on with all kinds of speech: what comes of it is the bundled model.
+#   recipes/general/run.sh MODEL LIBRISPEECH SPEECHOCEAN AN4 BOOKS [KEY=VALUE ...]
+# MODEL        model folder of `recipes/librispeech/run.sh mini-mp3`
+# LIBRISPEECH  the folder LibriSpeech with train-clean-5 and, if there are any, train-clean-100 and dev-clean
 # SPEECHOCEAN  speechocean762's recordings in LibriSpeech's layout, below a folder `train`
 # AN4          the folder `an4` as CMU ships it
-# The synthetic commands of recipes/demo are the fifth part.
+# BOOKS        text for the language model, one sentence a line, plain, .gz or .xz
+# The synthetic commands of recipes/demo are the fifth part. PROCESSES=1 trains on one core instead of two.
 set -euo pipefail
 fail() { echo "error: $1" >&2; exit 2; }
-[ $# -ge 4 ] || fail "usage: $0 MINI LIBRISPEECH SPEECHOCEAN AN4 [KEY=VALUE ...]"
+[ $# -ge 5 ] || fail "usage: $0 MODEL LIBRISPEECH SPEECHOCEAN AN4 BOOKS [KEY=VALUE ...]"
 for folder in "$1" "$2/train-clean-5" "$3/train" "$4/etc"; do
   [ -d "$folder" ] || fail "no such folder: $folder"
 done
-mini=$(realpath "$1") librispeech=$(realpath "$2") speechocean=$(realpath "$3") an4=$(realpath "$4")
-shift 4
+[ -f "$5" ] || fail "no such file: $5"
+model=$(realpath "$1") librispeech=$(realpath "$2") speechocean=$(realpath "$3") an4=$(realpath "$4")
+books=$(realpath "$5")
+shift 5
 cd "$(dirname "$0")/../.."  # reports then name files from the root of the repository
 here=recipes/general
 data=$here/data
@@ -24,7 +27,7 @@ done
 PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python)}
 las() { "$PYTHON" -m las "$@"; }
 
-# The speakers that the mini model was tuned on stay out, and so do AN4's and the demo's dev parts.
+# The speakers that the first model was tuned on stay out, and so do AN4's and the demo's dev parts.
 las prepare librispeech "$librispeech" "$data/librispeech" --part train-clean-5 --dev-speakers 2
 parts=("$data/librispeech/train-clean-5")
 if [ -d "$librispeech/train-clean-100" ]; then
@@ -42,21 +45,20 @@ join() {  # NAME PART ...: gzip files may be joined as they are
 join train.jsonl.gz "${parts[@]/%/.jsonl.gz}"
 join dev.jsonl.gz "$data/librispeech/train-clean-5-dev.jsonl.gz" "$data/an4/train-dev.jsonl.gz" \
   "$data/demo/dev.jsonl.gz"
-las train "$here/conf/general.yaml" \
-  "training.init=$mini" "data.train=$data/train.jsonl.gz" "data.dev=$data/dev.jsonl.gz" \
+"$PYTHON" -m torch.distributed.run --nproc-per-node "${PROCESSES:-2}" -m las train "$here/conf/general.yaml" \
+  "training.init=$model" "data.train=$data/train.jsonl.gz" "data.dev=$data/dev.jsonl.gz" \
   "training.output=$output" "$@"
+las lm ngram "$books" "$output/lm" --max-megabytes 8
 
-# Half of the bytes; nothing of the text changes that a test can see.
-"$PYTHON" - "$output/model" "$output/half" <<'PYTHON_END'
-import sys
-import torch
-from las.model import LAS, read_info
-from pathlib import Path
-LAS.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[2], read_info(Path(sys.argv[1])), torch.float16)
-PYTHON_END
-las evaluate "$output/half" "$data/an4/test.jsonl.gz" --output "$output/an4-test" --greedy --no-texts
-las evaluate "$output/half" "$data/demo/test.jsonl.gz" --output "$output/demo-test" --greedy
+# Half of the bytes; nothing of the text changes that a test can see. Search and language model go with it.
+"$PYTHON" "$here/bundle.py" "$output/model" "$output/lm" "$here/conf/search.yaml" "$output/bundle"
+tests=("$data/an4/test" "$data/demo/test")
 if [ -d "$librispeech/dev-clean" ]; then
   las prepare librispeech "$librispeech" "$data/librispeech" --part dev-clean
-  las evaluate "$output/half" "$data/librispeech/dev-clean.jsonl.gz" --output "$output/dev-clean" --greedy --no-texts
+  tests+=("$data/librispeech/dev-clean")
 fi
+for test in "${tests[@]}"; do
+  name=$(basename "$(dirname "$test")")-$(basename "$test")
+  las evaluate "$output/bundle" "$test.jsonl.gz" --output "$output/$name-greedy" --greedy --no-texts
+  las evaluate "$output/bundle" "$test.jsonl.gz" --output "$output/$name" --no-texts
+done

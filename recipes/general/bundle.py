@@ -1,0 +1,35 @@
+"""Make a model folder to ship: weights in float16, settings of the search, a language model.
+
+python recipes/general/bundle.py MODEL LM SEARCH.yaml OUTPUT
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from las import config as configuration
+from las.config import SearchConfig
+from las.errors import LASError
+from las.model import LAS, read_info
+from las.stored_search import store_search
+
+
+def main() -> None:
+    """Write the folder."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("model", "lm", "search", "output"):
+        parser.add_argument(name, type=Path)
+    arguments = parser.parse_args()
+    try:
+        search = configuration.load(SearchConfig, arguments.search)
+        model = LAS.from_pretrained(arguments.model)
+        model.save_pretrained(arguments.output, read_info(arguments.model), torch.float16)
+        store_search(arguments.output, search, arguments.lm)
+    except LASError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
