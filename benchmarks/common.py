@@ -138,14 +138,15 @@ def render(name: str, folder: Path) -> None:
     if not lines.exists():
         raise SystemExit(f"error: no {lines}: nothing was left by a killed run")
     header, *rows = [json.loads(line) for line in lines.read_text().splitlines()]
-    _write(folder / f"{name}.json", json.dumps({**header, "rows": rows}, indent=1) + "\n")
-    _write(folder / f"{name}.md", markdown(name, header, rows))
+    write(folder / f"{name}.json", json.dumps({**header, "rows": rows}, indent=1) + "\n")
+    write(folder / f"{name}.md", markdown(name, header, rows))
     plot(name, folder, header, rows)
     lines.unlink()
     print(f"wrote {folder / name}.json and .md")
 
 
-def _write(path: Path, text: str) -> None:
+def write(path: Path, text: str) -> None:
+    """Write a file, whole or not at all."""
     part = path.with_suffix(".part")
     part.write_text(text)
     part.replace(path)

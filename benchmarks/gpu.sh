@@ -22,6 +22,7 @@ if [ "$tests" -ne 0 ]; then
     echo "warning: the tests on the GPU ended with $tests; what is measured below may be wrong" >&2
 fi
 status=$tests
+timeout 60 "$python" -m benchmarks.bounds --output "$output" || status=1
 # --seconds: no new shape after these. A benchmark that is killed keeps its rows: --render.
 for benchmark in "attention 150 190" "decoder 95 135"; do
     set -- $benchmark

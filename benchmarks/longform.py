@@ -141,8 +141,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     header["growth"] = round(growth, 4)
     target = chosen.output / common.slug(common.device_name(chosen.device))
     target.mkdir(parents=True, exist_ok=True)
-    common._write(target / f"{NAME}.json", json.dumps({**header, "rows": rows}, indent=1) + "\n")
-    common._write(target / f"{NAME}.md", table(header, rows))
+    common.write(target / f"{NAME}.json", json.dumps({**header, "rows": rows}, indent=1) + "\n")
+    common.write(target / f"{NAME}.md", table(header, rows))
     print(f"peak of the last is {growth:.3f} times that of the first; wrote {target / NAME}.json")
     if growth > LIMIT:
         raise SystemExit(f"error: memory grows by more than {LIMIT - 1:.0%}")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import attention, common, decoder, decoding, pipeline, shapes, timing
+from benchmarks import attention, common, decoder, decoding, pipeline, shapes, timing, training
 
 ROOT = Path(__file__).parents[1]
 SMALLEST = ["--device", "cpu", "--smallest", "--methods", "eager,cpp,sdpa,threephase"]
@@ -89,6 +89,32 @@ def test_pipeline(tmp_path):
     assert 0 < row["listener_share"] < 1 and 0 <= row["wer"] < 20
     assert "/" not in found["command"]
     assert "| beam 8, ctc 0.3 | 8 | 1 | bfloat16 |" in (folder / "pipeline.md").read_text()
+
+
+def test_training(tmp_path):
+    settings = ["listener.width=8", "listener.layers=2", "attention.width=8", "speller.width=8"]
+    settings += ["data.batch_utterances=2", "attention.taps=3"]
+    training.main(
+        [
+            *("--device", "cpu", "--rounds", "1", "--batches", "2"),
+            *("--backends", "reference,none", "--output", str(tmp_path), *settings),
+        ]
+    )
+    (folder,) = tmp_path.iterdir()
+    found = json.loads((folder / "training.json").read_text())
+    assert {"device", "date", "command", "torch", "python"} <= found.keys()
+    assert "/" not in found["command"]
+    row, failed = found["rows"]
+    assert set(row["phases"]) == set(training.PHASES) and min(row["phases"].values()) > 0
+    assert row["seconds"] == pytest.approx(sum(row["phases"].values()))
+    # Two lengths of the distribution, in batches of two.
+    assert row["audio_s"] == pytest.approx(2 * (11.34 + 15.17), abs=0.01)
+    assert row["real_time"] == pytest.approx(row["audio_s"] / row["seconds"])
+    assert "the backends are" in failed["skipped"]
+    table = (folder / "training.md").read_text()
+    assert "| reference |" in table and "| none | not measured:" in table
+    shares = [int(cell.strip(" %")) for cell in table.split("| reference |")[1].split("|")[2:8]]
+    assert sum(shares) == pytest.approx(100, abs=3)
 
 
 def test_without_time_every_shape_is_named(tmp_path):
