@@ -4,7 +4,8 @@
     python recipes/results.py --check    only say whether they are up to date (exit status 1)
 
 A recipe lists its rows in ``results/rows.yaml``; each names a report of ``las evaluate`` and the
-log of the training. A table stands between ``<!-- results -->`` and ``<!-- end -->``.
+log of the training, or those of the trainings that went on from each other. A table stands
+between ``<!-- results -->`` and ``<!-- end -->``.
 """
 
 import argparse
@@ -32,11 +33,12 @@ def training_minutes(log: Path) -> float:
     return (last - first).total_seconds() / 60
 
 
-def row(recipe: Path, entry: dict[str, str]) -> str:
+def row(recipe: Path, entry: dict[str, Any]) -> str:
     """One line of a table."""
     report: dict[str, Any] = json.loads((recipe / entry["report"]).read_text("utf-8"))
     low, high = report["wer_interval"]
-    minutes = training_minutes(recipe / entry["log"])
+    logs = entry["log"] if isinstance(entry["log"], list) else [entry["log"]]
+    minutes = sum(training_minutes(recipe / log) for log in logs)
     return (
         f"| {entry['set']} | {entry['system']} | {entry['data']} | {report['search']} "
         f"| **{report['wer']:.2f}** ({low:.2f} to {high:.2f}) | {report['cer']:.2f} "
