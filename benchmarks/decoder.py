@@ -13,7 +13,7 @@ from torch import Tensor
 import las_kernels
 from benchmarks import common, timing
 from benchmarks.shapes import Case, librispeech, random_decoder, random_inputs
-from las_kernels import Decoder, Memory, Score, cpu, cuda, reference
+from las_kernels import Decoder, Memory, Score, cpu, cuda, decode_cuda, reference
 
 NAME = "decoder"
 LENGTHS = librispeech(32)
@@ -86,6 +86,8 @@ def methods(device: str, case: Case) -> dict[str, tuple[Run, str | None]]:
     if case.trains:
         backend = "triton" if device == "cuda" else "threephase"
         found[backend] = (partial(sequence, backend), None)
+        if device == "cuda":
+            found["persistent"] = (partial(sequence, "persistent"), decode_cuda.available())
     elif device == "cuda":
         fused = partial(las_kernels.decode_step, backend="triton")
         found["triton"] = (partial(steps, fused, case.N), None)

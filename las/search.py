@@ -5,6 +5,7 @@ Knows nothing of audio. What a batch holds beside an utterance does not change i
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from las.beam import beam_search, step_limits
 from las.config import SearchConfig
@@ -71,26 +72,9 @@ def greedy(model: LAS, encoded: Encoded) -> list[Hypothesis]:
         One hypothesis an utterance, in the batch's order.
     """
     limits = step_limits(encoded)
-    state = model.speller.start(encoded.memory)
-    tokens = limits.new_full((limits.shape[0], 1), EOS)
-    ended = torch.zeros_like(limits, dtype=torch.bool)
-    last_steps = set(limits.tolist())
-    written, chosen, alignments = [], [], []
-    while not ended.all():
-        logits, state = model.speller.step(encoded.memory, state, tokens)
-        log_probs = logits[:, 0].float().log_softmax(-1)
-        log_probs[:, BLANK] = float("-inf")
-        best, choice = log_probs.max(-1)
-        tokens = choice[:, None]  # of utterances that have ended, whatever it may be
-        written.append(choice)
-        chosen.append(best)
-        alignments.append(state.alignment[:, 0])
-        ended = ended | (choice == EOS)
-        if len(written) in last_steps:
-            ended = ended | (limits == len(written))
-    ids = torch.stack(written, 1).cpu()
-    log_probs = torch.stack(chosen, 1).cpu()
-    attention = torch.stack(alignments, 1).float().cpu()
+    found = model.speller.write(encoded.memory, limits) or _step_by_step(model, encoded, limits)
+    ids, log_probs, attention = (x.cpu() for x in found)
+    attention = attention.float()
     # In the order and precision of a search that adds them up as it goes.
     scores = np.add.accumulate(log_probs.numpy(), axis=1, dtype=np.float32)
     hypotheses = []
@@ -108,6 +92,28 @@ def greedy(model: LAS, encoded: Encoded) -> list[Hypothesis]:
             )
         )
     return hypotheses
+
+
+def _step_by_step(model: LAS, encoded: Encoded, limits: Tensor) -> tuple[Tensor, ...]:
+    """Ids and their log-probabilities [B, steps], and alignments [B, steps, H, T]."""
+    state = model.speller.start(encoded.memory)
+    tokens = limits.new_full((limits.shape[0], 1), EOS)
+    ended = torch.zeros_like(limits, dtype=torch.bool)
+    last_steps = set(limits.tolist())
+    written, chosen, alignments = [], [], []
+    while not ended.all():
+        logits, state = model.speller.step(encoded.memory, state, tokens)
+        log_probs = logits[:, 0].float().log_softmax(-1)
+        log_probs[:, BLANK] = float("-inf")
+        best, choice = log_probs.max(-1)
+        tokens = choice[:, None]  # of utterances that have ended, whatever it may be
+        written.append(choice)
+        chosen.append(best)
+        alignments.append(state.alignment[:, 0])
+        ended = ended | (choice == EOS)
+        if len(written) in last_steps:
+            ended = ended | (limits == len(written))
+    return torch.stack(written, 1), torch.stack(chosen, 1), torch.stack(alignments, 1)
 
 
 @torch.inference_mode()

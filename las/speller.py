@@ -13,7 +13,8 @@ import las_kernels
 from las.attention import Attend
 from las.config import AttentionConfig, SpellerConfig
 from las.text import BLANK, EOS
-from las_kernels import Decoder, Masks, Memory, State, cpu, packed
+from las_kernels import Decoder, Masks, Memory, State, cpu, decode_cuda, packed
+from las_kernels.backends import PERSISTENT, choose
 
 
 class Speller(nn.Module):
@@ -132,6 +133,28 @@ class Speller(nn.Module):
             projected, state, memory, decoder, self.attend.score()
         )
         return self._predict(output, state.context), state
+
+    def write(self, memory: Memory, limits: Tensor) -> decode_cuda.Found | None:
+        """Greedy search in one launch, with the backend ``persistent``; None where it cannot be.
+
+        Args:
+            memory: the encoded utterances.
+            limits: [B] steps after which an utterance ends.
+        """
+        decoder = self.decoder()
+        keys = memory.keys
+        if choose("auto", keys.device, keys.dtype, "step") != PERSISTENT:
+            return None
+        if len(decoder.recurrent_weights) != 1 or keys.dtype != self.embedding_weight.dtype:
+            return None
+        embedded = nn.functional.linear(
+            self.embedding.weight, decoder.embedding_weight, decoder.biases[0]
+        )
+        readout = decode_cuda.Readout(
+            embedded, self.readout.weight, self.readout.bias, self.output.weight, self.output.bias
+        )
+        score = self.attend.score()
+        return decode_cuda.greedy(memory, decoder, score, readout, limits, blank=BLANK, end=EOS)
 
     def _prepare(self, memory: Memory) -> None:
         """Lay the weights out for a search on a CPU, unless they still are."""

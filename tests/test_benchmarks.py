@@ -7,7 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import attention, common, decoder, decoding, pipeline, shapes, timing, training
+from benchmarks import (
+    attention,
+    common,
+    decoder,
+    decoding,
+    greedy,
+    pipeline,
+    shapes,
+    timing,
+    training,
+)
+from las_kernels import reference
 
 ROOT = Path(__file__).parents[1]
 SMALLEST = ["--device", "cpu", "--smallest", "--methods", "eager,cpp,sdpa,threephase"]
@@ -89,6 +100,23 @@ def test_pipeline(tmp_path):
     assert 0 < row["listener_share"] < 1 and 0 <= row["wer"] < 20
     assert "/" not in found["command"]
     assert "| beam 8, ctc 0.3 | 8 | 1 | bfloat16 |" in (folder / "pipeline.md").read_text()
+
+
+def test_greedy(tmp_path):
+    found, table = run(greedy, tmp_path)
+    check_rows([{"threads": 1, **row} for row in found["rows"]])
+    assert [(r["kind"], r["method"]) for r in found["rows"]] == [
+        (kind, method) for kind in greedy.BOTH for method in ("eager", "cpp")
+    ]
+    assert table.count("| eager |") == 2
+
+
+@pytest.mark.parametrize("kind", greedy.BOTH)
+def test_greedy_writes_what_it_should(kind):
+    """Always as many characters, never a blank or an end."""
+    given = greedy.inputs_of(greedy.SMALLEST[0], kind, torch.device("cpu"))
+    ids = greedy.step_by_step(reference.decode_step, given)
+    assert ids.shape == (2, 3) and ids.min() > greedy.END
 
 
 def test_training(tmp_path):

@@ -1,21 +1,25 @@
 """Greedy search: the batch changes nothing, every utterance has its own limit and end; names."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from las import speller
 from las.config import SearchConfig
 from las.model import LAS
 from las.search import Hypothesis, ctc_greedy, describe, greedy, search
 from las.text import BLANK, EOS
+from las_kernels import decode_cuda
+from las_kernels.backends import PERSISTENT
 
 
-@pytest.fixture(scope="module")
-def model(tiny_config):
-    """A random model that writes varied texts: some end, some run to their limit."""
+def random_model(config) -> LAS:
+    """A model that writes varied texts: some end, some run to their limit."""
     torch.manual_seed(2)
-    model = LAS(tiny_config).eval()
+    model = LAS(config).eval()
     with torch.no_grad():  # far from ties, which rounding could decide
         for weight in model.speller.parameters():
             weight *= 4
@@ -23,6 +27,11 @@ def model(tiny_config):
             weight *= 2
         model.speller.output.bias[EOS] -= 0.5
     return model
+
+
+@pytest.fixture(scope="module")
+def model(tiny_config):
+    return random_model(tiny_config)
 
 
 @pytest.fixture
@@ -65,6 +74,30 @@ def test_a_batch_changes_nothing(model, noise, lengths, extra):
         assert together[row].finished == alone.finished
         assert together[row].score == pytest.approx(alone.score, rel=1e-4, abs=1e-4)
         torch.testing.assert_close(together[row].alignment, alone.alignment, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["location", "additive", "dot"])
+def test_the_decoder_in_one_launch_writes_the_same(tiny_config, noise, monkeypatch, kind):
+    """As on a GPU with the backend ``persistent``; here its source runs in the emulator."""
+    monkeypatch.syspath_prepend(Path(__file__).parent / "kernels")
+    from emulated import library
+
+    layers = tiny_config.speller.model_copy(update={"layers": 1})
+    attention = tiny_config.attention.model_copy(update={"kind": kind})
+    model = random_model(tiny_config.model_copy(update={"speller": layers, "attention": attention}))
+    steps = greedily(model, *noise([12000, 500, 3000, 7000, 9000, 1]))
+    assert len({len(one.text) for one in steps}) > 2
+    machine = decode_cuda.Machine(library("decode"), 3, 1 << 17, 0)
+    monkeypatch.setattr(decode_cuda, "_machine", lambda device: (machine,))
+    monkeypatch.setattr(speller, "choose", lambda *_: PERSISTENT)
+    monkeypatch.setattr(model.speller, "step", None)
+    for one, other in zip(
+        greedily(model, *noise([12000, 500, 3000, 7000, 9000, 1])), steps, strict=True
+    ):
+        assert (one.text, one.finished) == (other.text, other.finished)
+        assert one.score == pytest.approx(other.score, rel=1e-4, abs=1e-4)
+        torch.testing.assert_close(one.alignment, other.alignment, rtol=0, atol=1e-4)
+        torch.testing.assert_close(one.log_probs, other.log_probs, rtol=0, atol=1e-4)
 
 
 def test_the_batch_under_test_is_varied(model, noise):

@@ -15,6 +15,7 @@ from las_kernels import plain
 
 VARIABLE = "LAS_KERNELS_BACKEND"
 REFERENCE = "reference"
+PERSISTENT = "persistent"
 
 
 class Backend(NamedTuple):
@@ -90,6 +91,12 @@ def _cuda() -> plain.Engine:
     return _triton()._replace(forward=cuda.forward)
 
 
+def _why_not_persistent(device: torch.device, dtype: torch.dtype) -> str | None:
+    from las_kernels import decode_cuda
+
+    return _why_not_cuda(device, dtype) or decode_cuda.available()
+
+
 BACKENDS = {
     # Plain autograd: no operator, no engine of its own; the definition of right.
     REFERENCE: Backend(_always, lambda: plain.ENGINE),
@@ -100,6 +107,8 @@ BACKENDS = {
     "cpp": Backend(_why_not_cpp, _cpp),
     # A step in CUDA C++; whatever has a gradient is as in triton.
     "cuda": Backend(_why_not_cuda, _cuda),
+    # The same, and a sequence of a decoder with one LSTM layer in one launch.
+    PERSISTENT: Backend(_why_not_persistent, _cuda),
 }
 
 # What "auto" takes where it can run, the first that can: for steps of search, and where a

@@ -30,7 +30,7 @@ TYPES = {
 }
 MAX_CHANNELS = 1024  # of the location filter: they live in shared memory
 
-_PROBLEM = struct.Struct("=25qd14q")  # the struct Problem of the CUDA source
+PROBLEM = struct.Struct("=25qd14q")  # the struct Attention of csrc/attend_cuda.h
 _GROUPS = (1, 4, 8)  # beams of a block for which there is code
 _THREADS = 256
 _SPAN = 128  # most frames of a span
@@ -40,7 +40,7 @@ _FILTERS = 4096  # floats of shared memory for filters
 
 
 class Plan(NamedTuple):
-    """How a launch is cut into blocks; the members of the same names in ``Problem``."""
+    """How a launch is cut into blocks; the members of the same names in ``Attention``."""
 
     span: int  # frames of a block
     spans: int
@@ -203,7 +203,7 @@ def run(
         *alignment.stride()[:2],
     ]
     arrays = (query, keys, values, lengths, v, filters, projection, previous, context, alignment)
-    problem = _PROBLEM.pack(
+    problem = PROBLEM.pack(
         *(B, N, T, A, D, H, C, W),
         *cut,
         *strides,
@@ -214,7 +214,7 @@ def run(
     name = TYPES[query.dtype][0]
     status = getattr(library, f"las_attend_{name}")(problem, ctypes.c_void_p(stream))
     if status != 0:
-        message = getattr(library, f"las_message_{name}")
+        message = getattr(library, f"las_attend_message_{name}")
         message.restype = ctypes.c_char_p
         raise RuntimeError(f"the CUDA kernel: {message(status).decode()}")
 
@@ -245,17 +245,17 @@ def architecture(capability: tuple[int, int]) -> str:
     return "90a" if number == "90" else number
 
 
-def steps(command: list[str]) -> list[build.Step]:
-    """Compile the source once for each type, with this compiler and its flags."""
-    source = build.SOURCES / "attend_cuda.cu"
+def steps(command: list[str], kind: str = "attend") -> list[build.Step]:
+    """Compile a source once for each type, with this compiler and its flags."""
+    source = build.SOURCES / f"{kind}_cuda.cu"
     return [
         build.Step(
             source,
             [
                 *command,
                 f"-DLAS_TYPE={spelt}",
-                f"-DLAS_NAME=las_attend_{name}",
-                f"-DLAS_MESSAGE=las_message_{name}",
+                f"-DLAS_NAME=las_{kind}_{name}",
+                f"-DLAS_MESSAGE=las_{kind}_message_{name}",
             ],
         )
         for name, spelt in TYPES.values()
@@ -269,6 +269,11 @@ def compiler(arch: str) -> list[str]:
 
 @functools.cache
 def _library() -> ctypes.CDLL | str:
+    return built("attend")
+
+
+def built(kind: str) -> ctypes.CDLL | str:
+    """The library of ``csrc/<kind>_cuda.cu`` for this GPU, or why there is none."""
     if not torch.cuda.is_available():
         return "no CUDA device"  # not worth a line of log
     capability = torch.cuda.get_device_capability()
@@ -278,7 +283,7 @@ def _library() -> ctypes.CDLL | str:
         command = [*compiler(architecture(capability)), "-Xcompiler=-fPIC"]
         # A runtime of its own: torch's may be of another version. Both use one context.
         link = [nvcc(), "-shared", "-cudart=static"]
-        return build.load("attend_cuda", steps(command), link)
+        return build.load(f"{kind}_cuda", steps(command, kind), link)
     except build.BuildError as error:
-        log.warning("attention runs in Triton on this GPU: %s", error)
+        log.warning("%s_cuda does not run on this GPU: %s", kind, error)
         return str(error)

@@ -6,13 +6,15 @@ One operator a sequence: the cost of a call is paid once, and ``torch.compile`` 
 without the inputs that are None.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from las_kernels import plain, threephase
-from las_kernels.backends import BACKENDS
+from las_kernels import decode_cuda, plain, threephase
+from las_kernels.backends import BACKENDS, PERSISTENT
 from las_kernels.reference import Masks, Memory, Score
 
 
@@ -170,12 +172,16 @@ def decode_sequence(
     ``weights`` are those of :func:`threephase.recurrent_parameters`.
     """
     memory = Memory(keys.contiguous(), values.contiguous(), lengths)
+    decoder = threephase.from_parameters(weights)
+    forward: Callable[..., threephase.Kept]
+    forward = partial(threephase.forward, BACKENDS[backend].engine())
+    if backend == PERSISTENT and len(decoder.recurrent_weights) == 1 and projected.numel() > 0:
+        forward = decode_cuda.forward
     with _plain_types(keys.device):
-        kept = threephase.forward(
-            BACKENDS[backend].engine(),
+        kept = forward(
             projected,
             memory,
-            threephase.from_parameters(weights),
+            decoder,
             _score(v, filters, projection, heads, scale),
             Masks(mask_hidden, mask_context),
         )

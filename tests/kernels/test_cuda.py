@@ -5,12 +5,11 @@ CPU. What it cannot show is the machine: memory spaces, alignment, ``tanh.approx
 """
 
 import ctypes
-import hashlib
 import os
 import re
 import subprocess
-from pathlib import Path
 
+import emulated
 import pytest
 import torch
 from cases import KINDS, Shape, case, relative
@@ -18,21 +17,12 @@ from torch import Tensor
 
 from las_kernels import Memory, Score, build, cuda, reference
 
-EMULATOR = Path(__file__).parent / "emulator"
 TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 5e-3, torch.float16: 1e-3}
 
 
 @pytest.fixture(scope="module")
 def emulator() -> ctypes.CDLL:
-    headers = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(EMULATOR.glob("*.h"))))
-    try:
-        compiler = build.cxx()
-        command = [compiler, "-std=c++17", "-O1", "-fPIC", f"-I{EMULATOR}", "-x", "c++"]
-        command.append(f"-DKEY={headers.hexdigest()[:16]}")  # the cache does not know the headers
-        build._ninja()
-    except build.BuildError as error:
-        pytest.skip(str(error))
-    return build.load("attend_cuda_emulated", cuda.steps(command), [compiler, "-shared"])
+    return emulated.library("attend")
 
 
 @pytest.fixture
@@ -176,10 +166,10 @@ def test_the_emulator_notices_threads_that_wait_for_ever(tmp_path):
         'extern "C" int stuck() { emulator::launch([] {'
         "  if (threadIdx.x < 32) __shfl_xor_sync(~0u, 0.0f, threadIdx.x < 9 ? 1 : 2);"
         "  if (threadIdx.x == 5) __shfl_xor_sync(~0u, 0.0f, 1);"
-        "}, dim3(1), 64, 0); return cudaGetLastError(); }\n"
+        "}, dim3(1), 64, 0, false); return cudaGetLastError(); }\n"
     )
     try:
-        step = build.Step(source, [build.cxx(), "-std=c++17", "-fPIC", f"-I{EMULATOR}"])
+        step = build.Step(source, [build.cxx(), "-std=c++17", "-fPIC", f"-I{emulated.EMULATOR}"])
         library = build.load("stuck", [step], [build.cxx(), "-shared"])
     except build.BuildError as error:
         pytest.skip(str(error))

@@ -1,4 +1,5 @@
-// Enough of CUDA to run attend_cuda.cu on a CPU, compiled by a C++ compiler, one block at a time.
+// Enough of CUDA to run the sources of csrc/ on a CPU, compiled by a C++ compiler: one block at a
+// time, or the blocks of a cooperative launch all at once.
 //
 // Every thread of a block is a fiber that runs until it waits for the others, at __syncthreads or
 // at an exchange within its warp. Fibers run in ascending or in descending order: a kernel whose
@@ -24,8 +25,11 @@
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 #define LAS_LAUNCH(kernel, grid, bytes, stream, p) \
-  emulator::launch([&] { kernel(p); }, grid, kThreads, bytes)
-#define LAS_SHARED(name) float* const name = emulator::state.shared
+  emulator::launch([&] { kernel(p); }, grid, kThreads, bytes, false)
+#define LAS_LAUNCH_TOGETHER(kernel, grid, bytes, stream, p) \
+  emulator::launch([&] { kernel(p); }, grid, kThreads, bytes, true)
+#define LAS_SHARED(name) float* const name = emulator::state.block->shared
+#define LAS_PAUSE() emulator::yield()
 
 struct dim3 {
   unsigned x, y, z;
@@ -52,14 +56,22 @@ struct Warp {
   float slots[2][32];
 };
 
+struct Block {
+  std::vector<Fiber> fibers;
+  std::vector<Warp> warps;
+  std::vector<float> memory;
+  float* shared = nullptr;
+  int live = 0, waiting = 0, barrier = 0;
+  dim3 index;
+};
+
 struct State {
   ucontext_t main_start;
   jmp_buf main;
-  std::vector<Fiber> fibers;
-  std::vector<Warp> warps;
+  std::vector<Block> blocks;  // that run at once
+  Block* block = nullptr;     // whose thread runs
   std::function<void()> kernel;
-  float* shared = nullptr;
-  int current = 0, live = 0, waiting = 0, barrier = 0, device = 0;
+  int current = 0, device = 0;
   int64_t progress = 0;
   bool descending = false, failed = false;
 };
@@ -68,39 +80,45 @@ inline State state;
 constexpr size_t kStack = 1 << 16;
 
 __attribute__((noinline)) inline void yield() {
-  if (_setjmp(state.fibers[state.current].at) == 0) _longjmp(state.main, 1);
+  if (_setjmp(state.block->fibers[state.current].at) == 0) _longjmp(state.main, 1);
 }
 
 inline void run() {
   state.kernel();
-  state.fibers[state.current].done = true;
+  Block& block = *state.block;
+  block.fibers[state.current].done = true;
   ++state.progress;
   // A barrier waits only for threads that still run.
-  if (--state.live > 0 && state.waiting == state.live) {
-    state.waiting = 0;
-    ++state.barrier;
+  if (--block.live > 0 && block.waiting == block.live) {
+    block.waiting = 0;
+    ++block.barrier;
   }
   _longjmp(state.main, 1);
 }
 
-__attribute__((noinline)) inline void resume(int index) {
-  Fiber& fiber = state.fibers[index];
+__attribute__((noinline)) inline void resume(Block& block, int index) {
+  Fiber& fiber = block.fibers[index];
+  state.block = &block;
   state.current = index;
   threadIdx = dim3(index);
+  blockIdx = block.index;
   if (_setjmp(state.main) != 0) return;
   if (fiber.started) _longjmp(fiber.at, 1);
   fiber.started = true;
   setcontext(&fiber.start);
 }
 
-inline void run_block(int threads, size_t bytes) {
-  std::vector<float> shared(bytes / sizeof(float) + 64, std::numeric_limits<float>::quiet_NaN());
-  const auto address = reinterpret_cast<uintptr_t>(shared.data());
-  state.shared = reinterpret_cast<float*>((address + 127) / 128 * 128);
-  state.warps.assign(threads / 32, Warp());
-  state.live = threads;
-  state.waiting = state.barrier = 0;
-  for (Fiber& fiber : state.fibers) {
+inline void prepare(Block& block, dim3 index, int threads, size_t bytes) {
+  block.memory.assign(bytes / sizeof(float) + 64, std::numeric_limits<float>::quiet_NaN());
+  const auto address = reinterpret_cast<uintptr_t>(block.memory.data());
+  block.shared = reinterpret_cast<float*>((address + 127) / 128 * 128);
+  block.warps.assign(threads / 32, Warp());
+  block.live = threads;
+  block.waiting = block.barrier = 0;
+  block.index = index;
+  block.fibers.resize(threads);
+  for (Fiber& fiber : block.fibers) {
+    if (!fiber.stack) fiber.stack = std::make_unique<char[]>(kStack);
     fiber.started = fiber.done = false;
     getcontext(&fiber.start);
     fiber.start.uc_stack.ss_sp = fiber.stack.get();
@@ -108,51 +126,62 @@ inline void run_block(int threads, size_t bytes) {
     fiber.start.uc_link = nullptr;
     makecontext(&fiber.start, run, 0);
   }
-  while (state.live > 0) {
+}
+
+// Run the blocks in state.blocks to their ends.
+inline void run_blocks(int threads, size_t bytes) {
+  const int count = static_cast<int>(state.blocks.size());
+  for (bool live = true; live;) {
     const int64_t before = state.progress;
-    for (int i = 0; i < threads; ++i) {
-      const int index = state.descending ? threads - 1 - i : i;
-      if (!state.fibers[index].done) resume(index);
+    live = false;
+    for (int j = 0; j < count; ++j) {
+      Block& block = state.blocks[state.descending ? count - 1 - j : j];
+      for (int i = 0; i < threads; ++i) {
+        const int index = state.descending ? threads - 1 - i : i;
+        if (!block.fibers[index].done) resume(block, index);
+      }
+      live = live || block.live > 0;
     }
-    if (state.progress == before) {
+    if (live && state.progress == before) {
       state.failed = true;
       return;
     }
   }
-  for (int i = 0; i < 32 && state.shared + bytes / sizeof(float) + i < &shared.back(); ++i)
-    if (!std::isnan(state.shared[bytes / sizeof(float) + i])) state.failed = true;
+  for (Block& block : state.blocks)
+    for (int i = 0; i < 32 && block.shared + bytes / sizeof(float) + i < &block.memory.back(); ++i)
+      if (!std::isnan(block.shared[bytes / sizeof(float) + i])) state.failed = true;
 }
 
-inline void launch(std::function<void()> kernel, dim3 grid, int threads, size_t bytes) {
+inline void launch(std::function<void()> kernel, dim3 grid, int threads, size_t bytes,
+                   bool together) {
   state.kernel = kernel;
   gridDim = grid;
   blockDim = dim3(threads);
-  state.fibers.resize(threads);
-  for (Fiber& fiber : state.fibers)
-    if (!fiber.stack) fiber.stack = std::make_unique<char[]>(kStack);
+  state.blocks.resize(together ? grid.x * grid.y : 1);
   for (unsigned y = 0; y < grid.y && !state.failed; ++y)
     for (unsigned x = 0; x < grid.x && !state.failed; ++x) {
-      blockIdx = dim3(x, y);
-      run_block(threads, bytes);
+      prepare(state.blocks[together ? y * grid.x + x : 0], dim3(x, y), threads, bytes);
+      if (!together) run_blocks(threads, bytes);
     }
+  if (together) run_blocks(threads, bytes);
 }
 
 }  // namespace emulator
 
 inline void __syncthreads() {
-  emulator::State& s = emulator::state;
-  const int barrier = s.barrier;
-  if (++s.waiting == s.live) {
-    s.waiting = 0;
-    ++s.barrier;
-    ++s.progress;
+  emulator::Block& block = *emulator::state.block;
+  const int barrier = block.barrier;
+  if (++block.waiting == block.live) {
+    block.waiting = 0;
+    ++block.barrier;
+    ++emulator::state.progress;
   }
-  while (s.barrier == barrier) emulator::yield();
+  while (block.barrier == barrier) emulator::yield();
 }
 
 inline float __shfl_xor_sync(unsigned, float x, int offset) {
   emulator::State& s = emulator::state;
-  emulator::Warp& warp = s.warps[s.current / 32];
+  emulator::Warp& warp = s.block->warps[s.current / 32];
   const int lane = s.current % 32, generation = warp.generation;
   warp.slots[generation % 2][lane] = x;
   if (++warp.arrived == 32) {
@@ -163,6 +192,14 @@ inline float __shfl_xor_sync(unsigned, float x, int offset) {
   while (warp.generation == generation) emulator::yield();
   return warp.slots[generation % 2][lane ^ offset];
 }
+
+inline unsigned atomicAdd(unsigned* to, unsigned more) {
+  ++emulator::state.progress;
+  const unsigned before = *to;
+  *to += more;
+  return before;
+}
+inline void __threadfence() {}
 
 inline float __expf(float x) { return expf(x); }
 using std::min;

@@ -1,0 +1,365 @@
+"""The decoder in one launch against the float64 reference: on a GPU, and in the emulator.
+
+In the emulator all blocks run at once, their threads in ascending or descending order: what
+depends on the order lacks a barrier.
+"""
+
+import ctypes
+import re
+import subprocess
+
+import emulated
+import pytest
+import torch
+from cases import KINDS, Case, Shape, case, gradients, relative
+from torch import Tensor
+
+import las_kernels
+from las_kernels import (
+    backends,
+    build,
+    cuda,
+    decode_cuda,
+    initial_state,
+    plain,
+    reference,
+    threephase,
+)
+from las_kernels.decode_cuda import Machine, Readout
+
+TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}
+BLANK, END = 0, 1
+
+
+@pytest.fixture(scope="module")
+def library() -> ctypes.CDLL:
+    return emulated.library("decode")
+
+
+def machine(library, processors: int = 3, limit: int = 1 << 17, descending: bool = False):
+    library.las_emulator_order(int(descending))
+    return Machine(library, processors, limit, 0)
+
+
+def sequence(c: Case, where: Machine):
+    """Results, and all that is kept, of the teacher-forced recurrence."""
+    c = Case(*(_detached(x) for x in c))
+    projected = torch.nn.functional.linear(
+        c.embedded, c.decoder.embedding_weight, c.decoder.biases[0]
+    )
+    arguments = (projected, c.memory, c.decoder, c.score, c.masks)
+    return decode_cuda.run_forward(where, *arguments), arguments
+
+
+def _detached(x):
+    if isinstance(x, Tensor):
+        return x.detach()
+    if isinstance(x, list):
+        return [_detached(y) for y in x]
+    return x._make(_detached(y) for y in x) if isinstance(x, tuple) else x
+
+
+def expected(arguments) -> threephase.Kept:
+    def double(x):
+        if isinstance(x, Tensor):
+            return x.double() if x.is_floating_point() else x
+        if isinstance(x, list):
+            return [double(y) for y in x]
+        return x._make(double(y) for y in x) if isinstance(x, tuple) else x
+
+    return threephase.forward(plain.ENGINE, *(double(x) for x in arguments))
+
+
+SHAPES = {
+    "one of everything": Shape(B=1, T=1, A=1, D=1, C=1, W=1, S=1, U=1),
+    "odd sizes": Shape(B=3, T=17, A=21, D=15, C=3, W=9, H=3, S=7, U=4),
+    "vectors, more than eight utterances": Shape(B=9, T=12, A=8, D=12, C=2, W=5, S=20, U=3),
+    "more units than blocks have warps": Shape(B=2, T=5, A=80, D=4, C=2, W=3, S=100, U=2),
+    "inputs in parts": Shape(B=1, T=3, A=4, D=1030, C=2, W=3, S=8, U=2),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_emulated_sequence(library, kind, shape):
+    c = case(kind, shape, torch.float32, dropout=True)
+    found, arguments = sequence(c, machine(library))
+    for one, right in zip(found, expected(arguments), strict=True):
+        assert one.shape == right.shape
+        assert relative(one, right) < 2e-5
+    for one, other in zip(found, sequence(c, machine(library, descending=True))[0], strict=True):
+        assert torch.equal(one, other)  # else a barrier is missing
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", KINDS)
+def test_emulated_sequence_in_half_precision(library, kind, dtype):
+    c = case(kind, Shape(B=2, T=13, A=16, D=20, C=3, W=7, H=2, S=12), dtype)
+    found, arguments = sequence(c, machine(library))
+    for one, right in zip(found, expected(arguments), strict=True):
+        assert relative(one, right) < TOLERANCES[dtype]
+
+
+@pytest.mark.parametrize("processors", [1, 2, 7])
+@pytest.mark.parametrize("limit", [1 << 17, 36_000, 34_000])
+def test_neither_blocks_nor_where_weights_are_change_anything(library, processors, limit):
+    """All weights, some and none in shared memory."""
+    c = case("location", Shape(B=2, T=30, A=8, D=8, C=2, W=5, S=24), torch.float32)
+    found, arguments = sequence(c, machine(library, processors, limit))
+    for one, right in zip(found, expected(arguments), strict=True):
+        assert relative(one, right) < 1e-5
+    kept = decode_cuda.plan((8, 24, 8, 0), 4, processors, limit, 0)
+    assert kept.shared <= limit
+
+
+def test_padding_is_not_read(library):
+    c = case("location", Shape(B=3, T=20, S=8), torch.float32)
+    clean, _ = sequence(c, machine(library))
+    padding = ~reference.padding_mask(c.memory.lengths, 20)[..., None]
+    dirty = c.memory._replace(
+        keys=c.memory.keys.masked_fill(padding, torch.nan),
+        values=c.memory.values.masked_fill(padding, torch.nan),
+    )
+    for one, other in zip(
+        sequence(c._replace(memory=dirty), machine(library))[0], clean, strict=True
+    ):
+        assert torch.equal(one, other)
+
+
+@pytest.fixture
+def persistent(library, monkeypatch):
+    """The backend of this name, emulated."""
+    always = backends.BACKENDS[backends.PERSISTENT]._replace(
+        why_not=lambda device, dtype: None, engine=lambda: plain.ENGINE
+    )
+    monkeypatch.setitem(backends.BACKENDS, backends.PERSISTENT, always)
+    monkeypatch.setattr(decode_cuda, "_machine", lambda device: (machine(library),))
+
+
+@pytest.mark.usefixtures("persistent")
+@pytest.mark.parametrize("layers", [1, 2])  # of which two are not for one launch
+@pytest.mark.parametrize("kind", KINDS)
+def test_backend_and_every_gradient(kind, layers):
+    c = case(kind, Shape(B=3, T=11, L=layers, H=2), torch.float32, dropout=True)
+    exact = c.to(torch.float64)
+    arguments = ("embedded", "memory", "decoder", "score", "masks")
+    found = las_kernels.decode_sequence(
+        *(getattr(c, x) for x in arguments), backend=backends.PERSISTENT
+    )
+    right = reference.decode_sequence(*(getattr(exact, x) for x in arguments))
+    for one, other in zip(found, right, strict=True):
+        assert relative(one, other) < 1e-5
+    ours = gradients(found, c.sequence_leaves())
+    for leaf, other in gradients(right, exact.sequence_leaves()).items():
+        assert relative(ours[leaf], other) < 1e-4, leaf
+
+
+# --- greedy search --------------------------------------------------------------------------
+
+
+def search_case(kind: str, shape: Shape, dtype: torch.dtype, seed: int = 0, characters: int = 7):
+    """A case and an output layer; longer utterances end later."""
+    c = case(kind, shape, dtype, seed)
+    c = Case(*(_detached(x) for x in c))
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*size):
+        x = torch.randn(*size, generator=generator, dtype=torch.float64)
+        return x.to(c.memory.keys.device, dtype)
+
+    S, D = shape.S, shape.D
+    readout = Readout(
+        draw(characters, 4 * S),
+        draw(S, S + D) * (S + D) ** -0.5 * 2,
+        draw(S),
+        draw(characters, S) * 2,
+        draw(characters),
+    )
+    limits = (c.memory.lengths.clamp_min(2) * shape.U).clamp_max(30)
+    return c, readout, limits
+
+
+def slowly(c: Case, readout: Readout, limits: Tensor):
+    """Greedy search in float64 by the reference, until all have ended."""
+
+    def double(x):
+        return x.double() if isinstance(x, Tensor) and x.is_floating_point() else x
+
+    memory, score = (x._make(map(double, x)) for x in (c.memory, c.score))
+    decoder = c.decoder._make(
+        [double(y) for y in x] if isinstance(x, list) else double(x) for x in c.decoder
+    )
+    embedded, weight, bias, output, output_bias = map(double, readout)
+    state = initial_state(memory, decoder, score)
+    tokens = torch.full_like(limits, END)
+    ended = torch.zeros_like(limits, dtype=torch.bool)
+    ids, log_probs, alignments, margins = [], [], [], []
+    while not ended.all():
+        hidden, state = reference.decode_step(
+            embedded[tokens][:, None], state, memory, decoder, score
+        )
+        read = torch.tanh(torch.cat([hidden, state.context], -1) @ weight.t() + bias)
+        given = (read @ output.t() + output_bias)[:, 0].log_softmax(-1)
+        given[:, BLANK] = -torch.inf
+        (best, second), choices = given.topk(2, -1)[0].unbind(-1), given.argmax(-1)
+        margins.append((best - second).masked_fill(ended, torch.inf))
+        tokens = choices.masked_fill(ended, END)
+        ids.append(tokens)
+        log_probs.append(best.masked_fill(ended, 0.0))
+        alignments.append(state.alignment[:, 0])
+        ended = ended | (tokens == END) | (len(ids) >= limits)
+    found = tuple(torch.stack(x, 1) for x in (ids, log_probs, alignments))
+    return found, torch.stack(margins, 1)
+
+
+SEARCHES = {
+    "odd sizes": Shape(B=3, T=17, A=21, D=15, C=3, W=9, H=3, S=7, U=2),
+    "vectors, more than eight utterances": Shape(B=9, T=6, A=8, D=12, C=2, W=5, S=20, U=2),
+    "one": Shape(B=1, T=9, A=4, D=4, C=2, W=3, S=8, U=3),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", SEARCHES.values(), ids=SEARCHES)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_emulated_greedy_search(library, kind, shape, seed):
+    c, readout, limits = search_case(kind, shape, torch.float32, seed)
+    arguments = (c.memory, c.decoder, c.score, readout, limits)
+    found = decode_cuda.run_greedy(machine(library), *arguments, blank=BLANK, end=END)
+    right, margins = slowly(c, readout, limits)
+    assert margins.min() > 1e-4, "the draw is a tie"
+    assert torch.equal(found.ids, right[0])
+    assert found.log_probs.shape == right[1].shape
+    torch.testing.assert_close(found.log_probs.double(), right[1], atol=1e-4, rtol=1e-4)
+    going = found.alignments.sum(-1) > 0
+    assert relative(found.alignments[going], right[2][going]) < 1e-4
+    again = decode_cuda.run_greedy(
+        machine(library, 2, descending=True), *arguments, blank=BLANK, end=END
+    )
+    assert torch.equal(found.ids, again.ids)
+
+
+def test_searches_end_at_different_steps_by_end_and_by_limit(library):
+    """Or the tests above would say little."""
+    c, readout, limits = search_case("location", SEARCHES["odd sizes"], torch.float32)
+    ends, lengths = set(), set()
+    for seed in range(6):
+        c, readout, limits = search_case("location", SEARCHES["odd sizes"], torch.float32, seed)
+        found = decode_cuda.run_greedy(
+            machine(library), c.memory, c.decoder, c.score, readout, limits, blank=BLANK, end=END
+        )
+        assert BLANK not in found.ids
+        for row, limit in zip(found.ids, limits, strict=True):
+            at = (row == END).nonzero()[:1, 0]
+            ends.add(len(at) > 0 and int(at) < int(limit))
+            lengths.add(int(at) if len(at) else int(limit))
+    assert ends == {True, False} and len(lengths) > 3
+
+
+# --- plans, compilers, and where it cannot run ----------------------------------------------
+
+
+@pytest.mark.parametrize("width", [1, 5, 320, 1024, 2048])
+@pytest.mark.parametrize("characters", [0, 30, 5000])
+@pytest.mark.parametrize("itemsize", [2, 4])
+def test_every_plan_fits_and_covers_all_rows(width, characters, itemsize):
+    for processors in (1, 108, 132):
+        sizes = (2 * width, width, width, characters)
+        found = decode_cuda.plan(sizes, itemsize, processors, 227 * 1024, 76 * 1024)
+        assert found.shared <= 227 * 1024
+        assert found.chunk % 4 == 0
+        rows = (4 * width, width, width if characters else 0)
+        for groups, count in zip(found.groups, rows, strict=True):
+            assert groups * 4 * processors >= count
+            assert count == 0 or (groups - 1) * 4 * processors < count
+
+
+def test_the_weights_of_a_large_decoder_stay_on_the_chip_of_an_h100():
+    attention = cuda.plan((32, 1, 250, 512, 1024), 1, (10, 101), 132).shared
+    found = decode_cuda.plan((1024, 1024, 512, 30), 2, 132, 227 * 1024, attention)
+    assert min(found.at) >= 0
+
+
+@pytest.mark.parametrize("which", [0, 1])  # float16 differs from bfloat16 in conversions only
+@pytest.mark.parametrize("arch", ["80", "90a"])
+def test_the_source_compiles_without_spills(arch, which, tmp_path):
+    try:
+        step = cuda.steps(cuda.compiler(arch), "decode")[which]
+    except build.BuildError as error:
+        pytest.skip(str(error))
+    command = [*step.command, "-cubin", "-Xptxas=-v", "-Werror=all-warnings"]
+    done = subprocess.run(
+        [*command, "-o", tmp_path / "a.cubin", step.source], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    spills = re.findall(r"(\d+) bytes spill stores", done.stderr)
+    assert len(spills) == 4
+    assert set(spills) == {"0"}
+
+
+def test_why_it_cannot_run():
+    c = case("location", Shape(L=2), torch.float32)
+    device = torch.device("cuda")
+    assert "two" not in (decode_cuda.why_not(c.decoder, torch.float32, device) or "")
+    assert "one LSTM layer, not 2" in decode_cuda.why_not(c.decoder, torch.float32, device)
+    assert "not torch.float64" in decode_cuda.why_not(c.decoder, torch.float64, device)
+    assert "needs a CUDA device" in decode_cuda.why_not(
+        c.decoder, torch.float32, torch.device("cpu")
+    )
+
+
+def test_blocks_that_wait_for_ever_are_noticed(tmp_path):
+    source = tmp_path / "stuck.cpp"
+    source.write_text(
+        "#include <cuda_runtime.h>\n"
+        'extern "C" int stuck(int all) { unsigned met = 0; emulator::launch([&] {'
+        "  if (threadIdx.x > 0 || (blockIdx.x == 1 && !all)) return;"
+        "  atomicAdd(&met, 1u); while (met < 2) emulator::yield();"
+        "}, dim3(2), 32, 0, true); return cudaGetLastError(); }\n"
+    )
+    try:
+        step = build.Step(source, [build.cxx(), "-std=c++17", "-fPIC", f"-I{emulated.EMULATOR}"])
+        found = build.load("stuck_blocks", [step], [build.cxx(), "-shared"])
+    except build.BuildError as error:
+        pytest.skip(str(error))
+    assert (found.stuck(1), found.stuck(0)) == (0, 719)
+
+
+@pytest.fixture
+def gpu() -> None:
+    if reason := decode_cuda.available():
+        pytest.skip(f"the CUDA decoder cannot run here: {reason}")
+
+
+GPU_SHAPES = [
+    *SHAPES.values(),
+    Shape(B=1, T=250, A=512, D=1024, C=10, W=101, S=1024, U=20),
+    Shape(B=32, T=250, A=512, D=1280, C=10, W=101, S=1024, U=20),
+]
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", GPU_SHAPES)
+def test_sequence_on_a_gpu(kind, shape, dtype):
+    c = case(kind, shape, torch.float32, dropout=True)
+    with torch.no_grad():
+        for x in (*c.decoder.recurrent_weights, c.decoder.context_weight, c.decoder.query_weight):
+            x.mul_(x.shape[1] ** -0.5)
+    where = decode_cuda._machine(torch.device("cuda"))[0]
+    found, arguments = sequence(c.to(dtype), where)
+    for one, right in zip(found, expected(arguments), strict=True):
+        assert relative(one, right) < 10 * TOLERANCES[dtype]
+    for one, other in zip(found, sequence(c.to(dtype), where)[0], strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", SEARCHES.values(), ids=SEARCHES)
+def test_greedy_search_on_a_gpu(kind, shape):
+    c, readout, limits = search_case(kind, shape, torch.float32)
+    found = decode_cuda.greedy(c.memory, c.decoder, c.score, readout, limits, blank=BLANK, end=END)
+    right, _ = slowly(c, readout, limits)
+    assert torch.equal(found.ids, right[0])
