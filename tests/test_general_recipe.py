@@ -58,7 +58,8 @@ def test_what_is_bundled_is_small_searches_as_stored_and_says_the_same(tmp_path)
     found, _ = stored_search(tmp_path / "bundle")
     assert found == configuration.load(SearchConfig, settings)
     assert (tmp_path / "bundle/lm/model.safetensors").is_file()
-    assert read_info(tmp_path / "bundle") == {"data": "none"}
+    info = read_info(tmp_path / "bundle")
+    assert info["data"] == "none" and info["recipe"] == "recipes/general"
     sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("bundle", "model")]
     assert sizes[0] < 0.7 * sizes[1]
     stored = LAS.from_pretrained(tmp_path / "bundle").state_dict()

@@ -15,6 +15,12 @@ from las.errors import LASError
 from las.model import LAS, read_info
 from las.stored_search import store_search
 
+INFO = {
+    "training_data": "LibriSpeech (5.9 h), speechocean762, AN4, synthetic commands: 10 h",
+    "licence": "Apache-2.0; attributions in MODEL_CARD.md",
+    "recipe": "recipes/general",
+}
+
 
 def main() -> None:
     """Write the folder."""
@@ -25,7 +31,8 @@ def main() -> None:
     try:
         search = configuration.load(SearchConfig, arguments.search)
         model = LAS.from_pretrained(arguments.model)
-        model.save_pretrained(arguments.output, read_info(arguments.model), torch.float16)
+        info = read_info(arguments.model) | INFO
+        model.save_pretrained(arguments.output, info, torch.float16)
         store_search(arguments.output, search, arguments.lm)
     except LASError as error:
         sys.exit(f"error: {error}")
