@@ -55,7 +55,7 @@ def test_demo_fails_with_a_model_that_recognises_nothing(tmp_path, model):
     )
     assert done.returncode == 1
     assert done.stderr.startswith("error: WER ")
-    assert "above 10 %" in done.stderr
+    assert "above 15 %" in done.stderr
 
 
 def test_samples_alone_and_together(model):
@@ -108,7 +108,7 @@ def test_long_audio(model):
     transcriber = Transcriber(model, torch.device("cpu"))
     (whole,) = transcriber.arrays([waveform])
     said = " ".join(texts[name] for name in names)
-    assert len(whole.windows) > 8
+    assert len(whole.windows) > 2
     assert max(w.end - w.start for w in whole.windows) <= 16000 * model.config.longest_seconds
     assert scoring.score([scoring.Utterance("long", said, whole.text)]).wer < 20.0
     # As one window it is beyond the model.

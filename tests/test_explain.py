@@ -20,6 +20,7 @@ from las.lm_config import LMModelConfig
 from las.longform import Judgement
 from las.model import LAS, bundled
 from las.results import Word
+from las.search import ctc_greedy
 from las.signs import disagreement, signs
 from las.transcribe import Decoded, Transcriber
 
@@ -34,7 +35,7 @@ def explainer():
 
 @pytest.fixture(scope="module")
 def explanation(explainer):
-    return explainer.file(SAMPLES / "515-1-0004.wav")
+    return explainer.file(SAMPLES / "501-1-0004.wav")
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +87,8 @@ class Page(HTMLParser):
 
 
 def test_it_explains_what_is_transcribed(explainer, explanation):
-    (found,) = Transcriber(explainer.model, explainer.device).files([SAMPLES / "515-1-0004.wav"])
-    assert explanation.text == found.text == "DON'T CALL SARAH ON SUNDAY"
+    (found,) = Transcriber(explainer.model, explainer.device).files([SAMPLES / "501-1-0004.wav"])
+    assert explanation.text == found.text == "TURN ON THE KITCHEN RADIO"
     (section,) = explanation.sections
     best = found.windows[0].hypotheses[0]
     assert "".join(c.text for c in section.characters) == best.text
@@ -116,9 +117,12 @@ def test_attention_lies_over_the_spectrogram(explanation):
         assert section.frame * 0.999 <= character.width <= T * section.frame * 1.001
 
 
-def test_ctc_heard_it_in_order(explanation):
+def test_ctc_heard_it_in_order(explainer, explanation):
     (section,) = explanation.sections
-    assert section.ctc_text == section.text
+    waveform = torch.from_numpy(audio.load(SAMPLES / "501-1-0004.wav"))
+    encoded = explainer.model.encode(waveform[None], torch.tensor([len(waveform)]))
+    assert [section.ctc_text] == ctc_greedy(explainer.model, encoded)
+    assert section.ctc_text.startswith("TURN ON THE ")
     times = [spike.time for spike in section.ctc]
     assert times == sorted(times)
     assert 0 < times[0] < times[-1] < section.end
@@ -148,9 +152,9 @@ def test_scores_add_up_with_ctc_and_a_language_model(explainer):
     lm = LanguageModel(LMModelConfig(width=8, embedding=4)).eval()
     config = SearchConfig(beam=3, n_best=3, ctc=0.3, lm_weight=0.1)
     found = Explainer(explainer.model, explainer.device, config, lm).file(
-        SAMPLES / "515-1-0004.wav"
+        SAMPLES / "501-1-0004.wav"
     )
-    assert found.sections[0].text == "DON'T CALL SARAH ON SUNDAY"
+    assert found.sections[0].text == "TURN ON THE KITCHEN RADIO"
     alternatives = found.sections[0].alternatives
     assert len(alternatives) == ALTERNATIVES
     for a in alternatives:
@@ -161,8 +165,8 @@ def test_scores_add_up_with_ctc_and_a_language_model(explainer):
 
 
 def test_files_and_arrays_are_explained_alike(explainer, explanation):
-    waveform = audio.load(SAMPLES / "515-1-0004.wav")
-    again = explainer.array(waveform, "515-1-0004.wav")
+    waveform = audio.load(SAMPLES / "501-1-0004.wav")
+    again = explainer.array(waveform, "501-1-0004.wav")
     assert explain_page.page(again) == explain_page.page(explanation)
 
 
@@ -256,7 +260,7 @@ def test_the_page_is_whole_and_accessible(page, explanation):
     assert parsed.all("html")[0]["lang"] == "en"
     assert len(parsed.all("title")) >= 1 and len(parsed.all("h1")) == 1
     (drawing,) = [svg for svg in parsed.all("svg") if svg.get("role") == "img"]
-    assert "DON'T CALL SARAH ON SUNDAY" in (drawing["aria-label"] or "")
+    assert "TURN ON THE KITCHEN RADIO" in (drawing["aria-label"] or "")
     assert all(audio_tag["aria-label"] for audio_tag in parsed.all("audio"))
     assert len(parsed.all("button", "word")) == len(explanation.sections[0].words)
     assert len(parsed.all("rect", "row")) == len(explanation.sections[0].characters)
@@ -343,16 +347,16 @@ def test_the_picture(explanation, tmp_path):
 
 
 def test_the_command(monkeypatch, capsys, tmp_path, page):
-    path = SAMPLES / "515-1-0004.wav"
+    path = SAMPLES / "501-1-0004.wav"
     for folder in ("one", "two"):
         code, out, err = run_main(
             *(monkeypatch, capsys, "explain", path),
-            *("--output-dir", tmp_path / folder, "--device", "cpu"),
+            *("--output-dir", tmp_path / folder, "--device", "cpu", "--greedy"),
         )
         assert (code, err) == (0, "")
-        assert out.splitlines()[0] == "DON'T CALL SARAH ON SUNDAY"
+        assert out.splitlines()[0] == "TURN ON THE KITCHEN RADIO"
         names = sorted(p.name for p in (tmp_path / folder).iterdir())
-        assert names == ["515-1-0004.explain.html", "515-1-0004.explain.png"]
+        assert names == ["501-1-0004.explain.html", "501-1-0004.explain.png"]
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     assert (tmp_path / "one" / names[0]).read_text(encoding="utf-8") == page
@@ -360,10 +364,10 @@ def test_the_command(monkeypatch, capsys, tmp_path, page):
 
 def test_the_search_is_that_of_the_options(monkeypatch, capsys, tmp_path):
     run_main(
-        *(monkeypatch, capsys, "explain", SAMPLES / "515-1-0004.wav"),
+        *(monkeypatch, capsys, "explain", SAMPLES / "501-1-0004.wav"),
         *("--output-dir", tmp_path, "--beam", 4, "--ctc", 0.3),
     )
-    page = Page((tmp_path / "515-1-0004.explain.html").read_text(encoding="utf-8"))
+    page = Page((tmp_path / "501-1-0004.explain.html").read_text(encoding="utf-8"))
     assert "beam 4, ctc 0.3" in page.text
 
 

@@ -1,5 +1,7 @@
 """The general model's recipe: errors in one line, and a configuration that fits the mini one."""
 
+import gzip
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -20,11 +22,23 @@ RECIPE = ROOT / "recipes/general"
 
 
 def test_it_goes_on_from_the_mini_model():
-    mini, general = (
-        configuration.load(RunConfig, ROOT / f"recipes/{name}.yaml")
-        for name in ("librispeech/conf/mini-mp3", "general/conf/general")
+    first, second, third = (
+        configuration.load(RunConfig, ROOT / f"recipes/{name}.yaml").model_settings()
+        for name in ("librispeech/conf/mini-mp3", "general/conf/general", "general/conf/mixed")
     )
-    assert general.model_settings() == mini.model_settings()
+    assert first == second == third
+
+
+def test_copies_are_named_apart_and_nothing_else_changes(tmp_path):
+    for name, ids in {"a": "xy", "b": "z"}.items():
+        with gzip.open(tmp_path / f"{name}.jsonl.gz", "wt") as file:
+            file.writelines(json.dumps({"id": id, "duration": 1.5}) + "\n" for id in ids)
+    arguments = ["out.jsonl.gz", "1", "a.jsonl.gz", "3", "b.jsonl.gz"]
+    subprocess.run([sys.executable, RECIPE / "mix.py", *arguments], cwd=tmp_path, check=True)
+    with gzip.open(tmp_path / "out.jsonl.gz", "rt") as file:
+        cuts = [json.loads(line) for line in file]
+    assert [cut["id"] for cut in cuts] == ["x", "y", "z", "z_copy1", "z_copy2"]
+    assert {cut["duration"] for cut in cuts} == {1.5}
 
 
 @pytest.mark.parametrize("missing", [None, "mini", "train-clean-5", "train", "etc", "books.txt"])
@@ -53,7 +67,8 @@ def test_what_is_bundled_is_small_searches_as_stored_and_says_the_same(tmp_path)
     model.save_pretrained(tmp_path / "model", {"data": "none"})
     lm = LanguageModel(LMModelConfig(alphabet=model.config.alphabet, width=4, embedding=4))
     lm.save_pretrained(tmp_path / "lm")
-    done = bundle(tmp_path / "model", tmp_path / "lm", settings, tmp_path / "bundle")
+    again = tmp_path / "model"
+    done = bundle(again, again, "0.7", tmp_path / "lm", settings, tmp_path / "bundle")
     assert done.returncode == 0, done.stderr
     found, _ = stored_search(tmp_path / "bundle")
     assert found == configuration.load(SearchConfig, settings)
@@ -68,13 +83,31 @@ def test_what_is_bundled_is_small_searches_as_stored_and_says_the_same(tmp_path)
 
 
 def test_a_bundle_without_a_model_is_one_line(tmp_path):
-    done = bundle(tmp_path / "none", tmp_path, RECIPE / "conf/search.yaml", tmp_path / "bundle")
+    none = tmp_path / "none"
+    done = bundle(none, none, "1", tmp_path, RECIPE / "conf/search.yaml", tmp_path / "bundle")
     assert done.returncode == 1
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     assert not (tmp_path / "bundle").exists()
 
 
-def bundle(*arguments: Path) -> subprocess.CompletedProcess[str]:
+def test_weights_lie_between_those_of_the_models(tmp_path):
+    models = [small_model(seed) for seed in (0, 1)]
+    for name, model in zip("ab", models, strict=True):
+        model.save_pretrained(tmp_path / name)
+    LanguageModel(LMModelConfig(alphabet=models[0].config.alphabet, width=4)).save_pretrained(
+        tmp_path / "lm"
+    )
+    settings = RECIPE / "conf/search.yaml"
+    done = bundle(*(tmp_path / x for x in "ab"), "0.7", tmp_path / "lm", settings, tmp_path / "c")
+    assert done.returncode == 0, done.stderr
+    found = LAS.from_pretrained(tmp_path / "c").state_dict()
+    a, b = (model.state_dict() for model in models)
+    for name, x in found.items():
+        torch.testing.assert_close(x, 0.3 * a[name] + 0.7 * b[name], atol=2e-3, rtol=2e-3)
+    assert any(not torch.equal(a[name], b[name]) for name in a)
+
+
+def bundle(*arguments: Path | str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, RECIPE / "bundle.py", *arguments], capture_output=True, text=True
     )

@@ -22,7 +22,7 @@ from las.stored_search import stored_search, summary
 from las.transcribe import Failure, Transcriber, Transcript
 
 HERE = Path(__file__).parent
-LIMIT = 10.0  # percent
+LIMIT = 15.0  # percent
 
 
 def transcribe(transcriber: Transcriber, paths: list[Path]) -> list[Transcript]:
