@@ -275,9 +275,8 @@ def test_an_interrupt_while_writing_leaves_no_part(las, calls, tmp_path, monkeyp
 
 
 def test_a_process_that_is_interrupted_and_resumed(model, tmp_path):
-    count = 160  # so many that the first is long done before the last
-    for index in range(count):
-        recording(tmp_path / "in" / f"{index:03d}.wav", repeats=4)
+    for index in range(40):
+        recording(tmp_path / "in" / f"{index:02d}.wav", repeats=4)
     command = ("transcribe", "--model", model, tmp_path / "in", "-o", tmp_path / "out")
     command += ("--batch-size", 1, "--threads", 1)
     process = start(*command)
@@ -294,7 +293,7 @@ def test_a_process_that_is_interrupted_and_resumed(model, tmp_path):
     (line,) = err.splitlines()
     assert line.startswith("interrupted: ")
     finished = {path.stem for path in tmp_path.glob("out/*.json")}
-    assert 0 < len(finished) < count
+    assert 0 < len(finished) < 40
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/*")}
     assert not list(tmp_path.glob("out/.*"))
     for path in kept:
@@ -307,7 +306,7 @@ def test_a_process_that_is_interrupted_and_resumed(model, tmp_path):
         stem for stem in finished if all((tmp_path / f"out/{stem}.{k}") in kept for k in FORMATS)
     }
     assert f"; {len(whole)} skipped" in err and len(finished) - len(whole) <= 1
-    assert len(list(tmp_path.glob("out/*"))) == count * len(FORMATS)
+    assert len(list(tmp_path.glob("out/*"))) == 40 * len(FORMATS)
     for path, changed in kept.items():
         assert path.stem not in whole or path.stat().st_mtime_ns == changed
 
