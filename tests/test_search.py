@@ -88,7 +88,7 @@ def test_the_decoder_in_one_launch_writes_the_same(tiny_config, noise, monkeypat
     steps = greedily(model, *noise([12000, 500, 3000, 7000, 9000, 1]))
     assert len({len(one.text) for one in steps}) > 2
     machine = decode_cuda.Machine(library("decode"), 3, 1 << 17, 0)
-    monkeypatch.setattr(decode_cuda, "_machine", lambda device: (machine,))
+    monkeypatch.setattr(decode_cuda, "_machine", lambda device: machine)
     monkeypatch.setattr(speller, "choose", lambda *_: PERSISTENT)
     monkeypatch.setattr(model.speller, "step", None)
     for one, other in zip(

@@ -18,7 +18,7 @@ from las_kernels.reference import Decoder, Masks, Memory, Score, initial_alignme
 from las_kernels.threephase import Kept
 
 _ROWS = struct.Struct("=q4q")
-_TOGETHER, _GROUP, _THREADS = 8, 4, 256  # kTogether, kRows and kThreads of the source
+_TOGETHER, _GROUP = 8, 4  # kTogether and kRows of the source
 _CHUNK = 1024  # most columns of the inputs in shared memory at once
 
 
@@ -89,56 +89,6 @@ def available() -> str | None:
     return result if isinstance(result, str) else None
 
 
-def why_not(decoder: Decoder, dtype: torch.dtype, device: torch.device) -> str | None:
-    """Why this decoder cannot run in one launch there, or None."""
-    if device.type != "cuda":
-        return f"it needs a CUDA device, not {device.type}"
-    if dtype not in cuda.TYPES:
-        return f"it computes float32, bfloat16 and float16, not {dtype}"
-    if len(decoder.recurrent_weights) != 1:
-        return f"it has one LSTM layer, not {len(decoder.recurrent_weights)}"
-    return available()
-
-
-def forward(
-    projected: Tensor, memory: Memory, decoder: Decoder, score: Score, masks: Masks
-) -> Kept:
-    """As :func:`las_kernels.threephase.forward`; the arguments are trusted.
-
-    Raises:
-        RuntimeError: the kernel is not :func:`available`, or CUDA refuses the launch.
-    """
-    return run_forward(*_machine(projected.device), projected, memory, decoder, score, masks)
-
-
-def greedy(
-    memory: Memory,
-    decoder: Decoder,
-    score: Score,
-    readout: Readout,
-    limits: Tensor,
-    *,
-    blank: int,
-    end: int,
-) -> Found:
-    """The likeliest character at every step until every utterance has ended.
-
-    Args:
-        memory: what is attended to, B utterances.
-        decoder: recurrent weights; the embedding's are in ``readout``.
-        score: the score function.
-        readout: embedding and output.
-        limits: [B] steps after which an utterance ends.
-        blank: id that is never written.
-        end: id that comes first, and ends an utterance.
-
-    Raises:
-        RuntimeError: the kernel is not :func:`available`, or CUDA refuses the launch.
-    """
-    machine = _machine(memory.keys.device)
-    return run_greedy(*machine, memory, decoder, score, readout, limits, blank=blank, end=end)
-
-
 class Machine(NamedTuple):
     """Where it runs."""
 
@@ -148,30 +98,33 @@ class Machine(NamedTuple):
     stream: int
 
 
-def _machine(device: torch.device) -> tuple[Machine]:
+def _machine(device: torch.device) -> Machine:
     library = _library()
     if isinstance(library, str):
         raise RuntimeError(f"the CUDA decoder cannot run: {library}")
     properties = torch.cuda.get_device_properties(device)
-    return (
-        Machine(
-            library,
-            properties.multi_processor_count,
-            getattr(properties, "shared_memory_per_block_optin", 49152),
-            torch.cuda.current_stream(device).cuda_stream,
-        ),
+    return Machine(
+        library,
+        properties.multi_processor_count,
+        getattr(properties, "shared_memory_per_block_optin", 49152),
+        torch.cuda.current_stream(device).cuda_stream,
     )
 
 
-def run_forward(
-    machine: Machine,
+def forward(
     projected: Tensor,
     memory: Memory,
     decoder: Decoder,
     score: Score,
     masks: Masks,
+    machine: Machine | None = None,
 ) -> Kept:
-    """:func:`forward` on a machine."""
+    """As :func:`las_kernels.threephase.forward`; the arguments are trusted.
+
+    Raises:
+        RuntimeError: the kernel is not :func:`available`, or CUDA refuses the launch.
+    """
+    machine = machine or _machine(projected.device)
     B, U = projected.shape[:2]
     T, D = memory.values.shape[1:]
     S = decoder.recurrent_weights[0].shape[1]
@@ -193,8 +146,7 @@ def run_forward(
     return kept
 
 
-def run_greedy(
-    machine: Machine,
+def greedy(
     memory: Memory,
     decoder: Decoder,
     score: Score,
@@ -203,8 +155,24 @@ def run_greedy(
     *,
     blank: int,
     end: int,
+    machine: Machine | None = None,
 ) -> Found:
-    """:func:`greedy` on a machine."""
+    """The likeliest character at every step until every utterance has ended.
+
+    Args:
+        memory: what is attended to, B utterances.
+        decoder: recurrent weights; the embedding's are in ``readout``.
+        score: the score function.
+        readout: embedding and output.
+        limits: [B] steps after which an utterance ends.
+        blank: id that is never written.
+        end: id that comes first, and ends an utterance.
+        machine: where; by default the memory's device.
+
+    Raises:
+        RuntimeError: the kernel is not :func:`available`, or CUDA refuses the launch.
+    """
+    machine = machine or _machine(memory.keys.device)
     B, T, D = memory.values.shape
     S = decoder.recurrent_weights[0].shape[1]
     V, U = readout.output.shape[0], int(limits.max())

@@ -1,6 +1,9 @@
 """Make a model folder to ship: weights in float16, settings of the search, a language model.
 
-python recipes/general/bundle.py MODEL LM SEARCH.yaml OUTPUT
+    python recipes/general/bundle.py FIRST SECOND SHARE LM SEARCH.yaml OUTPUT
+
+The weights are SHARE of SECOND's, which was trained on from FIRST, and the rest of FIRST's: between
+what the one and the other do well (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models").
 """
 
 import argparse

@@ -1,7 +1,9 @@
-"""The CUDA sources, compiled as C++ for the emulator of ``emulator/``."""
+"""The CUDA sources, compiled: as C++ for the emulator of ``emulator/``, and by nvcc for a GPU."""
 
 import ctypes
 import hashlib
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -22,3 +24,17 @@ def library(kind: str) -> ctypes.CDLL:
     except build.BuildError as error:
         pytest.skip(str(error))
     return build.load(f"{kind}_cuda_emulated", cuda.steps(command, kind), [compiler, "-shared"])
+
+
+def spills(kind: str, arch: str, which: int, folder: Path) -> list[tuple[str, str]]:
+    """Bytes of stack and of spilled registers of every kernel; skips the test without nvcc."""
+    try:
+        step = cuda.steps(cuda.compiler(arch), kind)[which]
+    except build.BuildError as error:
+        pytest.skip(str(error))
+    command = [*step.command, "-cubin", "-Xptxas=-v", "-Werror=all-warnings"]
+    done = subprocess.run(
+        [*command, "-o", folder / "a.cubin", step.source], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores", done.stderr)

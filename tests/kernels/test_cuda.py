@@ -6,8 +6,6 @@ CPU. What it cannot show is the machine: memory spaces, alignment, ``tanh.approx
 
 import ctypes
 import os
-import re
-import subprocess
 
 import emulated
 import pytest
@@ -199,16 +197,7 @@ def test_too_many_channels_are_named():
 @pytest.mark.parametrize("which", [0, 1])  # float16 differs from bfloat16 in conversions only
 @pytest.mark.parametrize("arch", ["80", "90a"])
 def test_the_source_compiles_without_spills(arch, which, tmp_path):
-    try:
-        step = cuda.steps(cuda.compiler(arch))[which]
-    except build.BuildError as error:
-        pytest.skip(str(error))
-    command = [*step.command, "-cubin", "-Xptxas=-v", "-Werror=all-warnings"]
-    done = subprocess.run(
-        [*command, "-o", tmp_path / "a.cubin", step.source], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    spills = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores", done.stderr)
+    spills = emulated.spills("attend", arch, which, tmp_path)
     assert len(spills) == 13
     assert set(spills) == {("0", "0")}
 

@@ -5,8 +5,6 @@ depends on the order lacks a barrier.
 """
 
 import ctypes
-import re
-import subprocess
 
 import emulated
 import pytest
@@ -48,7 +46,7 @@ def sequence(c: Case, where: Machine):
         c.embedded, c.decoder.embedding_weight, c.decoder.biases[0]
     )
     arguments = (projected, c.memory, c.decoder, c.score, c.masks)
-    return decode_cuda.run_forward(where, *arguments), arguments
+    return decode_cuda.forward(*arguments, where), arguments
 
 
 def _detached(x):
@@ -133,7 +131,7 @@ def persistent(library, monkeypatch):
         why_not=lambda device, dtype: None, engine=lambda: plain.ENGINE
     )
     monkeypatch.setitem(backends.BACKENDS, backends.PERSISTENT, always)
-    monkeypatch.setattr(decode_cuda, "_machine", lambda device: (machine(library),))
+    monkeypatch.setattr(decode_cuda, "_machine", lambda device: machine(library))
 
 
 @pytest.mark.usefixtures("persistent")
@@ -225,7 +223,7 @@ SEARCHES = {
 def test_emulated_greedy_search(library, kind, shape, seed):
     c, readout, limits = search_case(kind, shape, torch.float32, seed)
     arguments = (c.memory, c.decoder, c.score, readout, limits)
-    found = decode_cuda.run_greedy(machine(library), *arguments, blank=BLANK, end=END)
+    found = decode_cuda.greedy(*arguments, blank=BLANK, end=END, machine=machine(library))
     right, margins = slowly(c, readout, limits)
     assert margins.min() > 1e-4, "the draw is a tie"
     assert torch.equal(found.ids, right[0])
@@ -233,8 +231,8 @@ def test_emulated_greedy_search(library, kind, shape, seed):
     torch.testing.assert_close(found.log_probs.double(), right[1], atol=1e-4, rtol=1e-4)
     going = found.alignments.sum(-1) > 0
     assert relative(found.alignments[going], right[2][going]) < 1e-4
-    again = decode_cuda.run_greedy(
-        machine(library, 2, descending=True), *arguments, blank=BLANK, end=END
+    again = decode_cuda.greedy(
+        *arguments, blank=BLANK, end=END, machine=machine(library, 2, descending=True)
     )
     assert torch.equal(found.ids, again.ids)
 
@@ -245,8 +243,15 @@ def test_searches_end_at_different_steps_by_end_and_by_limit(library):
     ends, lengths = set(), set()
     for seed in range(6):
         c, readout, limits = search_case("location", SEARCHES["odd sizes"], torch.float32, seed)
-        found = decode_cuda.run_greedy(
-            machine(library), c.memory, c.decoder, c.score, readout, limits, blank=BLANK, end=END
+        found = decode_cuda.greedy(
+            c.memory,
+            c.decoder,
+            c.score,
+            readout,
+            limits,
+            blank=BLANK,
+            end=END,
+            machine=machine(library),
         )
         assert BLANK not in found.ids
         for row, limit in zip(found.ids, limits, strict=True):
@@ -283,29 +288,9 @@ def test_the_weights_of_a_large_decoder_stay_on_the_chip_of_an_h100():
 @pytest.mark.parametrize("which", [0, 1])  # float16 differs from bfloat16 in conversions only
 @pytest.mark.parametrize("arch", ["80", "90a"])
 def test_the_source_compiles_without_spills(arch, which, tmp_path):
-    try:
-        step = cuda.steps(cuda.compiler(arch), "decode")[which]
-    except build.BuildError as error:
-        pytest.skip(str(error))
-    command = [*step.command, "-cubin", "-Xptxas=-v", "-Werror=all-warnings"]
-    done = subprocess.run(
-        [*command, "-o", tmp_path / "a.cubin", step.source], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    spills = re.findall(r"(\d+) bytes spill stores", done.stderr)
+    spills = emulated.spills("decode", arch, which, tmp_path)
     assert len(spills) == 4
-    assert set(spills) == {"0"}
-
-
-def test_why_it_cannot_run():
-    c = case("location", Shape(L=2), torch.float32)
-    device = torch.device("cuda")
-    assert "two" not in (decode_cuda.why_not(c.decoder, torch.float32, device) or "")
-    assert "one LSTM layer, not 2" in decode_cuda.why_not(c.decoder, torch.float32, device)
-    assert "not torch.float64" in decode_cuda.why_not(c.decoder, torch.float64, device)
-    assert "needs a CUDA device" in decode_cuda.why_not(
-        c.decoder, torch.float32, torch.device("cpu")
-    )
+    assert set(spills) == {("0", "0")}
 
 
 def test_blocks_that_wait_for_ever_are_noticed(tmp_path):
@@ -347,7 +332,7 @@ def test_sequence_on_a_gpu(kind, shape, dtype):
     with torch.no_grad():
         for x in (*c.decoder.recurrent_weights, c.decoder.context_weight, c.decoder.query_weight):
             x.mul_(x.shape[1] ** -0.5)
-    where = decode_cuda._machine(torch.device("cuda"))[0]
+    where = decode_cuda._machine(torch.device("cuda"))
     found, arguments = sequence(c.to(dtype), where)
     for one, right in zip(found, expected(arguments), strict=True):
         assert relative(one, right) < 10 * TOLERANCES[dtype]
