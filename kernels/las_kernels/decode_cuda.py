@@ -17,8 +17,9 @@ from las_kernels import cuda
 from las_kernels.reference import Decoder, Masks, Memory, Score, initial_alignment
 from las_kernels.threephase import Kept
 
-_ROWS = struct.Struct("=q4q")
+_ROWS = struct.Struct("=q5q")
 _TOGETHER, _GROUP = 8, 4  # kTogether and kRows of the source
+_PARTS = 32768  # bytes: the sums of eight warps, 32 rows and 32 utterances
 _CHUNK = 1024  # most columns of the inputs in shared memory at once
 
 
@@ -46,6 +47,7 @@ class Plan(NamedTuple):
     blocks: int
     groups: tuple[int, int, int]  # of four rows a block: gates, query, readout
     at: tuple[int, int, int]  # elements before the block's rows in shared memory; -1: not there
+    strides: tuple[int, int, int]  # elements from one of these rows to the next
     resident: int  # bytes of weights in shared memory
     chunk: int
     shared: int  # bytes in all
@@ -57,6 +59,7 @@ def plan(
     processors: int,
     limit: int,
     attention_bytes: int,
+    tiles: bool = False,
 ) -> Plan:
     """Share rows out and keep as many of the matrices in shared memory as fit.
 
@@ -66,21 +69,25 @@ def plan(
         processors: blocks that can be resident at once, one a multiprocessor.
         limit: bytes of shared memory a block can have.
         attention_bytes: what the stages of attention need of it.
+        tiles: whether products are made on tensor cores.
     """
     D, S, A, V = sizes
     matrices = [(4 * S, D + S), (A, S), (S if V else 0, S + D)]
     groups = [-(-rows // (_GROUP * processors)) for rows, _ in matrices]
     widest = max(columns for _, columns in matrices)
     chunk = min(-(-widest // 4) * 4, _CHUNK)
-    scratch = max(4 * _TOGETHER * chunk, attention_bytes, 4 * V)
+    # Neighbouring rows half a turn of the banks apart: a warp reads eight rows at once.
+    strides = [n + (64 - n * itemsize) % 128 // itemsize if tiles else n for _, n in matrices]
+    scratch = max(_PARTS if tiles else 4 * _TOGETHER * chunk, attention_bytes, 4 * V)
     room = limit - scratch
     at, used = [-1, -1, -1], 0
-    for i, (count, (_, columns)) in enumerate(zip(groups, matrices, strict=True)):
-        size = count * _GROUP * columns * itemsize
+    for i, (count, stride) in enumerate(zip(groups, strides, strict=True)):
+        size = count * _GROUP * stride * itemsize
         if 0 < size <= room - used:
             at[i] = used // itemsize
             used += -(-size // 128) * 128
-    return Plan(processors, tuple(groups), tuple(at), used, chunk, used + scratch)  # type: ignore[arg-type]
+    shares = (tuple(groups), tuple(at), tuple(strides))
+    return Plan(processors, *shares, used, chunk, used + scratch)  # type: ignore[arg-type]
 
 
 def available() -> str | None:
@@ -236,13 +243,16 @@ def _launch(
         read = [x.contiguous() for x in readout[1:]]
     start = initial_alignment(memory.lengths, T, 1, H, dtype).contiguous()
     matrices = [x for x in (gate_weight, query_weight, read[0]) if x is not None]
-    aligned = all(
-        x.data_ptr() % (4 * x.element_size()) == 0 for x in (keys, values, *matrices)
-    ) and not (D % 4 or S % 4)
+    size = dtype.itemsize
+    aligned = all(x.data_ptr() % (4 * size) == 0 for x in (keys, values, *matrices))
+    aligned = aligned and not (D % 4 or S % 4)
     cut = cuda.plan((B, 1, T, A, D), H, (C, W), machine.processors, aligned)
     vector = cut.vector and aligned
+    read_whole = (*matrices, hidden, contexts, hidden_mask, context_mask)
+    tiles = vector and size == 2 and not (D % 8 or S % 8)
+    tiles = tiles and all(x is None or x.data_ptr() % 16 == 0 for x in read_whole)
     attention_bytes = max(cut.shared, 4 * (cut.spans + 1))
-    mine = plan((D, S, A, V), dtype.itemsize, machine.processors, machine.limit, attention_bytes)
+    mine = plan((D, S, A, V), size, machine.processors, machine.limit, attention_bytes, tiles)
     parts = max(1, min(cut.parts, machine.processors // (B * H)))
     rows = B * H * cut.spans
     scratch_parts = (B * H * T, rows, rows, rows * (D // H), B * S)
@@ -255,7 +265,8 @@ def _launch(
         return 0 if x is None else x.data_ptr()
 
     def matrix(i: int, weights: Tensor | None, count: int, columns: int) -> bytes:
-        return _ROWS.pack(address(weights), count, columns, mine.groups[i], mine.at[i])
+        own = (mine.groups[i], mine.at[i], mine.strides[i])
+        return _ROWS.pack(address(weights), count, columns, *own)
 
     attention = cuda.PROBLEM.pack(
         *(B, 1, T, A, D, H, C, W),
@@ -269,13 +280,13 @@ def _launch(
         *map(address, (queries, keys, values, lengths, v, filters, projection, None)),
         *map(address, (contexts, alignments, energy, tops, totals, sums)),
     )
-    numbers = [B, U, D, S, A, V, blank, end, ring, int(vector)]
+    numbers = [B, U, D, S, A, V, blank, end, ring, int(vector), int(tiles)]
     numbers += [mine.resident, mine.chunk, mine.shared, mine.blocks, parts]
     arrays = [*read[1:], projected, hidden_mask, context_mask, start, limits]
     arrays += [hidden, cells, gates, queries, floats, ids, log_probs, counters]
     problem = b"".join(
         [
-            struct.pack("=15q", *numbers),
+            struct.pack("=16q", *numbers),
             matrix(0, gate_weight, 4 * S, D + S),
             matrix(1, query_weight, A, S),
             matrix(2, read[0], S if V else 0, S + D),

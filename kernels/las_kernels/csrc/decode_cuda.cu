@@ -8,7 +8,7 @@
 // bits each time.
 
 #define LAS_OTHERS_WRITE
-#include "attend_cuda.h"
+#include "products_cuda.h"
 
 #ifndef LAS_LAUNCH_TOGETHER  // the tests define these two to run the kernel on a CPU
 #define LAS_LAUNCH_TOGETHER(kernel, grid, bytes, stream, p)                                         \
@@ -22,16 +22,6 @@
 
 namespace {
 
-constexpr int kTogether = 8;  // utterances that one reading of the weights serves
-constexpr int kRows = 4;      // rows of a matrix that a warp multiplies at once
-
-// Rows of a matrix that every block holds: so many groups of kRows each.
-struct Rows {
-  const Input* weights;  // [rows, columns]
-  int64_t rows, columns, groups;
-  int64_t at;  // where they are in shared memory, in elements; negative: not there
-};
-
 // Memory as decode_cuda.py packs it: eight bytes a member.
 struct Sequence {
   int64_t B, U, D, S, A;
@@ -39,6 +29,7 @@ struct Sequence {
   int64_t blank, end;  // ids: never written; ends an utterance
   int64_t ring;  // steps that `hidden`, `cells` and the contexts have room for
   int64_t vector;  // whether rows are read four columns at a time
+  int64_t tiles;  // whether products are made on tensor cores
   int64_t resident;  // bytes of weights in shared memory, before what the stages use
   int64_t chunk;  // columns of the inputs that a stage has in shared memory at once
   int64_t shared;  // bytes in all
@@ -79,86 +70,28 @@ __device__ __forceinline__ void meet(const Sequence& p, unsigned& meetings) {
   __syncthreads();
 }
 
-// The block's rows into shared memory; those past the last repeat it.
-__device__ __forceinline__ void keep(const Rows& rows, Input* shared) {
-  if (rows.at < 0) return;
-  const int64_t first = blockIdx.x * rows.groups * kRows;
-  for (int64_t i = threadIdx.x; i < rows.groups * kRows * rows.columns; i += kThreads) {
-    const int64_t row = first + i / rows.columns;
-    const int64_t from = row < rows.rows ? row : rows.rows - 1;
-    shared[rows.at + i] = rows.weights[from * rows.columns + i % rows.columns];
-  }
-}
-
-// The block's rows times the inputs of every utterance. `from(b, column)` gives an input;
-// `to(row, b, sum, valid)` is called by all lanes of a warp: lane l has row l / kTogether of a group
-// and utterance l % kTogether of those multiplied together.
-template <int width, typename From, typename To>
-__device__ __forceinline__ void multiply(const Sequence& p, const Rows& rows, const Input* shared,
-                                         float* x, From from, To to) {
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int K = rows.columns, chunk = p.chunk, B = p.B, groups = rows.groups;
-  const int first_row = blockIdx.x * groups * kRows, last = rows.rows - 1;
-  if (first_row > last) return;
-  for (int first = 0; first < B; first += kTogether) {
-    for (int round = 0; round < groups; round += kWarps) {
-      const int group = round + warp, row = first_row + group * kRows;
-      const bool busy = group < groups && row <= last;
-      float sums[kRows * kTogether] = {};
-      for (int begin = 0; begin < K; begin += chunk) {
-        const int columns = min(chunk, K - begin);
-        __syncthreads();
-        for (int i = threadIdx.x; i < kTogether * columns; i += kThreads) {
-          const int n = i / columns, k = i % columns;
-          x[n * chunk + k] = first + n < B ? from(first + n, begin + k) : 0.0f;
-        }
-        __syncthreads();
-        if (!busy) continue;
-        const Input* weights[kRows];
-#pragma unroll
-        for (int r = 0; r < kRows; ++r)
-          weights[r] = begin + (rows.at < 0
-                                    ? rows.weights + static_cast<int64_t>(min(row + r, last)) * K
-                                    : shared + rows.at + (group * kRows + r) * K);
-        for (int k = lane * width; k < columns; k += 32 * width) {
-          float weight[kRows][width];
-#pragma unroll
-          for (int r = 0; r < kRows; ++r) load<width>(weights[r] + k, weight[r]);
-#pragma unroll
-          for (int n = 0; n < kTogether; ++n) {
-            float input[width];
-            load<width>(x + n * chunk + k, input);
-#pragma unroll
-            for (int r = 0; r < kRows; ++r)
-#pragma unroll
-              for (int j = 0; j < width; ++j)
-                sums[r * kTogether + n] += weight[r][j] * input[j];
-          }
-        }
-      }
-      if (!busy) continue;
-      const float sum = WarpSums<kRows * kTogether>::of(sums, lane);
-      const int r = lane / kTogether, b = first + lane % kTogether;
-      to(row + r, b, sum, row + r <= last && b < B);
-    }
-  }
-}
-
 __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
+// Rounded as the reference rounds it, for the backward reads it again.
+template <int count>
+__device__ __forceinline__ void drop(Pack<Input, count>& x, const Input* mask) {
+  const auto factors = *reinterpret_cast<const Pack<Input, count>*>(mask);
+#pragma unroll
+  for (int j = 0; j < count; ++j) x.x[j] = Input(float(x.x[j]) * float(factors.x[j]));
+}
+
 // LSTM: gates, cell and hidden state of the block's units.
-template <int width>
-__device__ __forceinline__ void update(const Sequence& p, const Input* shared, float* x, int u) {
+template <typename Products>
+__device__ __forceinline__ void update(const Sequence& p, const Input* shared, float* scratch,
+                                       int u) {
   const int S = p.S, D = p.D, here = u % p.ring, before = (u + p.ring - 1) % p.ring;
   const Attention& a = p.attention;
-  const auto from = [&](int b, int k) {
-    if (u == 0) return 0.0f;
-    if (k >= D) return float(fresh(p.hidden + (b * p.ring + before) * S + k - D));
-    const float fed = float(fresh(a.context + b * a.context_b + before * a.context_n + k));
-    // Rounded as the reference rounds it, for the backward reads it again.
-    return p.context_mask == nullptr
-               ? fed
-               : float(Input(fed * float(p.context_mask[static_cast<int64_t>(b) * D + k])));
+  const auto from = [&](int b, int k, auto count) {
+    auto fed = take<count>(k >= D ? p.hidden + (b * p.ring + before) * S + k - D
+                                  : a.context + b * a.context_b + before * a.context_n + k);
+    if (p.context_mask != nullptr && k < D)
+      drop(fed, p.context_mask + static_cast<int64_t>(b) * D + k);
+    return fed;
   };
   const auto to = [&](int row, int b, float sum, bool valid) {
     const int unit = row / 4, gate = row % 4;
@@ -182,7 +115,8 @@ __device__ __forceinline__ void update(const Sequence& p, const Input* shared, f
       p.hidden[at + here * S] = Input(o * tanhf(cell));
     }
   };
-  multiply<width>(p, p.gates, shared, x, from, to);
+  const int columns = u == 0 ? 0 : p.gates.columns;  // nothing is fed back to the first step
+  Products::multiply(p.B, p.chunk, p.gates, columns, shared, scratch, from, to);
 }
 
 // The likeliest character of each utterance that is this block's.
@@ -224,29 +158,30 @@ __device__ __forceinline__ void write(const Sequence& p, float* logits, int u) {
   }
 }
 
-template <int width, bool dot>
+template <typename Products, int width, bool dot>
 __global__ void __launch_bounds__(kThreads, 1) decode(Sequence p) {
   LAS_SHARED(whole);
   Input* shared = reinterpret_cast<Input*>(whole);
   float* scratch = whole + p.resident / sizeof(float);
-  keep(p.gates, shared);
-  keep(p.query, shared);
-  if (p.V > 0) keep(p.readout, shared);
+  keep<Products::width>(p.gates, shared);
+  keep<Products::width>(p.query, shared);
+  if (p.V > 0) keep<Products::width>(p.readout, shared);
   unsigned meetings = 0;
   Attention a = p.attention;
   const int S = p.S, spans = a.spans, H = a.H;
   for (int u = 0; u < p.U; ++u) {
     const int here = u % p.ring;
-    update<width>(p, shared, scratch, u);
+    update<Products>(p, shared, scratch, u);
     meet(p, meetings);
-    const auto hidden = [&](int b, int k) {
-      const float x = float(fresh(p.hidden + (b * p.ring + here) * S + k));
-      if (p.hidden_mask == nullptr) return x;
-      return float(Input(x * float(p.hidden_mask[static_cast<int64_t>(b) * S + k])));
+    const auto hidden = [&](int b, int k, auto count) {
+      auto x = take<count>(p.hidden + (b * p.ring + here) * S + k);
+      if (p.hidden_mask != nullptr) drop(x, p.hidden_mask + static_cast<int64_t>(b) * S + k);
+      return x;
     };
-    multiply<width>(p, p.query, shared, scratch, hidden, [&](int row, int b, float sum, bool valid) {
+    const auto ask = [&](int row, int b, float sum, bool valid) {
       if (valid) p.queries[b * p.A + row] = Input(sum);
-    });
+    };
+    Products::multiply(p.B, p.chunk, p.query, S, shared, scratch, hidden, ask);
     meet(p, meetings);
     a.previous = u == 0 ? p.start : p.attention.alignment + (u - 1) * a.alignment_n;
     a.previous_b = u == 0 ? H * a.T : a.alignment_b;
@@ -268,13 +203,14 @@ __global__ void __launch_bounds__(kThreads, 1) decode(Sequence p) {
     }
     meet(p, meetings);
     if (p.V == 0) continue;
-    const auto both = [&](int b, int k) {
-      return k < S ? float(fresh(p.hidden + (b * p.ring + here) * S + k))
-                   : float(fresh(a.context + b * a.context_b + k - S));
+    const auto both = [&](int b, int k, auto count) {
+      return take<count>(k < S ? p.hidden + (b * p.ring + here) * S + k
+                               : a.context + b * a.context_b + k - S);
     };
-    multiply<width>(p, p.readout, shared, scratch, both, [&](int row, int b, float sum, bool valid) {
+    const auto read = [&](int row, int b, float sum, bool valid) {
       if (valid) p.read[static_cast<int64_t>(b) * S + row] = tanhf(sum + float(p.readout_bias[row]));
-    });
+    };
+    Products::multiply(p.B, p.chunk, p.readout, p.readout.columns, shared, scratch, both, read);
     meet(p, meetings);
     write(p, scratch, u);
     meet(p, meetings);
@@ -283,15 +219,28 @@ __global__ void __launch_bounds__(kThreads, 1) decode(Sequence p) {
   }
 }
 
-template <int width, bool dot>
+template <typename Products, int width, bool dot>
 cudaError_t launch(const Sequence& p, cudaStream_t stream) {
-  const auto kernel = decode<width, dot>;
+  const auto kernel = decode<Products, width, dot>;
   const cudaError_t error =
       cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
                            cudaFuncAttributeMaxDynamicSharedMemorySize, int(p.shared));
   if (error != cudaSuccess) return error;
   LAS_LAUNCH_TOGETHER(kernel, dim3(p.blocks), p.shared, stream, p);
   return cudaGetLastError();
+}
+
+template <typename Products, int width>
+cudaError_t launch(const Sequence& p, cudaStream_t stream) {
+  return p.attention.v == nullptr ? launch<Products, width, true>(p, stream)
+                                  : launch<Products, width, false>(p, stream);
+}
+
+template <typename T>
+cudaError_t launch(const Sequence& p, cudaStream_t stream) {
+  if constexpr (sizeof(T) == 2)
+    if (p.tiles) return launch<Tiles, 4>(p, stream);
+  return p.vector ? launch<Floats<4>, 4>(p, stream) : launch<Floats<1>, 1>(p, stream);
 }
 
 }  // namespace
@@ -304,13 +253,7 @@ extern "C" int LAS_NAME(const Sequence* sequence, void* stream) {
   if (error == cudaSuccess && device != p.attention.device)
     error = cudaSetDevice(int(p.attention.device));
   if (error != cudaSuccess) return error;
-  const auto on = static_cast<cudaStream_t>(stream);
-  if (p.vector) {
-    if (p.attention.v == nullptr) return launch<4, true>(p, on);
-    return launch<4, false>(p, on);
-  }
-  if (p.attention.v == nullptr) return launch<1, true>(p, on);
-  return launch<1, false>(p, on);
+  return launch<Input>(p, static_cast<cudaStream_t>(stream));
 }
 
 extern "C" const char* LAS_MESSAGE(int error) {

@@ -30,6 +30,7 @@
   emulator::launch([&] { kernel(p); }, grid, kThreads, bytes, true)
 #define LAS_SHARED(name) float* const name = emulator::state.block->shared
 #define LAS_PAUSE() emulator::yield()
+#define LAS_MMA(type, d, a, b) emulator::multiply_tile<type>(d, a, b)
 
 struct dim3 {
   unsigned x, y, z;
@@ -54,6 +55,7 @@ struct Fiber {
 struct Warp {
   int arrived = 0, generation = 0;
   float slots[2][32];
+  unsigned tiles[2][32][6];
 };
 
 struct Block {
@@ -179,18 +181,49 @@ inline void __syncthreads() {
   while (block.barrier == barrier) emulator::yield();
 }
 
-inline float __shfl_xor_sync(unsigned, float x, int offset) {
-  emulator::State& s = emulator::state;
-  emulator::Warp& warp = s.block->warps[s.current / 32];
-  const int lane = s.current % 32, generation = warp.generation;
-  warp.slots[generation % 2][lane] = x;
+namespace emulator {
+
+// Waits until all lanes have come here.
+inline void meet(Warp& warp) {
+  const int generation = warp.generation;
   if (++warp.arrived == 32) {
     warp.arrived = 0;
     ++warp.generation;
-    ++s.progress;
+    ++state.progress;
   }
-  while (warp.generation == generation) emulator::yield();
-  return warp.slots[generation % 2][lane ^ offset];
+  while (warp.generation == generation) yield();
+}
+
+// PTX's mma.m16n8k16: d[16, 8] += a[16, 16] b[16, 8], each register of a and b two 16-bit numbers.
+template <typename T>
+inline void multiply_tile(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+  Warp& warp = state.block->warps[state.current / 32];
+  const int lane = state.current % 32;
+  auto& tiles = warp.tiles[warp.generation % 2];
+  std::copy(a, a + 4, tiles[lane]);
+  std::copy(b, b + 2, tiles[lane] + 4);
+  meet(warp);
+  const auto number = [&](int lane, int k, int half) {
+    const uint16_t bits = tiles[lane][half] >> k % 2 * 16;
+    return static_cast<float>(reinterpret_cast<const T&>(bits));
+  };
+  for (int i = 0; i < 4; ++i) {
+    const int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+    for (int k = 0; k < 16; ++k)
+      d[i] += number(row % 8 * 4 + k % 8 / 2, k, row / 8 + k / 8 * 2) *
+              number(column * 4 + k % 8 / 2, k, 4 + k / 8);
+  }
+}
+
+}  // namespace emulator
+
+inline float __shfl_xor_sync(unsigned, float x, int offset) {
+  emulator::Warp& warp = emulator::state.block->warps[emulator::state.current / 32];
+  const int lane = emulator::state.current % 32;
+  const auto& slots = warp.slots[warp.generation % 2];
+  warp.slots[warp.generation % 2][lane] = x;
+  emulator::meet(warp);
+  return slots[lane ^ offset];
 }
 
 inline unsigned atomicAdd(unsigned* to, unsigned more) {
