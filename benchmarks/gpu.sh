@@ -1,33 +1,84 @@
 #!/bin/sh
-# Correctness on the GPU first, then every benchmark: under ten minutes on one GPU.
-# Needs torch, triton, numpy, pytest, hypothesis; with ninja and nvcc also the CUDA kernel.
+# On a GPU: correctness first, then every benchmark, in four parts of ten minutes at most each.
+#   benchmarks/gpu.sh [check] [measure] [tune] [rest]      (all of them without arguments)
+# check    the kernels' tests on the GPU, compute-sanitizer, what bounds the kernels, greedy search
+# measure  attention, attention over a sequence, the whole decoder
+# tune     tile sizes, of which the best are used from then on; then `measure` is worth repeating
+# rest     a training step and files to texts: these need the packages of the project as well
+# Needs torch, triton, numpy, pytest, hypothesis; with ninja and nvcc also the CUDA kernels.
 # PYTHON chooses the interpreter, OUTPUT the folder of the results.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 python=${PYTHON:-python3}
 output=${OUTPUT:-benchmarks/results}
-export PYTHONPATH="$PWD:$PWD/kernels" PYTHONUNBUFFERED=1
+export PYTHONPATH="$PWD:$PWD/kernels${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
+status=0
 
 "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || {
     echo "error: torch finds no GPU" >&2
     exit 1
 }
-export LAS_KERNELS_TEST_DEVICE=cuda
+
 # The tests of the kernels alone: what lies above them needs packages that may not be here.
-kernel_tests="$python -m pytest -q -p no:cacheprovider --confcutdir=tests/kernels"
-timeout 150 $kernel_tests tests/kernels/test_gpu.py tests/kernels/test_cuda.py \
-    tests/kernels/test_decode_cuda.py tests/kernels/test_bounds.py -k "gpu or graph or bounds"
-tests=$?
-timeout 80 $kernel_tests tests/kernels/test_triton.py || tests=$?
-if [ "$tests" -ne 0 ]; then
-    echo "warning: the tests on the GPU ended with $tests; what is measured below may be wrong" >&2
-fi
-status=$tests
-timeout 30 "$python" -m benchmarks.bounds --output "$output" || status=1
-# --seconds: no new shape after these. A benchmark that is killed keeps its rows: --render.
-for benchmark in "attention 120 160" "decoder 75 115" "greedy 30 50"; do
-    set -- $benchmark
+tests() {  # SECONDS ARGUMENT ...
+    seconds=$1
+    shift
+    LAS_KERNELS_TEST_DEVICE=cuda timeout "$seconds" $prefix "$python" -m pytest -q \
+        -p no:cacheprovider --confcutdir=tests/kernels "$@"
+}
+
+measured() {  # NAME SECONDS LIMIT: no new shape after SECONDS; what is killed keeps its rows
     timeout "$3" "$python" -m "benchmarks.$1" --device cuda --output "$output" --seconds "$2" ||
         { status=1; "$python" -m "benchmarks.$1" --device cuda --output "$output" --render; }
+}
+
+check() {
+    prefix=
+    tests 200 tests/kernels/test_gpu.py tests/kernels/test_cuda.py tests/kernels/test_decode_cuda.py \
+        tests/kernels/test_bounds.py -k "gpu or graph or bounds" || status=1
+    tests 80 tests/kernels/test_triton.py tests/kernels/test_tuned.py || status=1
+    if [ "$status" -ne 0 ]; then
+        echo "warning: a test failed on the GPU; what is measured below may be wrong" >&2
+    fi
+    timeout 30 "$python" -m benchmarks.bounds --output "$output" || status=1
+    measured greedy 45 65
+    command -v compute-sanitizer > /dev/null || {
+        echo "no compute-sanitizer here: memory errors and races are not looked for" >&2
+        return
+    }
+    mkdir -p "$output"
+    for tool in memcheck racecheck; do
+        prefix="compute-sanitizer --error-exitcode 1 --tool $tool"
+        tests 100 tests/kernels/test_cuda.py tests/kernels/test_decode_cuda.py \
+            -k "gpu and (one or odd)" > "$output/sanitizer-$tool.log" 2>&1 || status=1
+        tail -n 4 "$output/sanitizer-$tool.log"
+    done
+}
+
+measure() {
+    measured attention 140 180
+    measured sequence 110 150
+    measured decoder 130 180
+}
+
+tune() {
+    timeout 540 "$python" -m benchmarks.tuning --output "$output" --seconds 420 --ship || status=1
+}
+
+rest() {
+    timeout 240 "$python" -m benchmarks.training --output "$output" \
+        --backends auto,persistent,reference || status=1
+    timeout 240 "$python" -m benchmarks.pipeline --output "$output" --repeats 2 --audio 3600 ||
+        status=1
+}
+
+for part in ${*:-check measure tune rest}; do
+    case $part in
+        check | measure | tune | rest) "$part" ;;
+        *) echo "error: no part $part: check, measure, tune or rest" >&2; exit 2 ;;
+    esac
 done
+if [ "$output" = benchmarks/results ]; then
+    "$python" -m benchmarks.targets || status=1
+fi
 exit "$status"

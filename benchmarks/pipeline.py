@@ -231,7 +231,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     source = Manifests(manifests) if manifests else Samples(1 if chosen.smallest else chosen.audio)
     repeats = chosen.repeats
     precisions = ("float32", "bfloat16")
-    settings = [Setting(*x) for x in product((0, 1), (1, 8), chosen.threads, precisions)]
+    batches = (1, 8) if chosen.device == "cpu" else (1, 32, 256)
+    settings = [Setting(*x) for x in product((0, 1), batches, chosen.threads, precisions)]
     if chosen.smallest:
         settings, repeats = settings[-1:], 1
     found: dict[str, Any] = {**common.environment(chosen), "listen-attend-spell": __version__}

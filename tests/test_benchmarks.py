@@ -14,11 +14,12 @@ from benchmarks import (
     decoding,
     greedy,
     pipeline,
+    sequence,
     shapes,
     timing,
     training,
 )
-from las_kernels import reference
+from las_kernels import backends, reference
 
 ROOT = Path(__file__).parents[1]
 SMALLEST = ["--device", "cpu", "--smallest", "--methods", "eager,cpp,sdpa,threephase"]
@@ -117,6 +118,27 @@ def test_greedy_writes_what_it_should(kind):
     given = greedy.inputs_of(greedy.SMALLEST[0], kind, torch.device("cpu"))
     ids = greedy.step_by_step(reference.decode_step, given)
     assert ids.shape == (2, 3) and ids.min() > greedy.END
+
+
+def test_sequence(tmp_path):
+    found, table = run(sequence, tmp_path)
+    check_rows([{"threads": 1, **row} for row in found["rows"]])
+    assert [(r["kind"], r["method"]) for r in found["rows"]] == [
+        (kind, method) for kind in sequence.BOTH for method in ("eager", "threephase")
+    ]
+    assert table.count("| eager |") == 2
+
+
+@pytest.mark.parametrize("kind", sequence.BOTH)
+def test_sequences_are_compared_by_the_same_gradients(kind):
+    case = sequence.SMALLEST[0]._replace(dtype=torch.float64)
+    inputs = sequence.inputs_of(case, kind, torch.device("cpu"))
+    for x in sequence.leaves(inputs):
+        x.requires_grad_()
+    right = sequence.by_autograd(reference.attend, *inputs)
+    found = sequence.in_three_phases(backends.BACKENDS["threephase"].engine(), *inputs)
+    for one, other in zip(found, right, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_training(tmp_path):

@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from las_kernels import plain
+from las_kernels import plain, tuned
 from las_kernels.attention_backward import backward
 from las_kernels.cell import cell, cell_backward
 from las_kernels.deferred import deferred
@@ -33,6 +33,7 @@ from las_kernels.tiles import FRAMES, INTERPRETED, narrow, numerics, power, tanh
 
 MAX_BEAMS = 8  # queries in one program
 MAX_SPANS = 64
+FILL = 2  # programs for each multiprocessor
 
 
 @triton.jit
@@ -206,6 +207,10 @@ def partial_plan(
     NB = min(power(beams), MAX_BEAMS)
     half = dtype.itemsize < 4
     BD = min(power(DH, 16), 2048 if NB == 1 else 1024 if half else 512)  # what registers hold
+    # As many columns at once as keep memory busy; many location features take the registers.
+    columns = 64 if location is None else 32
+    if half and (location is None or location[0] <= 16):
+        columns = 128
     product = tl.float32
     if half and not INTERPRETED.value:  # whose bfloat16 products are wrong
         product = tl.bfloat16 if dtype == torch.bfloat16 else tl.float16
@@ -217,7 +222,7 @@ def partial_plan(
         "NB": NB,
         "ROWS": 1 if NB == 1 else 16,
         "BT": FRAMES,
-        "BA": min(power(AH, 16), 64 if location is None else 32),
+        "BA": min(power(AH, 16), columns),
         "BD": BD,
         **numerics(dtype),
         "PRODUCT": product,
@@ -244,11 +249,13 @@ def _processors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count
 
 
-def spans_for(frames: int, programs: int, processors: int) -> tuple[int, int]:
-    """How many spans of how many frames fill the device twice, given its other programs."""
-    tiles = triton.cdiv(frames, FRAMES)
-    wanted = min(max(1, triton.cdiv(2 * processors, programs)), tiles, MAX_SPANS)
-    span = triton.cdiv(tiles, wanted) * FRAMES
+def spans_for(
+    frames: int, programs: int, processors: int, fill: int = FILL, tile: int = FRAMES
+) -> tuple[int, int]:
+    """How many spans of how many frames fill the device so often, given its other programs."""
+    tiles = triton.cdiv(frames, tile)
+    wanted = min(max(1, triton.cdiv(fill * processors, programs)), tiles, MAX_SPANS)
+    span = triton.cdiv(tiles, wanted) * tile
     return triton.cdiv(frames, span), span
 
 
@@ -268,10 +275,12 @@ def forward(
     T, D = memory.values.shape[1:]
     H = score.heads
     location = None if score.filters is None else (score.filters.shape[0], score.filters.shape[1])
-    plan = partial_plan(N, H, (A // H, D // H), location, query.dtype)
-    programs = B * H * triton.cdiv(N, plan["NB"])
-    spans, span = spans_for(T, programs, _processors(query.device))
-    scratch = functools.partial(torch.empty, dtype=torch.float32, device=query.device)
+    dtype, device = query.dtype, query.device
+    plan = partial_plan(N, H, (A // H, D // H), location, dtype)
+    plan = dict(tuned.choose("partial", plan, dtype, device))
+    programs, fill = B * H * triton.cdiv(N, plan["NB"]), plan.pop("fill", FILL)
+    spans, span = spans_for(T, programs, _processors(device), fill, plan["BT"])
+    scratch = functools.partial(torch.empty, dtype=torch.float32, device=device)
     energy, top, total = scratch(B, N, H, T), scratch(B, H, spans, N), scratch(B, H, spans, N)
     summed = scratch(B, H, spans, N, D // H)
     before = query if previous is None else previous
@@ -296,7 +305,7 @@ def forward(
             *before.stride()[:2],
             **plan,
         )
-        plan = combine_plan(H, D // H, spans)
+        plan = tuned.choose("combine", combine_plan(H, D // H, spans), dtype, device)
         combine[(B * N * H, triton.cdiv(D // H, plan["BD"]))](
             memory.lengths,
             energy,

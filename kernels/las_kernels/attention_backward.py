@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from las_kernels import plain
+from las_kernels import plain, tuned
 from las_kernels.location import NO_LOCATION, add_location, location_tiles
 from las_kernels.reference import Memory, Score
 from las_kernels.tiles import TILE, narrow, numerics, power, strides, tanh
@@ -248,13 +248,16 @@ def step_plan(
 ) -> dict[str, Any]:
     """Compile-time arguments of ``step`` for width A/H."""
     tiles = NO_LOCATION if location is None else {"LOCATION": True, **location_tiles(*location)}
+    columns = 32 if _narrow_step(location, dtype) else 64
+    if location is None and dtype.itemsize < 4:
+        columns = 128
     return {
         "H": heads,
         "AH": width,
         **{k: tiles[k] for k in ("LOCATION", "C", "BC")},
         "BS": 64,
         "BT": 16 if _narrow_step(location, dtype) else TILE,
-        "BA": min(power(width, 16), 32 if _narrow_step(location, dtype) else 64),
+        "BA": min(power(width, 16), columns),
         **numerics(dtype),
         "num_warps": 4,
     }
@@ -293,7 +296,11 @@ def backward(
     B, N, H, T = alignment.shape
     A, D = memory.keys.shape[2], memory.values.shape[2]
     location = None if score.filters is None else (score.filters.shape[0], score.filters.shape[1])
-    before = alignment_gradient_plan(H, D // H, location, dalignment is not None, query.dtype)
+    dtype, device = query.dtype, query.device
+    scoring = tuned.choose("step", step_plan(H, A // H, location, dtype), dtype, device)
+    before = alignment_gradient_plan(H, D // H, location, dalignment is not None, dtype)
+    # `step` adds up its sums, tile by tile.
+    before = {**tuned.choose("alignment_gradient", before, dtype, device), "BT": scoring["BT"]}
     tiles = triton.cdiv(T, before["BT"])
     parts = torch.empty(B, N, H, tiles, A // H, dtype=torch.float32, device=query.device)
     sums = torch.empty(B, N, H, tiles, 2, dtype=torch.float32, device=query.device)
@@ -334,9 +341,9 @@ def backward(
             T,
             N,
             *strides(alignment, query, located, denergy),
-            **step_plan(H, A // H, location, query.dtype),
+            **scoring,
         )
-        plan = finish_plan(H, A // H, location)
+        plan = tuned.choose("finish", finish_plan(H, A // H, location), dtype, device)
         blocks = triton.cdiv(A // H, plan["BA"])
         if location is not None:
             blocks = max(blocks, triton.cdiv(T, plan["BT"]))

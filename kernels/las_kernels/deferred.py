@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from las_kernels import plain
+from las_kernels import plain, tuned
 from las_kernels.location import NO_LOCATION, add_location, location_tiles
 from las_kernels.plain import ScoreGradients
 from las_kernels.reference import Memory, Score
@@ -175,7 +175,9 @@ def deferred(
     A = memory.keys.shape[2]
     location = None if score.filters is None else (score.filters.shape[0], score.filters.shape[1])
     C, W = location or (1, 1)
-    plan = accumulate_plan(H, A // H, location, queries.dtype)
+    dtype, device = queries.dtype, queries.device
+    plan = accumulate_plan(H, A // H, location, dtype)
+    plan = tuned.choose("accumulate", plan, dtype, device)
     tiles = triton.cdiv(T, plan["BT"])
     dkeys = torch.empty_like(memory.keys)
     dv_parts = torch.empty(B, tiles, A, dtype=torch.float32, device=queries.device)
@@ -201,7 +203,7 @@ def deferred(
         return ScoreGradients(dkeys, dv, None, None)
     dprojection = dprojection_parts.sum((0, 1)).to(queries.dtype)
     rows = B * N * H
-    plan = correlate_plan(location, queries.dtype)
+    plan = tuned.choose("correlate", correlate_plan(location, dtype), dtype, device)
     parts = dv_parts.new_empty(min(rows, CHUNKS), C, W)
     with torch.cuda.device_of(queries):
         correlate[(parts.shape[0], triton.cdiv(W, plan["BW"]))](

@@ -110,7 +110,8 @@ def compile_for(configuration: Configuration, architecture: int) -> Usage:
     """Compile to machine code and read what it uses."""
     kernel, plan, dtype, _ = configuration
     plan = dict(plan)
-    options = {"num_warps": plan.pop("num_warps", 4)}
+    plan.pop("fill", None)  # of the launch, not of the kernel
+    options = {k: plan.pop(k) for k in ("num_warps", "num_stages") if k in plan}
     element = TRITON_NAMES[dtype]
 
     def kind(name: str) -> str:
