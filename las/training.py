@@ -151,13 +151,15 @@ class Trainer:
                 if last:
                     self._update(pending)
                     pending = []
-                    if self._stopping():
+                    due = time.monotonic() - saved > 60 * self.settings.checkpoint_minutes
+                    stopping, due = self._any(self.stop is not None, due)
+                    if stopping:
                         self._save()
                         raise InterruptedTrainingError(
                             f"{self.output}: stopped by a signal after step {self.step}; the same "
                             "command resumes"
                         )
-                    if time.monotonic() - saved > 60 * self.settings.checkpoint_minutes:
+                    if due:
                         self._save()
                         saved = time.monotonic()
                 waited = time.monotonic()
@@ -379,9 +381,13 @@ class Trainer:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _stopping(self) -> bool:
-        """Whether any process was asked to stop; all agree, lest one waits for the others."""
-        return self._total(int(self.stop is not None)) > 0
+    def _any(self, *flags: bool) -> list[bool]:
+        """Which of the flags any process has set; all agree, lest one waits for the others."""
+        if self.world == 1:
+            return list(flags)
+        total = torch.tensor([int(flag) for flag in flags], device=self.device)
+        dist.all_reduce(total)
+        return [bool(count) for count in total.tolist()]
 
     def _total(self, value: int) -> int:
         """Sum over the processes."""
