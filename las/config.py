@@ -151,6 +151,7 @@ class DataConfig(Settings):
     buckets: Positive = 10  # of similar duration
     max_seconds: Annotated[float, Field(gt=0)] = 30.0  # longer utterances are left out
     speeds: Annotated[list[Annotated[float, Field(ge=0.5, le=2.0)]], Field(min_length=1)] = [1.0]
+    noise: Share = 0.0  # share of the utterances with noise, 10 to 50 dB below the speech
     mp3: Share = 0.0  # share of the utterances that pass through MP3 of low bit rates
     short_first: Natural = 1  # epochs in which batches come in order of duration
     workers: Natural = 1  # processes that read audio ahead

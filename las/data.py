@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from las.codec import KILOBITS, check_rate, through_mp3
 from las.config import DataConfig
 from las.errors import LASError
+from las.noise import add_random_noise
 from las.text import Characters, outside
 from las.text import ctc_frames as frames_needed
 
@@ -103,15 +104,18 @@ class Utterances(Dataset):
     Args:
         text: the alphabet.
         sample_rate: of the waveforms.
-        kilobits: the bit rate of MP3 that a cut passes through, 0 for none; without it none does.
+        change: what happens to the samples of a cut before a model hears them.
     """
 
     def __init__(
-        self, text: Characters, sample_rate: int, kilobits: Callable[[Cut], int] | None = None
+        self,
+        text: Characters,
+        sample_rate: int,
+        change: Callable[[Cut, np.ndarray], np.ndarray] | None = None,
     ) -> None:
         self.text = text
         self.sample_rate = sample_rate
-        self.kilobits = kilobits
+        self.change = change
 
     def __getitem__(self, cuts: CutSet) -> Batch | LASError:
         try:
@@ -145,8 +149,7 @@ class Utterances(Dataset):
         except Exception as error:  # whatever the reader raises for a file that has changed
             source = cut.recording.sources[0].source
             raise LASError(f"{source}: cannot read the audio ({_line(error)})") from None
-        kilobits = self.kilobits(cut) if self.kilobits else 0
-        return through_mp3(samples, self.sample_rate, kilobits) if kilobits else samples
+        return self.change(cut, samples) if self.change else samples
 
 
 def _line(error: Exception) -> str:
@@ -216,6 +219,17 @@ def mp3_kilobits(cut: Cut, share: float, seed: int, epoch: int) -> int:
     return KILOBITS[draw % len(KILOBITS)] if draw < share * 2**32 else 0
 
 
+def distorted(
+    cut: Cut, samples: np.ndarray, config: DataConfig, sample_rate: int, seed: int, epoch: int
+) -> np.ndarray:
+    """The samples of a cut with noise, then through MP3; each or both by chance."""
+    draw = zlib.crc32(f"noise {seed} {epoch} {cut.id}".encode())
+    if draw < config.noise * 2**32:
+        samples = add_random_noise(samples, np.random.default_rng(draw))
+    kilobits = mp3_kilobits(cut, config.mp3, seed, epoch)
+    return through_mp3(samples, sample_rate, kilobits) if kilobits else samples
+
+
 class _Batches:
     """A sampler that passes over the first batches of an epoch."""
 
@@ -252,10 +266,10 @@ def training_batches(
         cuts: utterances, already filtered.
         count: how many they are.
         text: the alphabet.
-        config: sizes of batches, speeds and codec.
+        config: sizes of batches, speeds, noise and codec.
         sample_rate: of the waveforms.
         seed: of the training.
-        epoch: counted from 0; the order, speeds and bit rates follow from it and the seed.
+        epoch: counted from 0; the order and all distortions follow from it and the seed.
         skip: batches of this epoch that were already used.
         rank: of this process among `world` training together; each gets its own batches.
         world: number of processes.
@@ -263,10 +277,9 @@ def training_batches(
     Raises:
         LASError: there is no MP3 of this sample rate, and the configuration asks for it.
     """
-    kilobits = None
     if config.mp3:
         check_rate(sample_rate)
-        kilobits = partial(mp3_kilobits, share=config.mp3, seed=seed, epoch=epoch)
+    change = partial(distorted, config=config, sample_rate=sample_rate, seed=seed, epoch=epoch)
     # The sampler draws by the sum of its seed and the epoch: neighbouring seeds would share orders.
     common = {"world_size": world, "rank": rank, "seed": zlib.crc32(str(seed).encode())}
     limits = {"max_duration": config.batch_seconds, "max_cuts": config.batch_utterances}
@@ -282,7 +295,7 @@ def training_batches(
         )
     sampler.set_epoch(epoch)
     return DataLoader(
-        Utterances(text, sample_rate, kilobits),
+        Utterances(text, sample_rate, change),
         batch_size=None,
         sampler=_Batches(sampler, skip),
         num_workers=config.workers,

@@ -31,6 +31,7 @@ RANDOM: dict[str, object] = {
     "speller__dropout": 0.3,
     "frontend__specaugment": SpecAugmentConfig(time_width=10, frequency_width=6).model_dump(),
     "data__speeds": [0.9, 1.0, 1.1],
+    "data__noise": 0.5,
     "data__mp3": 0.5,
     "training__label_smoothing": 0.1,
     "training__scheduled_sampling": 0.3,

@@ -232,6 +232,33 @@ def test_mp3_follows_from_seed_epoch_and_utterance(manifest, workers):
     assert same(whole[3:], batches(manifest, 2, mp3=0.5, workers=workers, skip=3))
 
 
+def test_a_share_has_noise_and_the_rest_stays(manifest):
+    plain = waveforms(batches(manifest, 3))
+    noisy = waveforms(batches(manifest, 3, noise=0.5))
+    changed = {id for id, samples in noisy.items() if not np.array_equal(samples, plain[id])}
+    assert 8 <= len(changed) <= 33
+    again = waveforms(batches(manifest, 4, noise=1.0))
+    assert not any(np.array_equal(samples, plain[id]) for id, samples in again.items())
+    for id in changed:
+        difference = noisy[id] - plain[id]
+        level = 10 * np.log10((plain[id] ** 2).mean() / (difference**2).mean())
+        assert 9.8 <= level <= 50.2
+
+
+def test_noise_goes_through_mp3_as_the_speech_does(manifest):
+    noisy = waveforms(batches(manifest, 3, noise=1.0))
+    for id, samples in waveforms(batches(manifest, 3, noise=1.0, mp3=1.0)).items():
+        assert any(np.array_equal(samples, through_mp3(noisy[id], RATE, k)) for k in KILOBITS)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_noise_follows_from_seed_epoch_and_utterance(manifest, workers):
+    whole = batches(manifest, 2, noise=0.5)
+    assert same(whole, batches(manifest, 2, noise=0.5, workers=workers))
+    assert same(whole[3:], batches(manifest, 2, noise=0.5, workers=workers, skip=3))
+    assert not same(whole, batches(manifest, 2, noise=0.5, seed=2, workers=workers))
+
+
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 100), epoch=st.integers(0, 100))
 def test_every_bit_rate_is_as_likely(manifest, seed, epoch):
