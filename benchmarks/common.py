@@ -19,7 +19,7 @@ import torch._inductor.config
 
 RESULTS = Path(__file__).parent / "results"
 NOT_GPU = "Measured on a CPU, at small shapes: these are not GPU numbers."
-BASELINES = ("eager", "compile", "eager graphed", "compile graphed")
+BASELINES = ("eager", "compile", "eager graphed", "compile graphed", "now")
 GROUP = (
     "case",
     "kind",
@@ -172,6 +172,8 @@ def markdown(name: str, header: Row, rows: list[Row]) -> str:
         "peak_bytes": ("peak MB", "{:.1f}"),
         "bound_us": ("bytes bound us", "{:.1f}"),
         "fraction": ("of the bound", "{:.0%}"),
+        "real_time": ("times real time", "{:.0f}"),
+        "differs": ("differs by", "{:.0e}"),
     }
     measures = {key: m for key, m in measures.items() if any(key in row for row in rows)}
     titles = [*shown, "method", "median us", "p20 - p80", *(m[0] for m in measures.values())]

@@ -4,7 +4,7 @@
 # check    the kernels' tests on the GPU, compute-sanitizer, what bounds the kernels, greedy search
 # measure  attention, attention over a sequence, the whole decoder
 # tune     tile sizes, of which the best are used from then on; then `measure` is worth repeating
-# rest     a training step and files to texts: these need the packages of the project as well
+# rest     the listener, a training step and files to texts: these need the packages of the project as well
 # Needs torch, triton, numpy, pytest, hypothesis; with ninja and nvcc also the CUDA kernels.
 # PYTHON chooses the interpreter, OUTPUT the folder of the results.
 set -u
@@ -66,9 +66,10 @@ tune() {
 }
 
 rest() {
-    timeout 240 "$python" -m benchmarks.training --output "$output" \
-        --backends auto,persistent,reference || status=1
-    timeout 240 "$python" -m benchmarks.pipeline --output "$output" --repeats 2 --audio 3600 ||
+    measured listener 90 120
+    timeout 220 "$python" -m benchmarks.training --output "$output" \
+        --backends auto,persistent,reference,speechbrain || status=1
+    timeout 220 "$python" -m benchmarks.pipeline --output "$output" --repeats 2 --audio 3600 ||
         status=1
 }
 

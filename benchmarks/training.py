@@ -2,7 +2,8 @@
 
 A recipe's model trains on noise of LibriSpeech's lengths, with as many random characters a second
 as read speech has, in the precision that the recipe trains in. Audio in memory: what reading it
-costs is the "input wait" in the log of a training. ``--backend`` compares the kernels.
+costs is the "input wait" in the log of a training. ``--backends`` compares the kernels, and
+SpeechBrain's decoder in the same model where SpeechBrain can be imported (``speechbrain``).
 """
 
 import argparse
@@ -28,6 +29,7 @@ from las_kernels.backends import VARIABLE
 NAME = "training"
 RECIPE = Path(__file__).parents[1] / "recipes/librispeech/conf/100.yaml"
 CHARACTERS_PER_SECOND = 14.5  # of train-clean-5, measured
+PEER = "speechbrain"
 PHASES = ("frontend", "listener", "decoder", "decoder backward", "listener backward", "optimizer")
 
 
@@ -132,10 +134,23 @@ def step(
     return clock.seconds()
 
 
-def measure(config: RunConfig, device: torch.device, rounds: int, count: int) -> common.Row:
+def with_speechbrain(model: LAS) -> LAS:
+    """Put SpeechBrain's decoder of the same sizes in the place of ours."""
+    from benchmarks.peers.speechbrain_training import SpeechBrainSpeller
+
+    width, sizes = model.listener.width, model.config
+    speller = SpeechBrainSpeller(len(model.text), width, sizes.speller, sizes.attention)
+    model.speller = speller  # type: ignore[assignment]
+    return model
+
+
+def measure(
+    config: RunConfig, device: torch.device, rounds: int, count: int, peer: bool = False
+) -> common.Row:
     """Median seconds of each phase over rounds of the same batches, summed over them."""
     torch.manual_seed(0)
-    model = LAS(config.model_settings()).to(device).train()
+    model = LAS(config.model_settings())
+    model = (with_speechbrain(model) if peer else model).to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, betas=(0.9, 0.98))
     clock = Clock(device)
     watch(model, clock)
@@ -191,7 +206,9 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--config", type=Path, default=RECIPE, help="a recipe's configuration")
     parser.add_argument("--rounds", type=int, default=5, help="each batch is trained on as often")
     parser.add_argument("--batches", type=int, default=10, help="of different lengths")
-    parser.add_argument("--backends", default="auto,reference", help="of the kernels")
+    parser.add_argument(
+        "--backends", default="auto,reference", help="of the kernels; speechbrain: its decoder"
+    )
     parser.add_argument("--output", type=Path, default=common.RESULTS, help="of the results")
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="of the configuration")
     chosen = parser.parse_args(arguments)
@@ -210,9 +227,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found = {**common.environment(chosen), "config": chosen.config.name, "rows": []}
     before = os.environ.get(VARIABLE)
     for backend in chosen.backends.split(","):
-        os.environ[VARIABLE] = backend
+        peer = backend == PEER
+        os.environ[VARIABLE] = "auto" if peer else backend
         try:
-            row = measure(config, torch.device(chosen.device), chosen.rounds, chosen.batches)
+            row = measure(config, torch.device(chosen.device), chosen.rounds, chosen.batches, peer)
         except Exception as error:  # one backend's failure must not cost the others' rows
             row = {"skipped": f"{type(error).__name__}: {error}".split("\n")[0][:200]}
         found["rows"].append({"backend": backend, **row})

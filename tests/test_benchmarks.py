@@ -13,6 +13,7 @@ from benchmarks import (
     decoder,
     decoding,
     greedy,
+    listener,
     pipeline,
     sequence,
     shapes,
@@ -141,20 +142,41 @@ def test_sequences_are_compared_by_the_same_gradients(kind):
         torch.testing.assert_close(one, other)
 
 
+def test_listener(tmp_path):
+    listener.main(["--device", "cpu", "--smallest", "--output", str(tmp_path)])
+    (folder,) = tmp_path.iterdir()
+    found = json.loads((folder / "listener.json").read_text())
+    rows = {row["method"]: row for row in found["rows"]}
+    assert list(rows) == list(listener.WAYS)
+    assert rows.pop("streams")["skipped"] == "RuntimeError: it needs a GPU"
+    for name, row in rows.items():
+        # Packing, compiling and reversing hear the same.
+        assert row["differs"] < 1e-5, name
+        assert row["real_time"] == pytest.approx(row["audio_s"] / row["median_us"] * 1e6)
+    table = (folder / "listener.md").read_text()
+    assert "times real time" in table and "x now" in table
+
+
 def test_training(tmp_path):
     settings = ["listener.width=8", "listener.layers=2", "attention.width=8", "speller.width=8"]
     settings += ["data.batch_utterances=2", "attention.taps=3"]
     training.main(
         [
             *("--device", "cpu", "--rounds", "1", "--batches", "2"),
-            *("--backends", "reference,none", "--output", str(tmp_path), *settings),
+            *("--backends", "reference,none,speechbrain", "--output", str(tmp_path), *settings),
         ]
     )
     (folder,) = tmp_path.iterdir()
     found = json.loads((folder / "training.json").read_text())
     assert {"device", "date", "command", "torch", "python"} <= found.keys()
     assert "/" not in found["command"]
-    row, failed = found["rows"]
+    row, failed, peer = found["rows"]
+    assert peer["backend"] == "speechbrain"
+    assert (
+        set(peer["phases"]) == set(row["phases"])
+        if "phases" in peer
+        else "speechbrain" in peer["skipped"]
+    )
     assert set(row["phases"]) == set(training.PHASES) and min(row["phases"].values()) > 0
     assert row["seconds"] == pytest.approx(sum(row["phases"].values()))
     # Two lengths of the distribution, in batches of two.
