@@ -14,10 +14,8 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from lhotse import CutSet
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from las import config as configuration
 from las import resume
@@ -33,6 +31,7 @@ from las.data import (
 from las.errors import LASError
 from las.journal import Journal
 from las.model import LAS, WEIGHTS, Losses, read_weights, write_weights
+from las.processes import Processes
 from las.runtime import choose_device, precision, seed_everything
 from las.validation import Validation, validate
 
@@ -67,9 +66,8 @@ class Trainer:
     def __init__(self, config: RunConfig) -> None:
         self.config = config
         self.settings = config.training
-        self.rank = dist.get_rank() if dist.is_initialized() else 0
-        self.world = dist.get_world_size() if dist.is_initialized() else 1
         self.device = choose_device(self.settings.device)
+        self.processes = Processes(self.device)
         self.output = Path(self.settings.output)
         torch.set_num_threads(self.settings.threads)
         seed_everything(self.settings.seed)
@@ -80,9 +78,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), betas=(0.9, 0.98), weight_decay=self.settings.weight_decay
         )
-        self.replica: nn.Module = self.model
-        if self.world > 1:
-            self.replica = DistributedDataParallel(self.model, find_unused_parameters=True)
+        self.replica = self.processes.replica(self.model)
         self.train_cuts, self.count = self._training_cuts()
         if config.longest_seconds is None:  # transcription cuts longer audio
             longest = round(max(cut.duration for cut in self.train_cuts), 1)
@@ -108,11 +104,11 @@ class Trainer:
         """
         self.output.mkdir(parents=True, exist_ok=True)
         self._resume()
-        with self._signals(), Journal(self.output, self.config, self.rank) as journal:
+        with self._signals(), Journal(self.output, self.config, self.processes.rank) as journal:
             self.journal = journal
             journal.text(
                 f"{self.count} utterances, {sum(p.numel() for p in self.model.parameters()):,} "
-                f"parameters, {self.device} x {self.world}, epoch {self.epoch + 1} of "
+                f"parameters, {self.device} x {self.processes.world}, epoch {self.epoch + 1} of "
                 f"{self.settings.epochs}"
             )
             journal.truncate(self.step, self.epoch)
@@ -133,8 +129,8 @@ class Trainer:
             seed=self.settings.seed,
             epoch=self.epoch,
             skip=self.batches,
-            rank=self.rank,
-            world=self.world,
+            rank=self.processes.rank,
+            world=self.processes.world,
         )
         pending: list[Losses] = []
         saved = waited = time.monotonic()
@@ -152,7 +148,7 @@ class Trainer:
                     self._update(pending)
                     pending = []
                     due = time.monotonic() - saved > 60 * self.settings.checkpoint_minutes
-                    stopping, due = self._any(self.stop is not None, due)
+                    stopping, due = self.processes.any(self.stop is not None, due)
                     if stopping:
                         self._save()
                         raise InterruptedTrainingError(
@@ -186,10 +182,7 @@ class Trainer:
             if self.epoch + 1 >= settings.scheduled_sampling_start
             else 0.0
         )
-        waits: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-        if isinstance(self.replica, DistributedDataParallel) and not synchronise:
-            waits = self.replica.no_sync()
-        with waits:
+        with self.processes.exchange(self.replica, synchronise):
             with precision(settings, self.device):
                 losses: Losses = self.replica(
                     batch.waveforms,
@@ -210,7 +203,7 @@ class Trainer:
         """One optimizer step; a gradient that is not finite is thrown away and counted."""
         # Processes hold batches of different sizes: with their own counts they would differ in
         # the rate, and their replicas would drift apart.
-        self.seen += self._total(sum(len(x.alignments) for x in losses))
+        self.seen += self.processes.total(sum(len(x.alignments) for x in losses))
         self._complete(len(losses))
         progress = (self.epoch + min(1.0, self.seen / self.count)) / self.settings.epochs
         lr = rate(self.settings, self.step, progress)
@@ -250,25 +243,24 @@ class Trainer:
         for parameter in self.model.parameters():
             if parameter.grad is not None:
                 parameter.grad *= self.settings.accumulate / batches
-                if self.world > 1:  # no batch of the group was the one that synchronises
-                    dist.all_reduce(parameter.grad)
-                    parameter.grad /= self.world
+        # No batch of the group was the one that exchanges gradients.
+        self.processes.average_gradients(self.model.parameters())
 
     def _seed(self) -> int:
-        parts = [self.settings.seed, self.epoch, self.batches, self.rank]
+        parts = [self.settings.seed, self.epoch, self.batches, self.processes.rank]
         return int(np.random.SeedSequence(parts).generate_state(1)[0])
 
     # Evaluation, and the models that are kept
 
     def _validate(self) -> None:
-        if self.rank == 0:
+        if self.processes.first:
             # Epochs of CTC alone are measured by CTC, and are not among the best.
             spell = self.epoch > self.settings.ctc_only
             result = self._measure(spell)
             self.journal.validation(self.epoch, self.step, result)
             if spell:
                 self._rank_epoch(result)
-        self._barrier()
+        self.processes.wait()
 
     def _rank_epoch(self, result: Validation) -> None:
         """Keep what is among the best, and warn of attention that learns nothing."""
@@ -307,7 +299,7 @@ class Trainer:
     def _finish(self) -> Path:
         """Write ``model``: the average of the best epochs if it is as good on the dev set."""
         final = self.output / "model"
-        if self.rank == 0:
+        if self.processes.first:
             if not self.best:
                 self.model.save_pretrained(final, self._info())
             else:
@@ -326,7 +318,7 @@ class Trainer:
                         chosen, wer = self.model, averaged
                 chosen.save_pretrained(final, self._info(wer))
             self.journal.text(f"model: {final}")
-        self._barrier()
+        self.processes.wait()
         return final
 
     def _info(self, wer: float | None = None) -> dict[str, str]:
@@ -336,28 +328,31 @@ class Trainer:
     # State
 
     def _save(self) -> None:
-        if self.rank == 0:
+        if self.processes.first:
             state = {name: getattr(self, name) for name in _POSITION}
             resume.save(
                 self.output / STATE,
                 {
                     "config": configuration.to_yaml(self.config),
-                    "world": self.world,
+                    "world": self.processes.world,
                     "position": state,
                     "model": self.model.state_dict(),
                     "optimizer": self.optimizer.state_dict(),
                 },
             )
-        self._barrier()
+        self.processes.wait()
 
     def _resume(self) -> None:
         path = self.output / STATE
         if not path.is_file():
-            if self.rank == 0:
+            if self.processes.first:
                 configuration.dump(self.config, self.output / "config.yaml")
             return
         state = resume.load(path)
-        if state["config"] != configuration.to_yaml(self.config) or state["world"] != self.world:
+        if (
+            state["config"] != configuration.to_yaml(self.config)
+            or state["world"] != self.processes.world
+        ):
             raise LASError(
                 f"{path}: belongs to a training with other settings or another number of "
                 "processes; set training.output to a new folder"
@@ -381,26 +376,6 @@ class Trainer:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _any(self, *flags: bool) -> list[bool]:
-        """Which of the flags any process has set; all agree, lest one waits for the others."""
-        if self.world == 1:
-            return list(flags)
-        total = torch.tensor([int(flag) for flag in flags], device=self.device)
-        dist.all_reduce(total)
-        return [bool(count) for count in total.tolist()]
-
-    def _total(self, value: int) -> int:
-        """Sum over the processes."""
-        if self.world == 1:
-            return value
-        total = torch.tensor(value, device=self.device)
-        dist.all_reduce(total)
-        return int(total)
-
-    def _barrier(self) -> None:
-        if self.world > 1:
-            dist.barrier()
-
     # Data
 
     def _training_cuts(self) -> tuple[CutSet, int]:
@@ -414,7 +389,7 @@ class Trainer:
             data,
             lambda seconds: int(self.model.ctc_frames(torch.tensor(int(seconds * rate)))),
         )
-        if self.rank == 0 and (usable.long or usable.dense):
+        if self.processes.first and (usable.long or usable.dense):
             print(
                 f"left out of training: {usable.long} utterances over {data.max_seconds:g} s, "
                 f"{usable.dense} with more characters than frames"

@@ -213,7 +213,7 @@ def test_every_batch_and_process_draws_other_numbers(corpus, tmp_path):
     seeds = set()
     for trainer.epoch in range(3):
         for trainer.batches in range(5):
-            for trainer.rank in range(2):
+            for trainer.processes.rank in range(2):
                 seeds.add(trainer._seed())
     assert len(seeds) == 30
 
@@ -363,11 +363,11 @@ run, save = training.Trainer.run, training.Trainer._save
 saves = []
 
 def noted(self):
-    if self.rank:
+    if self.processes.rank:
         training.time = types.SimpleNamespace(monotonic=lambda: 1e6 * time.monotonic())
     run(self)
-    torch.save(self.model.state_dict(), self.output / f"rank{self.rank}.pt")
-    (self.output / f"saves{self.rank}").write_text(" ".join(saves))
+    torch.save(self.model.state_dict(), self.output / f"rank{self.processes.rank}.pt")
+    (self.output / f"saves{self.processes.rank}").write_text(" ".join(saves))
 
 def counted(self):
     saves.append(str(self.step))
