@@ -177,7 +177,7 @@ def train(
 ) -> None:
     """Train a model; the same command resumes a training that was stopped.
 
-    Several processes: torchrun --nproc-per-node 2 -m las train CONFIG.yaml
+    Several processes: torchrun --standalone --nproc-per-node 2 -m las train CONFIG.yaml
     """
     from las import config as configuration
     from las.config import RunConfig

@@ -6,12 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from speech import small_model
+from speech import sentences, small_model, write_manifest
 
 from las import config as configuration
 from las.config import RunConfig, SearchConfig
+from las.data import read_manifest
 from las.lm import LanguageModel
 from las.lm_config import LMModelConfig
 from las.model import LAS, read_info
@@ -22,11 +24,15 @@ RECIPE = ROOT / "recipes/general"
 
 
 def test_it_goes_on_from_the_mini_model():
-    first, second, third = (
+    names = [
+        "librispeech/conf/mini-mp3",
+        *(f"general/conf/{x}" for x in ("general", "mixed", "noisy")),
+    ]
+    first, *others = (
         configuration.load(RunConfig, ROOT / f"recipes/{name}.yaml").model_settings()
-        for name in ("librispeech/conf/mini-mp3", "general/conf/general", "general/conf/mixed")
+        for name in names
     )
-    assert first == second == third
+    assert all(other == first for other in others)
 
 
 def test_copies_are_named_apart_and_nothing_else_changes(tmp_path):
@@ -39,6 +45,31 @@ def test_copies_are_named_apart_and_nothing_else_changes(tmp_path):
         cuts = [json.loads(line) for line in file]
     assert [cut["id"] for cut in cuts] == ["x", "y", "z", "z_copy1", "z_copy2"]
     assert {cut["duration"] for cut in cuts} == {1.5}
+
+
+def with_noise(*arguments) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, RECIPE / "noise.py", *arguments, "--decibels", "20"]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_noise_is_as_loud_as_asked_and_the_words_stay(tmp_path):
+    manifest = write_manifest(tmp_path, sentences(3))
+    done = with_noise(manifest, tmp_path / "noisy.jsonl.gz")
+    assert done.returncode == 0, done.stderr
+    noisy = list(read_manifest(tmp_path / "noisy.jsonl.gz"))
+    for before, after in zip(read_manifest(manifest), noisy, strict=True):
+        assert before.id == after.id
+        assert before.supervisions[0].text == after.supervisions[0].text
+        samples = before.load_audio()[0]
+        noise = after.load_audio()[0] - samples
+        level = 10 * np.log10((samples**2).mean() / (noise**2).mean())
+        assert level == pytest.approx(20, abs=0.3)
+
+
+def test_noise_for_a_manifest_that_is_not_there(tmp_path):
+    done = with_noise(tmp_path / "none.jsonl.gz", tmp_path / "noisy.jsonl.gz")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("missing", [None, "mini", "train-clean-5", "train", "etc", "books.txt"])
@@ -67,8 +98,7 @@ def test_what_is_bundled_is_small_searches_as_stored_and_says_the_same(tmp_path)
     model.save_pretrained(tmp_path / "model", {"data": "none"})
     lm = LanguageModel(LMModelConfig(alphabet=model.config.alphabet, width=4, embedding=4))
     lm.save_pretrained(tmp_path / "lm")
-    again = tmp_path / "model"
-    done = bundle(again, again, "0.7", tmp_path / "lm", settings, tmp_path / "bundle")
+    done = bundle(tmp_path / "model", tmp_path / "lm", settings, tmp_path / "bundle")
     assert done.returncode == 0, done.stderr
     found, _ = stored_search(tmp_path / "bundle")
     assert found == configuration.load(SearchConfig, settings)
@@ -83,28 +113,11 @@ def test_what_is_bundled_is_small_searches_as_stored_and_says_the_same(tmp_path)
 
 
 def test_a_bundle_without_a_model_is_one_line(tmp_path):
-    none = tmp_path / "none"
-    done = bundle(none, none, "1", tmp_path, RECIPE / "conf/search.yaml", tmp_path / "bundle")
+    settings = RECIPE / "conf/search.yaml"
+    done = bundle(tmp_path / "none", tmp_path, settings, tmp_path / "bundle")
     assert done.returncode == 1
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     assert not (tmp_path / "bundle").exists()
-
-
-def test_weights_lie_between_those_of_the_models(tmp_path):
-    models = [small_model(seed) for seed in (0, 1)]
-    for name, model in zip("ab", models, strict=True):
-        model.save_pretrained(tmp_path / name)
-    LanguageModel(LMModelConfig(alphabet=models[0].config.alphabet, width=4)).save_pretrained(
-        tmp_path / "lm"
-    )
-    settings = RECIPE / "conf/search.yaml"
-    done = bundle(*(tmp_path / x for x in "ab"), "0.7", tmp_path / "lm", settings, tmp_path / "c")
-    assert done.returncode == 0, done.stderr
-    found = LAS.from_pretrained(tmp_path / "c").state_dict()
-    a, b = (model.state_dict() for model in models)
-    for name, x in found.items():
-        torch.testing.assert_close(x, 0.3 * a[name] + 0.7 * b[name], atol=2e-3, rtol=2e-3)
-    assert any(not torch.equal(a[name], b[name]) for name in a)
 
 
 def bundle(*arguments: Path | str) -> subprocess.CompletedProcess[str]:

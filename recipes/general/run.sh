@@ -46,18 +46,26 @@ join train.jsonl.gz "${parts[@]/%/.jsonl.gz}"
 join dev.jsonl.gz "$data/librispeech/train-clean-5-dev.jsonl.gz" "$data/an4/train-dev.jsonl.gz" \
   "$data/demo/dev.jsonl.gz"
 train() {  # CONFIG INIT MANIFEST OUTPUT [KEY=VALUE ...]
-  "$PYTHON" -m torch.distributed.run --nproc-per-node "${PROCESSES:-2}" -m las train "$here/conf/$1.yaml" \
+  "$PYTHON" -m torch.distributed.run --standalone --nproc-per-node "${PROCESSES:-2}" -m las train "$here/conf/$1.yaml" \
     "training.init=$2" "data.train=$3" "data.dev=$data/dev.jsonl.gz" "${@:5}" "training.output=$4"
 }
 train general "$model" "$data/train.jsonl.gz" "$output" "$@"
-# Then once more with the small parts several times over: they are far from what most of the data is.
-"$PYTHON" "$here/mix.py" "$data/mixed.jsonl.gz" 1 "$data/librispeech/train-clean-5.jsonl.gz" \
-  1 "$data/speechocean/train.jsonl.gz" 4 "$data/an4/train.jsonl.gz" 6 "$data/demo/train.jsonl.gz"
+# Then for longer with the small parts several times over: they are far from what most of the data is.
+shares=()
+for part in "${parts[@]}"; do
+  case $part in
+    */an4/*) shares+=(3 "$part.jsonl.gz") ;;
+    */demo/*) shares+=(2 "$part.jsonl.gz") ;;
+    *) shares+=(1 "$part.jsonl.gz") ;;
+  esac
+done
+"$PYTHON" "$here/mix.py" "$data/mixed.jsonl.gz" "${shares[@]}"
 train mixed "$output/model" "$data/mixed.jsonl.gz" "$output/mixed" "$@"
+train noisy "$output/mixed/model" "$data/mixed.jsonl.gz" "$output/noisy" "$@"
 las lm ngram "$books" "$output/lm" --max-megabytes 8
 
 # Half of the bytes; nothing of the text changes that a test can see. Search and language model go with it.
-"$PYTHON" "$here/bundle.py" "$output/model" "$output/mixed/model" 0.7 "$output/lm" "$here/conf/search.yaml" "$output/bundle"
+"$PYTHON" "$here/bundle.py" "$output/noisy/model" "$output/lm" "$here/conf/search.yaml" "$output/bundle"
 tests=("$data/an4/test" "$data/demo/test")
 if [ -d "$librispeech/dev-clean" ]; then
   las prepare librispeech "$librispeech" "$data/librispeech" --part dev-clean

@@ -86,7 +86,7 @@ fi
 if due train; then
   [ -z "$init" ] || [ -d "$init" ] || fail "$init: no such model; train it by \`$0 mini $corpus\`, or name one by training.init=FOLDER"
   launch=(-m las)
-  [ "${processes:-1}" -eq 1 ] || launch=(-m torch.distributed.run --nproc-per-node "$processes" -m las)
+  [ "${processes:-1}" -eq 1 ] || launch=(-m torch.distributed.run --standalone --nproc-per-node "$processes" -m las)
   if [ -n "$bpe" ]; then
     las bpe "$data/train.jsonl.gz" "$data/pieces-$bpe.txt" --size "$bpe"
     settings=("pieces=$data/pieces-$bpe.txt" ${settings[@]+"${settings[@]}"})
