@@ -222,13 +222,13 @@ def test_a_configuration_trains_a_step_and_decodes(name, manifest, tmp_path, mon
     monkeypatch.setattr(resume, "save", lambda *_: None)
     monkeypatch.setattr(LAS, "save_pretrained", lambda *_: None)
     steps: list[int] = []
-
-    def one_step(self: Trainer) -> bool:
-        steps.append(self.step)
-        return True
-
-    monkeypatch.setattr(Trainer, "_stopping", one_step)
     trainer = Trainer(settings)
+
+    def one_step(*_: bool) -> list[bool]:
+        steps.append(trainer.step)
+        return [True, False]  # asked to stop; no checkpoint is due
+
+    monkeypatch.setattr(trainer.processes, "any", one_step)
     before = trainer.model.ctc.weight.detach().clone()
     with pytest.raises(InterruptedTrainingError):
         trainer.run()

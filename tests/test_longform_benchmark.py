@@ -23,7 +23,7 @@ def test_memory_and_text_are_measured(tmp_path):
     row = longform.measure(tmp_path / "a.flac", "cpu", 1)
     assert jiwer.wer(said, row["text"]) < 0.3
     assert row["peak_bytes"] >= row["peak_bytes_before"] > 1e8
-    assert row["windows"] > 2
+    assert row["windows"] > 1  # cut in its pauses
 
 
 def test_results_are_written_and_growth_is_an_error(tmp_path, monkeypatch):
