@@ -184,9 +184,8 @@ def run_on_gpu(
                 row |= {**cold._asdict(), "warm_us": warm.median_us, "copies": len(copies)}
                 row |= {"bound_us": bound, "fraction": bound / cold.median_us}
                 record.add({**row, "peak_bytes": timing.peak_bytes(call)})
-        except Exception as error:  # one method's failure must not cost the others' rows
-            reason = f"{type(error).__name__}: {error}".split("\n")[0][:200]
-            record.add({**row_of(case, kind, "", name, None), "skipped": reason})
+        except Exception as error:
+            record.add({**row_of(case, kind, "", name, None), "skipped": common.reason(error)})
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -18,6 +18,7 @@ import torch._functorch.config
 import torch._inductor.config
 
 RESULTS = Path(__file__).parent / "results"
+PEER = "speechbrain"  # whose decoder stands in for ours in a training step
 NOT_GPU = "Measured on a CPU, at small shapes: these are not GPU numbers."
 BASELINES = ("eager", "compile", "eager graphed", "compile graphed", "now")
 GROUP = (
@@ -111,6 +112,11 @@ def environment(chosen: argparse.Namespace) -> Row:
 def _driver() -> str | None:
     found = re.search(r"Kernel Module[^0-9]*([0-9.]+)", _read("/proc/driver/nvidia/version"))
     return found[1] if found else None
+
+
+def reason(error: Exception) -> str:
+    """Why something was not measured, in one line; its failure must not cost the others' rows."""
+    return f"{type(error).__name__}: {error}".split("\n")[0][:200]
 
 
 class Record:

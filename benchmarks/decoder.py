@@ -185,9 +185,8 @@ def measure(
                 row = {**row_of(case, kind, which, name), **took._asdict(), "bound_us": bound}
                 row |= {"fraction": bound / took.median_us, "peak_bytes": timing.peak_bytes(call)}
                 record.add(row)
-        except Exception as error:  # one method's failure must not cost the others' rows
-            reason = f"{type(error).__name__}: {error}".split("\n")[0][:200]
-            record.add({**row_of(case, kind, "", name), "skipped": reason})
+        except Exception as error:
+            record.add({**row_of(case, kind, "", name), "skipped": common.reason(error)})
     for which, several in on_cpu.items():
         repeats, patience = (3, 0.0) if chosen.smallest else (15, 60.0)
         found, busy = timing.time_when_quiet(several, repeats, patience)

@@ -168,8 +168,10 @@ def measure(
         autocast: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
         if name != "float32":
             autocast = precision(config.training, device)
-        halves = isinstance(autocast, torch.autocast) and autocast._enabled
-        row["dtype"] = "bfloat16" if halves else "float32"
+        with autocast:
+            halves = torch.is_autocast_enabled(device.type)
+        # Not a "dtype": rows of several would not be compared.
+        row["precision"] = "bfloat16" if halves else "float32"
         try:
             if name == "streams" and device.type != "cuda":
                 raise RuntimeError("it needs a GPU")
@@ -196,9 +198,8 @@ def measure(
             figures = took._asdict()
             row["real_time"] = row["audio_s"] / (figures["median_us"] / 1e6)
             record.add({**row, **figures})
-        except Exception as error:  # one way's failure must not cost the others' rows
-            reason = f"{type(error).__name__}: {error}".split("\n")[0][:200]
-            record.add({**row, "skipped": reason})
+        except Exception as error:
+            record.add({**row, "skipped": common.reason(error)})
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -220,6 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if time.monotonic() > chosen.end:
             record.add({"case": case.name, "skipped": "no time left"})
             continue
+        torch._dynamo.reset()
         measure(config, case, record, chosen)
     common.render(NAME, chosen.folder)
 

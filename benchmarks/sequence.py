@@ -147,9 +147,8 @@ def measure(case: Case, kind: str, record: common.Record, chosen: argparse.Names
             for key in ("median_us", "p20_us", "p80_us"):
                 figures[key] /= case.U
             record.add({**row, **figures})
-        except Exception as error:  # one method's failure must not cost the others' rows
-            reason = f"{type(error).__name__}: {error}".split("\n")[0][:200]
-            record.add({**row, "skipped": reason})
+        except Exception as error:
+            record.add({**row, "skipped": common.reason(error)})
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

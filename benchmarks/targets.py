@@ -109,7 +109,8 @@ def less_memory(found: Results) -> float | None:
 
 def training_speed(found: Results) -> float | None:
     """Seconds of speech that a second of training takes."""
-    speeds = [row["real_time"] for row in _rows(found, "training")]
+    rows = _rows(found, "training")
+    speeds = [row["real_time"] for row in rows if row["backend"] != common.PEER]
     return max(speeds, default=None)
 
 

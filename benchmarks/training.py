@@ -29,7 +29,6 @@ from las_kernels.backends import VARIABLE
 NAME = "training"
 RECIPE = Path(__file__).parents[1] / "recipes/librispeech/conf/100.yaml"
 CHARACTERS_PER_SECOND = 14.5  # of train-clean-5, measured
-PEER = "speechbrain"
 PHASES = ("frontend", "listener", "decoder", "decoder backward", "listener backward", "optimizer")
 
 
@@ -227,12 +226,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found = {**common.environment(chosen), "config": chosen.config.name, "rows": []}
     before = os.environ.get(VARIABLE)
     for backend in chosen.backends.split(","):
-        peer = backend == PEER
+        peer = backend == common.PEER
         os.environ[VARIABLE] = "auto" if peer else backend
         try:
             row = measure(config, torch.device(chosen.device), chosen.rounds, chosen.batches, peer)
-        except Exception as error:  # one backend's failure must not cost the others' rows
-            row = {"skipped": f"{type(error).__name__}: {error}".split("\n")[0][:200]}
+        except Exception as error:
+            row = {"skipped": common.reason(error)}
         found["rows"].append({"backend": backend, **row})
         print(found["rows"][-1], flush=True)
     os.environ.pop(VARIABLE)

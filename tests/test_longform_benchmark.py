@@ -19,11 +19,11 @@ def test_speech_is_as_long_as_asked_and_repeatable(tmp_path):
 
 
 def test_memory_and_text_are_measured(tmp_path):
-    said = longform.write_speech(tmp_path / "a.flac", 0.3)
+    said = longform.write_speech(tmp_path / "a.flac", 0.5)
     row = longform.measure(tmp_path / "a.flac", "cpu", 1)
     assert jiwer.wer(said, row["text"]) < 0.3
     assert row["peak_bytes"] >= row["peak_bytes_before"] > 1e8
-    assert row["windows"] > 1  # cut in its pauses
+    assert row["windows"] > 2
 
 
 def test_results_are_written_and_growth_is_an_error(tmp_path, monkeypatch):

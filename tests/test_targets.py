@@ -87,7 +87,9 @@ def test_search_training_and_transcription(tmp_path):
         row("B1 T250", "cuda graphed", 80.0), row("B1 T250", "triton graphed", 110.0),
     ]  # fmt: skip
     write(tmp_path / "h200", "greedy", rows)
-    write(tmp_path / "h200", "training", [{"real_time": 5100.0}, {"skipped": "no"}])
+    trained = {"auto": 5100.0, "reference": 900.0, "speechbrain": 9000.0}  # the last is not ours
+    speeds = [{"backend": name, "real_time": speed} for name, speed in trained.items()]
+    write(tmp_path / "h200", "training", [*speeds, {"backend": "persistent", "skipped": "no"}])
     beam = {"search": "beam 8, ctc 0.3"}
     write(
         tmp_path / "h200", "pipeline", [{**beam, "rtf": 0.001}, {"search": "greedy", "rtf": 1e-9}]
