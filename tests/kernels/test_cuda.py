@@ -6,6 +6,7 @@ CPU. What it cannot show is the machine: memory spaces, alignment, ``tanh.approx
 
 import ctypes
 import os
+import re
 
 import emulated
 import pytest
@@ -280,3 +281,13 @@ def test_in_a_cuda_graph():
     torch.cuda.synchronize()
     for one, right in zip(found, wanted, strict=True):
         assert torch.equal(one, right)
+
+
+@pytest.mark.parametrize("kind", ["attend", "decode"])
+def test_no_entry_has_a_type_of_its_own_file(kind):
+    """Nvcc would keep such a function out of the library; the emulator's compiler does not."""
+    source = (build.SOURCES / f"{kind}_cuda.cu").read_text()
+    entries = re.findall(r'^extern "C" .*?\((.*?)\)', source, re.MULTILINE | re.DOTALL)
+    assert len(entries) == 2
+    taken = [" ".join(x.split()[:-1]) for entry in entries for x in entry.split(",")]
+    assert set(taken) <= {"const void*", "void*", "int"}

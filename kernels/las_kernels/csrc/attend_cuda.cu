@@ -57,8 +57,9 @@ cudaError_t choose(const Attention& p, cudaStream_t stream) {
 }  // namespace
 
 // A cudaError_t, 0 for none; returns before the kernels have run.
-extern "C" int LAS_NAME(const Attention* problem, void* stream) {
-  const Attention& p = *problem;
+// With a type of this file as argument nvcc would take the function for one of this file alone.
+extern "C" int LAS_NAME(const void* problem, void* stream) {
+  const Attention& p = *static_cast<const Attention*>(problem);
   int device;
   cudaError_t error = cudaGetDevice(&device);
   if (error == cudaSuccess && device != p.device) error = cudaSetDevice(int(p.device));

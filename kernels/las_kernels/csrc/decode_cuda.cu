@@ -246,8 +246,9 @@ cudaError_t launch(const Sequence& p, cudaStream_t stream) {
 }  // namespace
 
 // A cudaError_t, 0 for none; returns before the kernel has run.
-extern "C" int LAS_NAME(const Sequence* sequence, void* stream) {
-  const Sequence& p = *sequence;
+// With a type of this file as argument nvcc would take the function for one of this file alone.
+extern "C" int LAS_NAME(const void* sequence, void* stream) {
+  const Sequence& p = *static_cast<const Sequence*>(sequence);
   int device;
   cudaError_t error = cudaGetDevice(&device);
   if (error == cudaSuccess && device != p.attention.device)
