@@ -4,6 +4,7 @@ import gzip
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ RECIPE = ROOT / "recipes/general"
 def test_it_goes_on_from_the_mini_model():
     names = [
         "librispeech/conf/mini-mp3",
-        *(f"general/conf/{x}" for x in ("general", "mixed", "noisy")),
+        *(f"general/conf/{x}" for x in ("general", "mixed", "noisy", "joined")),
     ]
     first, *others = (
         configuration.load(RunConfig, ROOT / f"recipes/{name}.yaml").model_settings()
@@ -70,6 +71,54 @@ def test_noise_for_a_manifest_that_is_not_there(tmp_path):
     done = with_noise(tmp_path / "none.jsonl.gz", tmp_path / "noisy.jsonl.gz")
     assert done.returncode == 1
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+def joined(*arguments) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, RECIPE / "join.py", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_joined_utterances_hold_those_they_are_made_of(tmp_path):
+    texts = [a + b for a in "ABCDEF" for b in "GHIJKLM"]
+    manifest = write_manifest(tmp_path, texts)
+    output = tmp_path / "joined.jsonl.gz"
+    done = joined(output, manifest, "--rounds", "3", "--share", "0.8")
+    assert done.returncode == 0, done.stderr
+    singles = {cut.supervisions[0].text: cut for cut in read_manifest(manifest)}
+    assert set(singles) == set(texts)
+    found = list(read_manifest(output))
+    assert len({cut.id for cut in found}) == len(found)
+    times = Counter(word for cut in found for word in cut.supervisions[0].text.split())
+    assert set(times) <= set(texts) and max(times.values()) <= 3
+    assert 0.5 * 3 * len(texts) < sum(times.values()) < 0.9 * 3 * len(texts)
+    speakers = set()
+    for cut in found:
+        parts = [singles[word] for word in cut.supervisions[0].text.split()]
+        assert len(parts) > 1
+        speaking = {part.supervisions[0].speaker for part in parts}
+        speakers.add(cut.supervisions[0].speaker)
+        assert cut.supervisions[0].speaker == (speaking.pop() if len(speaking) == 1 else None)
+        samples = cut.load_audio()[0]
+        first, last = (parts[k].load_audio()[0] for k in (0, -1))
+        np.testing.assert_allclose(samples[: first.size], first, atol=1e-4)
+        np.testing.assert_allclose(samples[-last.size :], last, atol=1e-4)
+        silence = cut.duration - sum(part.duration for part in parts)
+        assert 0.1 <= silence / (len(parts) - 1) <= 0.9
+        assert cut.duration < 18 + 0.9 * len(parts)
+    assert None in speakers and len(speakers) > 1  # of several, and of one
+    before = gzip.decompress(output.read_bytes())
+    assert joined(output, manifest, "--rounds", "3", "--share", "0.8").returncode == 0
+    assert gzip.decompress(output.read_bytes()) == before
+
+
+def test_nothing_to_join_is_one_line(tmp_path):
+    single = write_manifest(tmp_path, ["A"])
+    for manifest, why in ((tmp_path / "none.jsonl.gz", "none.jsonl.gz"), (single, "no two")):
+        done = joined(tmp_path / "joined.jsonl.gz", manifest)
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+        assert why in done.stderr
+        assert not (tmp_path / "joined.jsonl.gz").exists()
 
 
 @pytest.mark.parametrize("missing", [None, "mini", "train-clean-5", "train", "etc", "books.txt"])

@@ -62,10 +62,23 @@ done
 "$PYTHON" "$here/mix.py" "$data/mixed.jsonl.gz" "${shares[@]}"
 train mixed "$output/model" "$data/mixed.jsonl.gz" "$output/mixed" "$@"
 train noisy "$output/mixed/model" "$data/mixed.jsonl.gz" "$output/noisy" "$@"
+# And with short utterances joined, for those of the small parts are all there is to a recording.
+"$PYTHON" "$here/join.py" "$data/joined-an4.jsonl.gz" "$data/an4/train.jsonl.gz"
+"$PYTHON" "$here/join.py" "$data/joined-demo.jsonl.gz" "$data/demo/train.jsonl.gz" --rounds 2
+"$PYTHON" "$here/join.py" "$data/joined-speechocean.jsonl.gz" "$data/speechocean/train.jsonl.gz" --share 0.4
+shares=()
+for part in "${parts[@]}" "$data"/joined-{an4,demo,speechocean}; do
+  case $part in
+    */an4/*) shares+=(2 "$part.jsonl.gz") ;;
+    *) shares+=(1 "$part.jsonl.gz") ;;
+  esac
+done
+"$PYTHON" "$here/mix.py" "$data/mixed-joined.jsonl.gz" "${shares[@]}"
+train joined "$output/noisy/model" "$data/mixed-joined.jsonl.gz" "$output/joined" "$@"
 las lm ngram "$books" "$output/lm" --max-megabytes 8
 
 # Half of the bytes; nothing of the text changes that a test can see. Search and language model go with it.
-"$PYTHON" "$here/bundle.py" "$output/noisy/model" "$output/lm" "$here/conf/search.yaml" "$output/bundle"
+"$PYTHON" "$here/bundle.py" "$output/joined/model" "$output/lm" "$here/conf/search.yaml" "$output/bundle"
 tests=("$data/an4/test" "$data/demo/test")
 if [ -d "$librispeech/dev-clean" ]; then
   las prepare librispeech "$librispeech" "$data/librispeech" --part dev-clean
