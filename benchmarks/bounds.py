@@ -63,26 +63,31 @@ def barriers(blocks: int, rounds: int, device: torch.device) -> Tensor:
     return arrived
 
 
-def measure() -> dict[str, float]:
-    """All bounds on the current GPU, by the names of ``UNITS``."""
+def measure(rounds: int = 2048, turns: int = 1000) -> dict[str, float]:
+    """All bounds on the current GPU, by the names of ``UNITS``.
+
+    Args:
+        rounds: tanh of each number.
+        turns: barriers, beyond the few whose cost is taken off.
+    """
     device = torch.device("cuda")
     torch.cuda.set_stream(torch.cuda.Stream())
     processors = torch.cuda.get_device_properties(device).multi_processor_count
     x = torch.randn(processors * 16 * BLOCK, device=device)
-    rounds = 2048
     took = timing.time_on_gpu(lambda _: tanh_times(x, rounds), 2, graphed=True)
     small = torch.zeros(32, device=device)
     launch = timing.time_on_gpu(lambda _: small.add_(1), 500, graphed=False)
     node = timing.time_on_gpu(lambda _: small.add_(1), 500, graphed=True)
     # The difference of many and few barriers: without what the launch costs.
-    few = timing.time_on_gpu(lambda _: barriers(processors, 100, device), 1, graphed=True)
-    many = timing.time_on_gpu(lambda _: barriers(processors, 1100, device), 1, graphed=True)
+    few = timing.time_on_gpu(lambda _: barriers(processors, turns // 10, device), 1, graphed=True)
+    more = turns // 10 + turns
+    many = timing.time_on_gpu(lambda _: barriers(processors, more, device), 1, graphed=True)
     return {
         "copy": timing.copy_bandwidth(),
         "tanh": x.numel() * rounds / took.median_us * 1e6,
         "launch": launch.median_us,
         "graph_node": node.median_us,
-        "barrier": (many.median_us - few.median_us) / 1000,
+        "barrier": (many.median_us - few.median_us) / turns,
     }
 
 
@@ -102,7 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = common.options(NAME, arguments)
     if chosen.device != "cuda":
         raise SystemExit("error: benchmarks.bounds measures a GPU; there is none")
-    found = {**common.environment(chosen), "bounds": measure()}
+    found = common.environment(chosen)
+    found["bounds"] = measure(4, 10) if chosen.smallest else measure()
     chosen.folder.mkdir(parents=True, exist_ok=True)
     common.write(chosen.folder / f"{NAME}.json", json.dumps(found, indent=1) + "\n")
     common.write(chosen.folder / f"{NAME}.md", markdown(found))

@@ -28,12 +28,13 @@ from las_kernels.backends import VARIABLE
 
 NAME = "training"
 RECIPE = Path(__file__).parents[1] / "recipes/librispeech/conf/100.yaml"
+SMALLEST = (0.5, 0.6)
 CHARACTERS_PER_SECOND = 14.5  # of train-clean-5, measured
 PHASES = ("frontend", "listener", "decoder", "decoder backward", "listener backward", "optimizer")
 
 
 class Batch(NamedTuple):
-    """What a step is given."""
+    """What a step is given; as in a training the lengths are on the CPU."""
 
     waveforms: Tensor  # [B, S]
     samples: Tensor  # [B]
@@ -89,13 +90,14 @@ def watch(model: LAS, clock: Clock) -> None:
     model.listener.register_forward_hook(after_listener)
 
 
-def batches(config: RunConfig, model: LAS, count: int, device: torch.device) -> list[Batch]:
-    """Noise with random texts, each batch of one length, in all lengths alike."""
+def batches(
+    config: RunConfig, model: LAS, count: int, device: torch.device, lengths: Sequence[float]
+) -> list[Batch]:
+    """Noise with random texts, each batch of one of these lengths in seconds, in all alike."""
     random = torch.Generator().manual_seed(0)
     found = []
     for index in range(count):
-        at = (index + 0.5) / count * (len(LIBRISPEECH_SECONDS) - 1)
-        seconds = LIBRISPEECH_SECONDS[round(at)]
+        seconds = lengths[round((index + 0.5) / count * (len(lengths) - 1))]
         size = max(1, min(config.data.batch_utterances, int(config.data.batch_seconds / seconds)))
         samples = int(seconds * config.frontend.sample_rate)
         length = int(seconds * CHARACTERS_PER_SECOND)
@@ -105,7 +107,9 @@ def batches(config: RunConfig, model: LAS, count: int, device: torch.device) -> 
             torch.randint(2, len(model.text), (size, length), generator=random),
             torch.full((size,), length),
         )
-        found.append(Batch(*(x.to(device) for x in batch)))
+        found.append(
+            batch._replace(waveforms=batch.waveforms.to(device), tokens=batch.tokens.to(device))
+        )
     return found
 
 
@@ -143,20 +147,20 @@ def with_speechbrain(model: LAS) -> LAS:
     return model
 
 
-def measure(
-    config: RunConfig, device: torch.device, rounds: int, count: int, peer: bool = False
-) -> common.Row:
+def measure(config: RunConfig, chosen: argparse.Namespace, peer: bool = False) -> common.Row:
     """Median seconds of each phase over rounds of the same batches, summed over them."""
+    device = torch.device(chosen.device)
+    lengths = SMALLEST if chosen.smallest else LIBRISPEECH_SECONDS
     torch.manual_seed(0)
     model = LAS(config.model_settings())
     model = (with_speechbrain(model) if peer else model).to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, betas=(0.9, 0.98))
     clock = Clock(device)
     watch(model, clock)
-    prepared = batches(config, model, count, device)
+    prepared = batches(config, model, chosen.batches, device, lengths)
     audio = sum(float(batch.samples.sum()) for batch in prepared) / config.frontend.sample_rate
     took: list[dict[str, list[float]]] = [{phase: [] for phase in PHASES} for _ in prepared]
-    for turn in range(rounds + 1):
+    for turn in range(chosen.rounds + 1):
         for batch, times in zip(prepared, took, strict=True):
             if device.type == "cuda" and turn == 1:
                 torch.cuda.reset_peak_memory_stats()
@@ -209,11 +213,13 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--backends", default="auto,reference", help="of the kernels; speechbrain: its decoder"
     )
     parser.add_argument("--output", type=Path, default=common.RESULTS, help="of the results")
+    parser.add_argument("--smallest", action="store_true", help="only see that it works")
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="of the configuration")
     chosen = parser.parse_args(arguments)
     chosen.device = chosen.device or ("cuda" if torch.cuda.is_available() else "cpu")
     chosen.folder = chosen.output / common.slug(common.device_name(chosen.device))
     given = [chosen.config.stem, chosen.rounds, chosen.batches, chosen.backends, *chosen.settings]
+    given += ["--smallest"] * chosen.smallest
     chosen.command = " ".join([parser.prog, *map(str, given)])
     return chosen
 
@@ -224,22 +230,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     config = configuration.load(RunConfig, chosen.config, chosen.settings)
     torch.set_num_threads(config.training.threads)
     found = {**common.environment(chosen), "config": chosen.config.name, "rows": []}
+    chosen.folder.mkdir(parents=True, exist_ok=True)
     before = os.environ.get(VARIABLE)
     for backend in chosen.backends.split(","):
         peer = backend == common.PEER
         os.environ[VARIABLE] = "auto" if peer else backend
         try:
-            row = measure(config, torch.device(chosen.device), chosen.rounds, chosen.batches, peer)
+            row = measure(config, chosen, peer)
         except Exception as error:
             row = {"skipped": common.reason(error)}
         found["rows"].append({"backend": backend, **row})
         print(found["rows"][-1], flush=True)
+        # After each: what a limit of time cuts off must not cost the others.
+        common.write(chosen.folder / f"{NAME}.json", json.dumps(found, indent=1) + "\n")
+        common.write(chosen.folder / f"{NAME}.md", markdown(found))
     os.environ.pop(VARIABLE)
     if before is not None:
         os.environ[VARIABLE] = before
-    chosen.folder.mkdir(parents=True, exist_ok=True)
-    common.write(chosen.folder / f"{NAME}.json", json.dumps(found, indent=1) + "\n")
-    common.write(chosen.folder / f"{NAME}.md", markdown(found))
 
 
 if __name__ == "__main__":

@@ -48,14 +48,11 @@ class Batch:
     token_lengths: Tensor  # [B]
 
     def to(self, device: torch.device) -> "Batch":
-        """The batch with its tensors on a device."""
-        move = partial(torch.Tensor.to, device=device, non_blocking=True)
+        """The batch with waveforms and tokens on a device; lengths stay: see ``LAS.forward``."""
         return replace(
             self,
-            waveforms=move(self.waveforms),
-            samples=move(self.samples),
-            tokens=move(self.tokens),
-            token_lengths=move(self.token_lengths),
+            waveforms=self.waveforms.to(device, non_blocking=True),
+            tokens=self.tokens.to(device, non_blocking=True),
         )
 
 

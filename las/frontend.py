@@ -77,24 +77,33 @@ def normalise(features: Tensor, lengths: Tensor) -> Tensor:
 def specaugment(features: Tensor, lengths: Tensor, config: SpecAugmentConfig) -> Tensor:
     """Mask bands and spans of frames (Park et al. 2019) to 0, the mean after normalisation.
 
-    Masks are drawn from torch's global generator for each utterance over its own length, so
-    that padding takes no part.
+    Each utterance has its own masks, drawn over its own length, so that padding takes no part:
+    those that ``torchaudio.functional.mask_along_axis`` would draw for one after another, but in a
+    few kernels for the whole batch, and a GPU need not be waited for. Drawn from torch's global
+    generator on the CPU: the same on every device.
 
     Args:
         features: [B, T, F].
-        lengths: valid frames [B].
+        lengths: valid frames [B], where the features are.
         config: number and size of the masks.
     """
-    rows = []
-    for row, length in zip(features.unbind(0), lengths.tolist(), strict=True):
-        spectrogram = row.T[None, :, :length]
-        for _ in range(config.frequency_masks):
-            spectrogram = torchaudio.functional.mask_along_axis(
-                spectrogram, config.frequency_width, 0.0, axis=1
-            )
-        for _ in range(config.time_masks):
-            spectrogram = torchaudio.functional.mask_along_axis(
-                spectrogram, config.time_width, 0.0, axis=2, p=config.time_share
-            )
-        rows.append(torch.cat([spectrogram[0].T, row[length:]]))
-    return torch.stack(rows)
+    B, T, F = features.shape
+    masks = config.frequency_masks + config.time_masks
+    drawn = torch.rand(B, masks, 2).to(features.device, non_blocking=True)
+    size = lengths[:, None]
+    limit = (size.double() * config.time_share).long().clamp_max(config.time_width)
+    bands = _covered(drawn[:, : config.frequency_masks], F, min(config.frequency_width, F), F)
+    spans = _covered(drawn[:, config.frequency_masks :], size, limit, T)
+    valid = padding_mask(lengths, T)
+    return features.masked_fill((spans[:, :, None] | bands[:, None, :]) & valid[:, :, None], 0.0)
+
+
+def _covered(drawn: Tensor, size: Tensor | int, limit: Tensor | int, count: int) -> Tensor:
+    """What of ``count`` places masks cover, [B, count]; from numbers [B, M, 2] between 0 and 1.
+
+    A mask is shorter than ``limit``, and lies within the first ``size`` places.
+    """
+    width = drawn[..., 0] * limit
+    start = (drawn[..., 1] * (size - width)).long()[..., None]
+    at = torch.arange(count, device=drawn.device)
+    return ((at >= start) & (at < start + width.long()[..., None])).any(1)

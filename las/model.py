@@ -72,6 +72,7 @@ class LAS(nn.Module):
 
     def encode(self, waveforms: Tensor, samples: Tensor) -> Encoded:
         """Listen to waveforms [B, S] with these numbers of valid samples [B]."""
+        samples = samples.to(waveforms.device, non_blocking=True)
         if self.training or self.precision is None:
             return self._encode(waveforms, samples, contextlib.nullcontext())
         kind = waveforms.device.type
@@ -111,28 +112,32 @@ class LAS(nn.Module):
     ) -> Losses:
         """Teacher-forced losses of a batch.
 
+        Lengths on the CPU spare waiting for a GPU, which CTC else would: it wants them there.
+
         Args:
             waveforms: [B, S], zero beyond the valid samples.
-            samples: [B].
+            samples: [B], where the waveforms are or on the CPU.
             tokens: transcripts [B, U]; what lies beyond their lengths is not looked at.
-            token_lengths: [B].
+            token_lengths: [B], where the samples are.
             label_smoothing: of the speller's targets.
             sampling: share of scheduled sampling.
             spell: False leaves the speller out (its loss and alignments are zero).
         """
         encoded = self.encode(waveforms, samples)
+        ctc_lengths, written = self.ctc_frames(samples), token_lengths
+        characters = token_lengths.sum()
+        token_lengths = token_lengths.to(waveforms.device, non_blocking=True)
         valid = padding_mask(token_lengths, tokens.shape[1])
         with torch.autocast(waveforms.device.type, enabled=False):
             ctc = nn.functional.ctc_loss(
                 encoded.ctc.transpose(0, 1),
-                tokens[valid],
-                encoded.ctc_lengths,
-                token_lengths,
+                tokens.masked_fill(~valid, BLANK),
+                ctc_lengths,
+                written,
                 blank=BLANK,
                 reduction="sum",
                 zero_infinity=True,
             )
-        characters = token_lengths.sum()
         if not spell:
             B, T, _ = encoded.memory.keys.shape
             zero = ctc.new_zeros(())

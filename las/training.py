@@ -209,8 +209,11 @@ class Trainer:
         lr = rate(self.settings, self.step, progress)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
-        if torch.isfinite(norm):
+        total = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
+        # The one time in a step that a GPU is waited for.
+        summed = [sum(of) for of in zip(*((x.attention, x.ctc) for x in losses), strict=True)]
+        norm, attention, ctc = torch.stack([total, *summed]).tolist()
+        if math.isfinite(norm):
             self.optimizer.step()
             self.in_a_row = 0
         else:
@@ -223,16 +226,14 @@ class Trainer:
                 )
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        attention = sum(float(x.attention) for x in losses) / sum(int(x.tokens) for x in losses)
-        ctc = sum(float(x.ctc) for x in losses) / sum(int(x.characters) for x in losses)
         self.journal.step(
             step=self.step,
             epoch=self.epoch + 1,
             share=min(1.0, self.seen / self.count),
-            attention=attention,
-            ctc=ctc,
+            attention=attention / sum(int(x.tokens) for x in losses),
+            ctc=ctc / sum(int(x.characters) for x in losses),
             rate=lr,
-            norm=float(norm),
+            norm=norm,
             skipped=self.skipped,
         )
 

@@ -78,7 +78,7 @@ def validate(
             ):
                 utterances.append(Utterance(id, text, heard))
             continue
-        focus += _focus(losses.alignments, batch.token_lengths, encoded.memory.lengths)
+        focus += _focus(losses.alignments, batch.token_lengths.to(device), encoded.memory.lengths)
         hypotheses = greedy(model, encoded)
         for id, text, hypothesis in zip(batch.ids, batch.texts, hypotheses, strict=True):
             utterances.append(Utterance(id, text, hypothesis.text))

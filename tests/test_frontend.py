@@ -4,6 +4,7 @@ import librosa
 import numpy as np
 import pytest
 import torch
+import torchaudio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -176,6 +177,34 @@ def test_masks_stay_in_valid_frames_and_width(seed, lengths, extra):
         assert sum(in_time) <= min(12, 0.5 * length)
         assert len(in_frequency) <= 1
         assert sum(in_frequency) <= 5
+
+
+@given(
+    st.integers(0, 10**6),
+    st.lists(st.integers(10, 300), min_size=1, max_size=5),
+    st.builds(
+        SpecAugmentConfig,
+        frequency_masks=st.integers(0, 3),
+        frequency_width=st.integers(1, 20),
+        time_masks=st.integers(0, 3),
+        time_width=st.integers(1, 100),
+        time_share=st.floats(0.1, 0.99),
+    ),
+)
+def test_masks_are_those_of_torchaudio_one_after_another(seed, lengths, config):
+    features = torch.ones(len(lengths), max(lengths), 20)
+    torch.manual_seed(seed)
+    expected = features.clone()
+    mask = torchaudio.functional.mask_along_axis
+    for row, length in zip(expected, lengths, strict=True):
+        valid = row[None, :length]  # [1, T, F]
+        for _ in range(config.frequency_masks):
+            valid = mask(valid, config.frequency_width, 0.0, axis=2)
+        for _ in range(config.time_masks):
+            valid = mask(valid, config.time_width, 0.0, axis=1, p=config.time_share)
+        row[:length] = valid[0]
+    torch.manual_seed(seed)
+    assert torch.equal(specaugment(features, torch.tensor(lengths), config), expected)
 
 
 def test_masks_are_drawn_and_count_is_honoured():
