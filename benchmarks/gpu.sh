@@ -32,6 +32,15 @@ measured() {  # NAME SECONDS LIMIT: no new shape after SECONDS; what is killed k
         { status=1; "$python" -m "benchmarks.$1" --device cuda --output "$output" --render; }
 }
 
+# First and at once: nvcc takes a minute or two for each, which no limit below allows for.
+build() {
+    for kernels in cuda decode_cuda; do
+        timeout 280 "$python" -c "from las_kernels import $kernels
+print('$kernels:', $kernels.available() or 'built')" &
+    done
+    wait
+}
+
 check() {
     prefix=
     tests 200 tests/kernels/test_gpu.py tests/kernels/test_cuda.py tests/kernels/test_decode_cuda.py \
@@ -73,6 +82,7 @@ rest() {
         status=1
 }
 
+build
 for part in ${*:-check measure tune rest}; do
     case $part in
         check | measure | tune | rest) "$part" ;;
