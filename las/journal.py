@@ -6,6 +6,7 @@ what lies beyond the state that was resumed is cut off, so that each step stands
 
 import json
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -91,6 +92,7 @@ class Journal:
         path = self.folder / "log.jsonl"
         self.steps.close()
         kept = []
+        self.smooth = {}
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
                 row = json.loads(line)
@@ -98,6 +100,8 @@ class Journal:
                 continue
             if row["step"] <= step and ("dev" not in row or row["epoch"] <= epoch):
                 kept.append(line + "\n")
+                if "input_wait" in row:  # a step: the smoothed numbers go on from where they were
+                    self._smooth(row)
         with replacing(path) as temporary:
             temporary.write_text("".join(kept), encoding="utf-8")
         self.steps = path.open("a", encoding="utf-8")
@@ -126,18 +130,19 @@ class Journal:
         now = time.monotonic()
         wait = self.waiting / max(1e-9, now - self.last_step)
         self.last_step, self.waiting = now, 0.0
-        for name in ("attention", "ctc"):
-            old = self.smooth.get(name, values[name])
-            self.smooth[name] = 0.95 * old + 0.05 * values[name]
-        self.smooth["wait"] = 0.95 * self.smooth.get("wait", wait) + 0.05 * wait
+        self._smooth({**values, "input_wait": wait})
         self._write({"step": step, "epoch": epoch, **values, "input_wait": wait})
         for name, value in values.items():
             self.writer.add_scalar(f"train/{name}", value, step)
         self.writer.add_scalar("train/input_wait", wait, step)
         self._show(step, epoch, share, now)
 
+    def _smooth(self, row: Mapping[str, float]) -> None:
+        for name in ("attention", "ctc", "input_wait"):
+            self.smooth[name] = 0.95 * self.smooth.get(name, row[name]) + 0.05 * row[name]
+
     def _show(self, step: int, epoch: int, share: float, now: float) -> None:
-        loss, ctc, wait = (self.smooth[name] for name in ("attention", "ctc", "wait"))
+        loss, ctc, wait = (self.smooth[name] for name in ("attention", "ctc", "input_wait"))
         if self.progress is not None:
             fields: dict[str, Any] = {"epoch": epoch, "loss": loss, "ctc": ctc}
             fields |= {"wer": self.wer, "wait": 100 * wait}

@@ -101,6 +101,19 @@ def test_truncate_drops_a_line_that_was_cut_off(tmp_path):
     assert [r["step"] for r in rows(tmp_path)] == [1, 2]
 
 
+def test_the_loss_goes_on_after_a_stop(tmp_path, capsys):
+    """A stop after the last step of an epoch leaves none to tell the loss of."""
+    config = run_config("", tmp_path)
+    with Journal(tmp_path, config, 0) as journal:
+        step(journal, 1, attention=4.0)
+        step(journal, 2, attention=2.0)
+        step(journal, 3, attention=99.0)
+    with Journal(tmp_path, config, 0) as journal:
+        journal.truncate(2, 0)
+        journal.validation(1, 2, result())
+    assert "train loss 3.900" in capsys.readouterr().out
+
+
 def test_warning_stands_out(journal, tmp_path, capsys):
     journal.warning("the attention is flat")
     assert "WARNING: the attention is flat" in capsys.readouterr().out
