@@ -1,5 +1,6 @@
 #!/bin/sh
-# On a GPU: correctness first, then every benchmark, in four parts of ten minutes at most each.
+# On a GPU: correctness first, then every benchmark, in four parts of ten minutes at most each,
+# and before them, once on a machine, what nvcc takes to build the CUDA kernels.
 #   benchmarks/gpu.sh [check] [measure] [tune] [rest]      (all of them without arguments)
 # check    the kernels' tests on the GPU, compute-sanitizer, what bounds the kernels, greedy search
 # measure  attention, attention over a sequence, the whole decoder

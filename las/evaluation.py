@@ -57,7 +57,7 @@ def transcribe_manifest(
     ):
         if isinstance(batch, LASError):
             raise batch
-        encoded = model.encode(batch.waveforms.to(device), batch.samples.to(device))
+        encoded = model.encode(batch.waveforms.to(device), batch.samples)
         found = search(model, encoded, config, lm)
         for id, text, hypotheses in zip(batch.ids, batch.texts, found, strict=True):
             utterances.append(Utterance(id, text, hypotheses[0].text))
@@ -95,12 +95,12 @@ def check_batching(
             raise batch
         # Half a second more of padding than the batch needs.
         padded = torch.nn.functional.pad(batch.waveforms, (0, rate // 2)).to(device)
-        encoded = model.encode(padded, batch.samples.to(device))
+        encoded = model.encode(padded, batch.samples)
         together = search(model, encoded, config, lm)
         for row, id in enumerate(batch.ids):
             samples = batch.samples[row : row + 1]
             alone = batch.waveforms[row : row + 1, : int(samples)]
-            single = model.encode(alone.to(device), samples.to(device))
+            single = model.encode(alone.to(device), samples)
             frames = single.memory.values.shape[1]
             for a, b in (
                 (encoded.memory.values[row, :frames], single.memory.values[0]),

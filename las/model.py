@@ -71,7 +71,7 @@ class LAS(nn.Module):
         self.ctc = nn.Linear(self.listener.width, len(self.text))
 
     def encode(self, waveforms: Tensor, samples: Tensor) -> Encoded:
-        """Listen to waveforms [B, S] with these numbers of valid samples [B]."""
+        """Listen to waveforms [B, S] of so many samples [B], which may be on the CPU."""
         samples = samples.to(waveforms.device, non_blocking=True)
         if self.training or self.precision is None:
             return self._encode(waveforms, samples, contextlib.nullcontext())

@@ -159,7 +159,7 @@ class Transcriber:
         """As :meth:`waveforms`, with up to ``config.n_best`` hypotheses each, best first."""
         padded = pad_sequence([torch.from_numpy(w) for w in waveforms], batch_first=True)
         samples = torch.tensor([len(w) for w in waveforms])
-        encoded = self.model.encode(padded.to(self.device), samples.to(self.device))
+        encoded = self.model.encode(padded.to(self.device), samples)
         return search(self.model, encoded, self.config, self.lm)
 
     # --- from sources to transcripts --------------------------------------------------------

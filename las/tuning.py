@@ -140,7 +140,7 @@ def listen(
     ):
         if isinstance(batch, LASError):
             raise batch
-        encoded = model.encode(batch.waveforms.to(device), batch.samples.to(device))
+        encoded = model.encode(batch.waveforms.to(device), batch.samples)
         batches.append(Batch(batch.ids, batch.texts, _move(encoded, torch.device("cpu"))))
     return batches
 
