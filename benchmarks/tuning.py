@@ -146,7 +146,7 @@ def default(kernel: str, task: Task) -> Choice:
         plan = attention.partial_plan(case.N, case.H, (AH, DH), taps, case.dtype)
         return {**plan, "fill": attention.FILL}
     if kernel == "combine":
-        return attention.combine_plan(case.H, DH, attention.MAX_SPANS)
+        return attention.combine_plan(case.H, DH)
     if kernel == "step":
         return phase1.step_plan(case.H, AH, taps, case.dtype)
     if kernel == "alignment_gradient":

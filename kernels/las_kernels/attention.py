@@ -29,14 +29,16 @@ from las_kernels.location import (
     location_tiles,
 )
 from las_kernels.reference import Memory, Score
-from las_kernels.tiles import FRAMES, INTERPRETED, narrow, numerics, power, tanh
+from las_kernels.tiles import FRAMES, INTERPRETED, length_of, narrow, numerics, power, tanh
 
 MAX_BEAMS = 8  # queries in one program
 MAX_SPANS = 64
 FILL = 2  # programs for each multiprocessor
 
 
-@triton.jit
+# What follows the number of frames or steps, also where a step's part of a sequence begins, differs
+# from batch to batch: Triton would compile again for each of its alignments.
+@triton.jit(do_not_specialize=["T", "N", "span", "previous", "previous_b", "previous_n"])
 def partial(
     query,
     keys,
@@ -84,7 +86,7 @@ def partial(
     b = (tl.program_id(0) // (blocks * H)).to(tl.int64)
     s = tl.program_id(1)
     spans = tl.num_programs(1)
-    length = tl.load(lengths + b).to(tl.int32)
+    length = length_of(lengths, b, T)
     first = block * NB
     n = first + tl.arange(0, ROWS)
     mine = (tl.arange(0, ROWS) < NB) & (n < N)
@@ -145,7 +147,7 @@ def partial(
     tl.store(summed + out[:, None] * DH + d[None, :], context, mask=known)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T", "N", "spans", "alignment", "alignment_b", "alignment_n"])
 def combine(
     lengths,
     energy,
@@ -163,6 +165,7 @@ def combine(
     alignment_n,
     H: tl.constexpr,
     DH: tl.constexpr,
+    SPANS: tl.constexpr,
     BS: tl.constexpr,
     BD: tl.constexpr,
     BT: tl.constexpr,
@@ -172,20 +175,25 @@ def combine(
     n = tl.program_id(0) // H % N
     b = (tl.program_id(0) // (H * N)).to(tl.int64)
     part = tl.program_id(1)
-    length = tl.load(lengths + b).to(tl.int32)
-    s = tl.arange(0, BS)
+    length = length_of(lengths, b, T)
+    s = tl.arange(0, SPANS)
     at = ((b * H + h) * spans + s) * N + n
     maxima = tl.load(top + at, mask=s < spans, other=float("-inf"))
     exponentials = tl.load(total + at, mask=s < spans, other=0.0)
     maximum = tl.max(maxima, axis=0)
-    weight = tl.exp(maxima - maximum)  # zero for a span beyond the length
-    scale = 1.0 / tl.sum(weight * exponentials, axis=0)
+    # The exponential is zero for a span beyond the length.
+    scale = 1.0 / tl.sum(tl.exp(maxima - maximum) * exponentials, axis=0)
     d = part * BD + tl.arange(0, BD)
-    known = (s < spans)[:, None] & (d < DH)[None, :]
-    parts = tl.load(summed + at[:, None] * DH + d[None, :], mask=known, other=0.0)
-    total_context = tl.sum(parts * weight[:, None], axis=0) * scale
+    joined = tl.zeros((BD,), tl.float32)
+    for first in range(0, spans, BS):
+        some = first + tl.arange(0, BS)
+        row = ((b * H + h) * spans + some) * N + n
+        share = tl.exp(tl.load(top + row, mask=some < spans, other=float("-inf")) - maximum)
+        known = (some < spans)[:, None] & (d < DH)[None, :]
+        parts = tl.load(summed + row[:, None] * DH + d[None, :], mask=known, other=0.0)
+        joined += tl.sum(parts * share[:, None], axis=0)
     out = context + b * context_b + n * context_n + h * DH
-    tl.store(out + d, narrow(total_context, context.dtype.element_ty), mask=d < DH)
+    tl.store(out + d, narrow(joined * scale, context.dtype.element_ty), mask=d < DH)
     energy += ((b * N + n) * H + h) * T
     alignment += b * alignment_b + n * alignment_n + h * T
     for start in range(part * BT, T, BT * tl.num_programs(1)):
@@ -230,12 +238,13 @@ def partial_plan(
     }
 
 
-def combine_plan(heads: int, width: int, spans: int) -> dict[str, Any]:
-    """Compile-time arguments of ``combine`` for width D/H."""
+def combine_plan(heads: int, width: int) -> dict[str, Any]:
+    """Compile-time arguments of ``combine`` for width D/H; one code for any number of spans."""
     return {
         "H": heads,
         "DH": width,
-        "BS": power(spans),
+        "SPANS": MAX_SPANS,
+        "BS": 16,
         "BD": min(power(width, 16), 128),
         "BT": 128,
         "num_warps": 4,
@@ -305,7 +314,7 @@ def forward(
             *before.stride()[:2],
             **plan,
         )
-        plan = tuned.choose("combine", combine_plan(H, D // H, spans), dtype, device)
+        plan = tuned.choose("combine", combine_plan(H, D // H), dtype, device)
         combine[(B * N * H, triton.cdiv(D // H, plan["BD"]))](
             memory.lengths,
             energy,

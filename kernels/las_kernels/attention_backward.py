@@ -17,10 +17,24 @@ from torch import Tensor
 from las_kernels import plain, tuned
 from las_kernels.location import NO_LOCATION, add_location, location_tiles
 from las_kernels.reference import Memory, Score
-from las_kernels.tiles import TILE, narrow, numerics, power, strides, tanh
+from las_kernels.tiles import TILE, length_of, narrow, numerics, power, strides, tanh
 
 
-@triton.jit
+@triton.jit(
+    do_not_specialize=[
+        "T",
+        "N",
+        "dalignment",
+        "alignment",
+        "gradient",
+        "alignment_b",
+        "alignment_n",
+        "dalignment_b",
+        "dalignment_n",
+        "gradient_b",
+        "gradient_n",
+    ]
+)
 def alignment_gradient(
     dcontext,
     dalignment,
@@ -50,7 +64,7 @@ def alignment_gradient(
     n = tl.program_id(0) // H % N
     b = (tl.program_id(0) // (H * N)).to(tl.int64)
     tile = tl.program_id(1)
-    length = tl.load(lengths + b).to(tl.int32)
+    length = length_of(lengths, b, T)
     t = tile * BT + tl.arange(0, BT)
     live = t < length
     values += b * T * H * DH + h * DH
@@ -73,7 +87,22 @@ def alignment_gradient(
     tl.store(out + 1, tl.sum(weight, axis=0))
 
 
-@triton.jit
+@triton.jit(
+    do_not_specialize=[
+        "T",
+        "N",
+        "alignment",
+        "features",
+        "denergy",
+        "dfeatures",
+        "alignment_b",
+        "alignment_n",
+        "features_b",
+        "features_n",
+        "denergy_b",
+        "denergy_n",
+    ]
+)
 def step(
     alignment,
     query,
@@ -117,7 +146,7 @@ def step(
     tile = tl.program_id(1)
     tiles = tl.num_programs(1)
     row = (b * N + n) * H + h
-    length = tl.load(lengths + b).to(tl.int32)
+    length = length_of(lengths, b, T)
     t = tile * BT + tl.arange(0, BT)
     live = t < length
     keys += b * T * H * AH + h * AH
@@ -165,7 +194,7 @@ def step(
         tl.store(dfeatures + feature_at, dlocated, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T", "N", "tiles", "dfeatures", "dfeatures_b", "dfeatures_n"])
 def finish(
     dquery_parts,
     dfeatures,

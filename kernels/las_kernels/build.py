@@ -18,7 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -76,17 +76,21 @@ def torch_link() -> list[str]:
     return [cxx(), "-shared", f"-L{TORCH / 'lib'}", "-ltorch_cpu", "-lc10"]
 
 
-def load(name: str, steps: Sequence[Step], link: Sequence[str]) -> ctypes.CDLL:
+def load(
+    name: str, steps: Sequence[Step], link: Sequence[str], sizes: Mapping[str, int] | None = None
+) -> ctypes.CDLL:
     """The library of these sources, built now if it is not in the cache.
 
     Args:
         name: of the library; letters, digits and underscores.
         steps: what to compile, with which command.
         link: command that links the objects; ninja adds them and the output.
+        sizes: bytes of the structs that are packed in Python, by the functions of the library
+            that say how many they are in C++.
 
     Raises:
         BuildError: there is no ninja, a command fails, the cache cannot be written, or the result
-            cannot be loaded.
+            cannot be loaded or has structs of other sizes.
     """
     try:
         library = _folder(name, steps, link) / f"{name}.so"
@@ -95,9 +99,15 @@ def load(name: str, steps: Sequence[Step], link: Sequence[str]) -> ctypes.CDLL:
             with _locked(library.parent / "lock"):
                 if not _whole(library):  # another process may have built it meanwhile
                     _build(library, steps, link)
-        return ctypes.CDLL(str(library))
+        loaded = ctypes.CDLL(str(library))
     except OSError as error:
         raise BuildError(f"{name}: {error}") from error
+    for function, packed in (sizes or {}).items():
+        size = getattr(loaded, function)
+        size.restype = ctypes.c_int64
+        if size() != packed:
+            raise BuildError(f"{name}: {function} is {size()} bytes, {packed} are packed")
+    return loaded
 
 
 def cache() -> Path:

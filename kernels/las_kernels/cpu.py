@@ -268,7 +268,8 @@ def _sizes(
 def _library() -> ctypes.CDLL | str:
     try:
         step = build.cpu_step(build.SOURCES / "attend_cpu.cpp")
-        library = build.load("attend_cpu", [step], build.torch_link())
+        sizes = {"las_problem_size": _PROBLEM.size}
+        library = build.load("attend_cpu", [step], build.torch_link(), sizes)
     except build.BuildError as error:
         log.warning("attention runs in plain PyTorch on this CPU: %s", error)
         return str(error)

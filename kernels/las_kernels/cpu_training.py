@@ -218,7 +218,8 @@ def _loaded() -> ctypes.CDLL:
 def _library() -> ctypes.CDLL | str:
     try:
         step = build.cpu_step(build.SOURCES / "train_cpu.cpp")
-        library = build.load("train_cpu", [step], build.torch_link())
+        sizes = {"las_problem_size": _PROBLEM.size, "las_cell_size": _CELL.size}
+        library = build.load("train_cpu", [step], build.torch_link(), sizes)
     except build.BuildError as error:
         log.warning("training runs in plain PyTorch on this CPU: %s", error)
         return str(error)

@@ -30,7 +30,7 @@ TYPES = {
 }
 MAX_CHANNELS = 1024  # of the location filter: they live in shared memory
 
-PROBLEM = struct.Struct("=25qd14q")  # the struct Attention of csrc/attend_cuda.h
+PROBLEM = struct.Struct("=24qd14q")  # the struct Attention of csrc/attend_cuda.h
 _GROUPS = (1, 4, 8)  # beams of a block for which there is code
 _THREADS = 256
 _SPAN = 128  # most frames of a span
@@ -59,7 +59,7 @@ def plan(
     processors: int,
     aligned: bool = True,
 ) -> Plan:
-    """Cut a step so that it fills the GPU about twice, within 76 KiB of shared memory a block.
+    """Cut a step so that all blocks run at once, two a multiprocessor, of at most 76 KiB each.
 
     Args:
         sizes: B, N, T, A, D.
@@ -75,7 +75,8 @@ def plan(
     if C > 128:
         beams = 1
     programs = B * heads * -(-N // beams)
-    wanted = -(-2 * processors // programs)
+    # Two blocks of a multiprocessor run at once; one more than fit would wait for a second round.
+    wanted = max(1, 2 * processors // programs)
     # Less than eight frames keep too few threads busy.
     span = min(max(_four(-(-T // wanted)), 8), _SPAN)
     if C:
@@ -157,7 +158,8 @@ def forward(
         raise ValueError(f"query is on {device}, the CUDA kernel needs a CUDA device")
     processors = torch.cuda.get_device_properties(device).multi_processor_count
     stream = torch.cuda.current_stream(device).cuda_stream
-    run(library, processors, stream, query, memory, score, previous, context, alignment)
+    with torch.cuda.device_of(query):
+        run(library, processors, stream, query, memory, score, previous, context, alignment)
 
 
 def run(
@@ -171,7 +173,10 @@ def run(
     context: Tensor,
     alignment: Tensor,
 ) -> None:
-    """:func:`forward` with a library, planned for a number of multiprocessors."""
+    """:func:`forward` with a library, planned for a number of multiprocessors.
+
+    The kernels run on the current device, which must be that of the tensors.
+    """
     v, filters, projection, H, scale = score
     if v is None or filters is None:
         filters = projection = previous = None
@@ -207,7 +212,6 @@ def run(
         *(B, N, T, A, D, H, C, W),
         *cut,
         *strides,
-        query.device.index or 0,
         scale,
         *(0 if x is None else x.data_ptr() for x in (*arrays, *scratch)),
     )
@@ -256,10 +260,16 @@ def steps(command: list[str], kind: str = "attend") -> list[build.Step]:
                 f"-DLAS_TYPE={spelt}",
                 f"-DLAS_NAME=las_{kind}_{name}",
                 f"-DLAS_MESSAGE=las_{kind}_message_{name}",
+                f"-DLAS_SIZE=las_{kind}_size_{name}",
             ],
         )
         for name, spelt in TYPES.values()
     ]
+
+
+def sizes(kind: str, packed: int) -> dict[str, int]:
+    """What the functions of a library must say of its struct."""
+    return {f"las_{kind}_size_{name}": packed for name, _ in TYPES.values()}
 
 
 def compiler(arch: str) -> list[str]:
@@ -269,11 +279,16 @@ def compiler(arch: str) -> list[str]:
 
 @functools.cache
 def _library() -> ctypes.CDLL | str:
-    return built("attend")
+    return built("attend", PROBLEM.size)
 
 
-def built(kind: str) -> ctypes.CDLL | str:
-    """The library of ``csrc/<kind>_cuda.cu`` for this GPU, or why there is none."""
+def built(kind: str, packed: int) -> ctypes.CDLL | str:
+    """The library of ``csrc/<kind>_cuda.cu`` for this GPU, or why there is none.
+
+    Args:
+        kind: "attend" or "decode".
+        packed: bytes of the struct that its function is given.
+    """
     if not torch.cuda.is_available():
         return "no CUDA device"  # not worth a line of log
     capability = torch.cuda.get_device_capability()
@@ -283,7 +298,7 @@ def built(kind: str) -> ctypes.CDLL | str:
         command = [*compiler(architecture(capability)), "-Xcompiler=-fPIC"]
         # A runtime of its own: torch's may be of another version. Both use one context.
         link = [nvcc(), "-shared", "-cudart=static"]
-        return build.load(f"{kind}_cuda", steps(command, kind), link)
+        return build.load(f"{kind}_cuda", steps(command, kind), link, sizes(kind, packed))
     except build.BuildError as error:
         log.warning("%s_cuda does not run on this GPU: %s", kind, error)
         return str(error)

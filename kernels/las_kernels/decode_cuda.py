@@ -17,7 +17,9 @@ from las_kernels import cuda
 from las_kernels.reference import Decoder, Masks, Memory, Score, initial_alignment
 from las_kernels.threephase import Kept
 
+_NUMBERS = struct.Struct("=16q")  # the members of Sequence before its matrices, and after them
 _ROWS = struct.Struct("=q5q")
+SEQUENCE_BYTES = 2 * _NUMBERS.size + 3 * _ROWS.size + cuda.PROBLEM.size
 _TOGETHER, _GROUP = 8, 4  # kTogether and kRows of the source
 _PARTS = 32768  # bytes: the sums of eight warps, 32 rows and 32 utterances
 _CHUNK = 1024  # most columns of the inputs in shared memory at once
@@ -275,7 +277,6 @@ def _launch(
         *(alignments.stride(0), alignments.stride(1)),
         *(contexts.stride(0), contexts.stride(1)),
         *(alignments.stride(0), alignments.stride(1)),
-        device.index or 0,
         scale,
         *map(address, (queries, keys, values, lengths, v, filters, projection, None)),
         *map(address, (contexts, alignments, energy, tops, totals, sums)),
@@ -286,18 +287,19 @@ def _launch(
     arrays += [hidden, cells, gates, queries, floats, ids, log_probs, counters]
     problem = b"".join(
         [
-            struct.pack("=16q", *numbers),
+            _NUMBERS.pack(*numbers),
             matrix(0, gate_weight, 4 * S, D + S),
             matrix(1, query_weight, A, S),
             matrix(2, read[0], S if V else 0, S + D),
-            struct.pack("=16q", *map(address, arrays)),
+            _NUMBERS.pack(*map(address, arrays)),
             attention,
         ]
     )
     name = cuda.TYPES[dtype][0]
-    status = getattr(machine.library, f"las_decode_{name}")(
-        problem, ctypes.c_void_p(machine.stream)
-    )
+    with torch.cuda.device_of(projected):
+        status = getattr(machine.library, f"las_decode_{name}")(
+            problem, ctypes.c_void_p(machine.stream)
+        )
     if status != 0:
         message = getattr(machine.library, f"las_decode_message_{name}")
         message.restype = ctypes.c_char_p
@@ -307,4 +309,4 @@ def _launch(
 
 @functools.cache
 def _library() -> ctypes.CDLL | str:
-    return cuda.built("decode")
+    return cuda.built("decode", SEQUENCE_BYTES)

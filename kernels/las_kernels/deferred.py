@@ -19,12 +19,12 @@ from las_kernels import plain, tuned
 from las_kernels.location import NO_LOCATION, add_location, location_tiles
 from las_kernels.plain import ScoreGradients
 from las_kernels.reference import Memory, Score
-from las_kernels.tiles import TILE, narrow, numerics, power, tanh
+from las_kernels.tiles import TILE, length_of, narrow, numerics, power, tanh
 
 CHUNKS = 128  # programs that share the gradient of the filters
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T", "N"])
 def accumulate(
     queries,
     keys,
@@ -52,7 +52,7 @@ def accumulate(
     h = tl.program_id(0) % H
     b = (tl.program_id(0) // H).to(tl.int64)
     tile = tl.program_id(1)
-    length = tl.load(lengths + b).to(tl.int32)
+    length = length_of(lengths, b, T)
     t = tile * BT + tl.arange(0, BT)
     live = t < length
     a = tl.program_id(2) * BA + tl.arange(0, BA)
@@ -100,7 +100,7 @@ def accumulate(
         tl.store(out, sum_projection * scale[:, None], mask=known[:, None] & (c < C)[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "T"])
 def correlate(
     previous,
     dfeatures,

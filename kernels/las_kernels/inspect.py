@@ -94,8 +94,8 @@ def _kernels(model: Model, dtype: torch.dtype) -> Iterator[tuple[Any, dict[str, 
     for beams in (1, 8):
         plan = attention.partial_plan(beams, H, (AH, DH), taps, dtype)
         yield attention.partial, plan, f" N{beams}"
-    plan = attention.combine_plan(H, DH, attention.MAX_SPANS)
-    yield attention.combine, plan, f" {attention.MAX_SPANS} spans"
+    plan = attention.combine_plan(H, DH)
+    yield attention.combine, plan, ""
     plan = phase1.alignment_gradient_plan(H, DH, taps, taps is not None, dtype)
     yield phase1.alignment_gradient, plan, ""
     yield phase1.step, phase1.step_plan(H, AH, taps, dtype), ""

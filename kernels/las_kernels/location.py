@@ -68,7 +68,7 @@ def add_location(
     return tl.dot(features, weight.to(tl.float32), hidden, input_precision=PRECISION)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T", "N", "previous_b", "previous_n"])
 def convolve(
     previous,
     filters,

@@ -41,7 +41,7 @@ def attend(
     context, alignment = _attend_fake(
         query, keys, values, lengths, previous, v, filters, projection, heads, scale, backend
     )
-    memory = Memory(keys.contiguous(), values.contiguous(), lengths)
+    memory = _memory(keys, values, lengths)
     with _plain_types(query.device):
         BACKENDS[backend].engine().forward(
             query.contiguous(),
@@ -84,7 +84,7 @@ def attend_backward(
 ) -> list[Tensor]:
     """Gradients of query, keys, values, previous, v, filters, projection."""
     engine = BACKENDS[backend].engine()
-    memory = Memory(keys.contiguous(), values.contiguous(), lengths)
+    memory = _memory(keys, values, lengths)
     score = _score(v, filters, projection, heads, scale)
     B, N, H, _ = alignment.shape
     query = query.contiguous()
@@ -114,6 +114,8 @@ def attend_backward(
             dquery,
             dfeatures,
         )
+        if dprevious is not None:  # kept wide by the engines, for the step before
+            dprevious = dprevious.to(alignment.dtype)
         found = engine.deferred(query, denergy, memory, score, previous, features, dfeatures)
         by_head = dcontext.view(B, N, H, -1).transpose(1, 2)
         dvalues = alignment.permute(0, 2, 3, 1) @ by_head
@@ -171,7 +173,7 @@ def decode_sequence(
 
     ``weights`` are those of :func:`threephase.recurrent_parameters`.
     """
-    memory = Memory(keys.contiguous(), values.contiguous(), lengths)
+    memory = _memory(keys, values, lengths)
     decoder = threephase.from_parameters(weights)
     forward: Callable[..., threephase.Kept]
     forward = partial(threephase.forward, BACKENDS[backend].engine())
@@ -232,7 +234,7 @@ def decode_sequence_backward(
             _solid(dcontexts),
             _solid(dalignments),
             threephase.Kept(*kept),
-            Memory(keys.contiguous(), values.contiguous(), lengths),
+            _memory(keys, values, lengths),
             threephase.from_parameters(weights),
             _score(v, filters, projection, heads, scale),
             Masks(mask_hidden, mask_context),
@@ -274,6 +276,11 @@ def _decode_autograd(ctx: Any, *gradients: Tensor | None) -> Any:
 
 
 decode_sequence.register_autograd(_decode_autograd, setup_context=_decode_setup)
+
+
+def _memory(keys: Tensor, values: Tensor, lengths: Tensor) -> Memory:
+    """Kernels read it row by row, and the lengths one after another."""
+    return Memory(keys.contiguous(), values.contiguous(), lengths.contiguous())
 
 
 def _score(

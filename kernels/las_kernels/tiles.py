@@ -50,6 +50,12 @@ def tanh(x, APPROXIMATE: tl.constexpr):
 
 
 @triton.jit
+def length_of(lengths, b, T):
+    """Frames of utterance ``b``; a wrong length must not make a kernel read what is not there."""
+    return tl.minimum(tl.maximum(tl.load(lengths + b), 1), T).to(tl.int32)
+
+
+@triton.jit
 def narrow(x, KIND: tl.constexpr):
     """Round float32 to the nearest of KIND; the interpreter's own cast to bfloat16 truncates."""
     if INTERPRETED and tl.bfloat16 == KIND:

@@ -6,10 +6,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from las_kernels import Decoder, Masks, Memory, Score
+from las_kernels import Decoder, Masks, Memory, Score, operators
+from las_kernels.threephase import recurrent_parameters
 
 DEVICE = os.environ.get("LAS_KERNELS_TEST_DEVICE", "cpu")
 KINDS = ("additive", "location", "dot")
+# For ids of tests: no name is part of another, so that `-k` can choose.
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "half": torch.float16}
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """How tests call a dtype."""
+    return next((name for name, known in DTYPES.items() if known == dtype), str(dtype))
 
 
 class Shape(NamedTuple):
@@ -134,3 +142,33 @@ def relative(found: Tensor, expected: Tensor) -> float:
     """Root-mean-square error over the root mean square of what is expected."""
     error = (found.detach().double() - expected.detach().double()).norm()
     return float(error / expected.detach().double().norm().clamp_min(1e-30))
+
+
+def check_backward_operators(kind: str, dtype: torch.dtype, backend: str) -> None:
+    """What both backward operators return has the shapes and dtypes that their fakes promise."""
+    c = case(kind, Shape(B=2, N=1, T=5, A=4, D=4, C=2, W=3, U=2, S=4), torch.float64).to(dtype)
+
+    def given(x):
+        if isinstance(x, list):
+            return [given(y) for y in x]
+        return x.detach() if isinstance(x, Tensor) else x
+
+    memory, score = [given(x) for x in c.memory], [given(x) for x in c.score]
+    previous = given(c.previous) if kind == "location" else None
+    step = (given(c.query), *memory, previous, *score, backend)
+    context, alignment = operators.attend(*step)
+    gradients = (torch.ones_like(context), torch.ones_like(alignment))
+    checks = ("test_schema", "test_faketensor")
+    torch.library.opcheck(
+        operators.attend_backward, (*gradients, alignment, *step), test_utils=checks
+    )
+    weights = [given(x) for x in recurrent_parameters(c.decoder)]
+    projected = torch.randn(2, 2, 16).to(DEVICE, dtype)
+    rest = (*score[:3], None, None, *score[3:], backend)
+    kept = operators.decode_sequence(projected, *memory, weights, *rest)
+    gradients = (torch.ones_like(x) for x in kept[:3])
+    torch.library.opcheck(
+        operators.decode_sequence_backward,
+        (*gradients, list(kept), *memory, weights, *rest),
+        test_utils=checks,
+    )

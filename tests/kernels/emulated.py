@@ -7,13 +7,17 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
-from las_kernels import build, cuda
+from las_kernels import build, cuda, decode_cuda
 
 EMULATOR = Path(__file__).parent / "emulator"
 
 
-def library(kind: str) -> ctypes.CDLL:
+PACKED = {"attend": cuda.PROBLEM.size, "decode": decode_cuda.SEQUENCE_BYTES}
+
+
+def library(kind: str, packed: int | None = None) -> ctypes.CDLL:
     """``csrc/<kind>_cuda.cu`` on a CPU; skips the test where there is no compiler."""
     headers = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(EMULATOR.glob("*.h"))))
     try:
@@ -23,16 +27,44 @@ def library(kind: str) -> ctypes.CDLL:
         build._ninja()
     except build.BuildError as error:
         pytest.skip(str(error))
-    return build.load(f"{kind}_cuda_emulated", cuda.steps(command, kind), [compiler, "-shared"])
+    sizes = cuda.sizes(kind, packed or PACKED[kind])
+    steps = cuda.steps(command, kind)
+    return build.load(f"{kind}_cuda_emulated", steps, [compiler, "-shared"], sizes)
+
+
+class Current:
+    """In the place of ``torch.cuda.device_of``: whose device is the current one."""
+
+    tensor: Tensor | None = None
+
+    def __init__(self, tensor: Tensor):
+        self.given = tensor
+
+    def __enter__(self) -> None:
+        Current.tensor = self.given
+
+    def __exit__(self, *_: object) -> None:
+        Current.tensor = None
 
 
 def spills(kind: str, arch: str, which: int, folder: Path) -> list[tuple[str, str]]:
-    """Bytes of stack and of spilled registers of every kernel; skips the test without nvcc."""
+    """Bytes of stack and of spilled registers of every kernel; skips the test without nvcc.
+
+    The PTX stays in the folder.
+    """
     try:
         step = cuda.steps(cuda.compiler(arch), kind)[which]
     except build.BuildError as error:
         pytest.skip(str(error))
-    command = [*step.command, "-cubin", "-Xptxas=-v", "-Werror=all-warnings"]
+    command = [
+        *step.command,
+        "-keep",
+        "-keep-dir",
+        folder,
+        "-cubin",
+        "-Xptxas=-v",
+        "-Werror=all-warnings",
+    ]
     done = subprocess.run(
         [*command, "-o", folder / "a.cubin", step.source], capture_output=True, text=True
     )

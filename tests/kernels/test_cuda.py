@@ -7,11 +7,12 @@ CPU. What it cannot show is the machine: memory spaces, alignment, ``tanh.approx
 import ctypes
 import os
 import re
+from types import SimpleNamespace
 
 import emulated
 import pytest
 import torch
-from cases import KINDS, Shape, case, relative
+from cases import KINDS, Shape, case, dtype_name, relative
 from torch import Tensor
 
 from las_kernels import Memory, Score, build, cuda, reference
@@ -92,7 +93,7 @@ def test_emulated(emulator, kind, shape):
         assert torch.equal(one, other)  # else a barrier is missing
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=dtype_name)
 @pytest.mark.parametrize("kind", KINDS)
 def test_emulated_half_precision(emulator, kind, dtype):
     given = arguments(kind, Shape(B=2, N=4, T=33, A=16, D=20, C=3, W=7, H=2), dtype)
@@ -188,6 +189,13 @@ def test_every_plan_fits(beams, channels, width):
             assert (cut.spans - 1) * cut.span < frames <= cut.spans * cut.span
 
 
+@pytest.mark.parametrize(("batch", "beams", "frames"), [(64, 1, 250), (32, 1, 200), (16, 8, 200)])
+def test_all_blocks_of_a_plan_run_at_once(batch, beams, frames):
+    """As many as two for each of an H100's multiprocessors, and most of those."""
+    cut = cuda.plan((batch, beams, frames, 512, 1024), 1, (0, 0), 132)
+    assert 200 <= batch * -(-beams // cut.beams) * cut.spans <= 264
+
+
 def test_too_many_channels_are_named():
     given = arguments("location", Shape(C=cuda.MAX_CHANNELS + 1), torch.float32)
     out = torch.empty(1)
@@ -201,6 +209,33 @@ def test_the_source_compiles_without_spills(arch, which, tmp_path):
     spills = emulated.spills("attend", arch, which, tmp_path)
     assert len(spills) == 13
     assert set(spills) == {("0", "0")}
+
+
+def test_a_launch_is_on_the_device_of_its_tensors(monkeypatch):
+    """And the device that was current before comes back, which C++ would not see to."""
+
+    class Query(Tensor):
+        device = torch.device("cuda", 1)
+
+    nothing = SimpleNamespace(multi_processor_count=4, cuda_stream=0)
+    monkeypatch.setattr(torch.cuda, "device_of", emulated.Current)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: nothing)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: nothing)
+    monkeypatch.setattr(cuda, "_library", lambda: None)
+    seen = []
+    monkeypatch.setattr(cuda, "run", lambda *_: seen.append(emulated.Current.tensor))
+    query, *rest = arguments("additive", Shape(), torch.float32)
+    query = query.as_subclass(Query)
+    cuda.forward(query, *rest, torch.empty(1), torch.empty(1))
+    assert seen == [query] and emulated.Current.tensor is None
+    assert "SetDevice" not in "".join(x.read_text() for x in build.SOURCES.glob("*cuda*"))
+
+
+@pytest.mark.parametrize("kind", emulated.PACKED)
+def test_a_library_with_structs_of_another_size_is_refused(kind):
+    emulated.library(kind)
+    with pytest.raises(build.BuildError, match=f"las_{kind}_size_float32 is .* bytes"):
+        emulated.library(kind, emulated.PACKED[kind] - 8)
 
 
 def test_without_a_gpu_there_is_a_reason(monkeypatch, caplog):
@@ -250,18 +285,18 @@ def test_gradients_and_float64_run_the_reference():
             assert torch.equal(one, right)
 
 
-GPU_SHAPES = [
-    *SHAPES.values(),
-    Shape(B=4, N=1, T=250, A=512, D=1024, C=10, W=201),
-    Shape(B=2, N=8, T=250, A=320, D=640, C=10, W=201),
-    Shape(B=1, N=1, T=8192, A=128, D=256, C=10, W=31, H=4),
-]
+GPU_SHAPES = {
+    **SHAPES,
+    "training": Shape(B=4, N=1, T=250, A=512, D=1024, C=10, W=201),
+    "search": Shape(B=2, N=8, T=250, A=320, D=640, C=10, W=201),
+    "long": Shape(B=1, N=1, T=8192, A=128, D=256, C=10, W=31, H=4),
+}
 
 
 @pytest.mark.usefixtures("gpu")
-@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=dtype_name)
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("shape", GPU_SHAPES)
+@pytest.mark.parametrize("shape", GPU_SHAPES.values(), ids=GPU_SHAPES)
 def test_on_a_gpu(kind, shape, dtype):
     given = arguments(kind, shape, dtype, "cuda")
     found = cuda.attend(*given)
@@ -288,6 +323,6 @@ def test_no_entry_has_a_type_of_its_own_file(kind):
     """Nvcc would keep such a function out of the library; the emulator's compiler does not."""
     source = (build.SOURCES / f"{kind}_cuda.cu").read_text()
     entries = re.findall(r'^extern "C" .*?\((.*?)\)', source, re.MULTILINE | re.DOTALL)
-    assert len(entries) == 2
+    assert len(entries) == 3
     taken = [" ".join(x.split()[:-1]) for entry in entries for x in entry.split(",")]
-    assert set(taken) <= {"const void*", "void*", "int"}
+    assert set(taken) <= {"const void*", "void*", "int", ""}

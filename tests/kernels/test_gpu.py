@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from cases import DEVICE, Shape, case, gradients, relative
+from cases import DEVICE, Shape, case, dtype_name, gradients, relative
 
 import las_kernels
 from las_kernels import reference
@@ -20,7 +20,7 @@ LARGE = {
 LIMITS = {torch.float32: (1e-5, 1e-4), torch.bfloat16: (0.005, 0.005), torch.float16: (0.005,) * 2}
 
 
-@pytest.mark.parametrize("dtype", LIMITS, ids=str)
+@pytest.mark.parametrize("dtype", LIMITS, ids=dtype_name)
 @pytest.mark.parametrize("kind", ["additive", "location"])
 @pytest.mark.parametrize("name", LARGE)
 def test_step_and_every_gradient(name, kind, dtype):

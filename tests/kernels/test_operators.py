@@ -2,7 +2,16 @@
 
 import pytest
 import torch
-from cases import KINDS, Shape, case, gradients, relative
+from cases import (
+    DTYPES,
+    KINDS,
+    Shape,
+    case,
+    check_backward_operators,
+    dtype_name,
+    gradients,
+    relative,
+)
 
 import las_kernels
 from las_kernels import cpu, operators, reference
@@ -98,6 +107,12 @@ def test_opcheck_of_the_sequence(kind, layers):
     torch.library.opcheck(operators.decode_sequence, (*arguments, "threephase"))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, *DTYPES.values()], ids=dtype_name)
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_backward_operators_keep_their_contracts(kind, dtype):
+    check_backward_operators(kind, dtype, "threephase")
+
+
 class Sequence(torch.nn.Module):
     def __init__(self, c):
         super().__init__()
@@ -174,6 +189,12 @@ def test_the_step_in_cpp_is_the_same_operator(kind):
 def test_opcheck_of_the_step_in_cpp(kind):
     step, _ = operator_arguments(kind, dtype=torch.float32)
     torch.library.opcheck(operators.attend, (*step, "cpp"))
+
+
+@cpp
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_backward_operators_in_cpp_keep_their_contracts(kind):
+    check_backward_operators(kind, torch.float32, "cpp")
 
 
 @cpp

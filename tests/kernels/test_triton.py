@@ -5,7 +5,15 @@ On a GPU: ``LAS_KERNELS_TEST_DEVICE=cuda pytest tests/kernels/test_triton.py``.
 
 import pytest
 import torch
-from cases import DEVICE, Shape, case, gradients, relative
+from cases import (
+    DEVICE,
+    Shape,
+    case,
+    check_backward_operators,
+    dtype_name,
+    gradients,
+    relative,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -62,7 +70,7 @@ def test_step_and_every_gradient_in_float32(kind, name):
 
 
 @pytest.mark.parametrize("kind", ["additive", "location"])
-@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@pytest.mark.parametrize("dtype", HALVES, ids=dtype_name)
 def test_step_and_every_gradient_in_half_precision(kind, dtype):
     check_step(kind, ODD["three beams, two heads"], dtype, 0.005, 0.005)
 
@@ -109,7 +117,7 @@ def test_sequence_and_every_gradient_in_float32(kind, shape, dropout):
             close(ours[name], right, 1e-4)
 
 
-@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@pytest.mark.parametrize("dtype", HALVES, ids=dtype_name)
 def test_sequence_in_half_precision_is_no_worse_than_eager(dtype):
     c = case("location", Shape(T=21, A=20, D=12, U=3, H=2), dropout=True).to(dtype)
     exact = c.to(torch.float64)
@@ -135,7 +143,7 @@ def test_extreme_scores_stay_finite_and_sum_to_one(sign):
     assert (alignment.double() - expected).abs().max() <= 4 * torch.finfo(torch.float32).eps * 1e4
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, *HALVES], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, *HALVES], ids=dtype_name)
 def test_equal_scores_give_the_mean_of_the_valid_frames(dtype):
     c = case("additive", Shape(B=3, T=33, A=6, D=8)).to(dtype)
     keys = torch.zeros_like(c.memory.keys)
@@ -177,7 +185,7 @@ def test_the_same_bits_each_time():
         assert torch.equal(one[name], two[name]), name
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, *HALVES], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, *HALVES], ids=dtype_name)
 def test_a_sharp_alignment_keeps_its_gradient(dtype):
     """Rounded to sum to 1 +- eps, the alignment must not leak the values' common offset."""
     c = case("additive", Shape(B=1, T=20, A=8, D=8))
@@ -225,6 +233,59 @@ def test_opcheck():
     c = case("additive", Shape(T=5, A=4, D=4)).to(torch.float32)
     arguments = (c.query, *c.memory, None, *c.score)
     torch.library.opcheck(operators.attend, (*arguments, "triton"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, *HALVES], ids=dtype_name)
+@pytest.mark.parametrize("kind", ["additive", "location"])
+def test_the_backward_operators_keep_their_contracts(kind, dtype):
+    check_backward_operators(kind, dtype, "triton")
+
+
+VIEWS = {
+    "expanded": lambda: torch.tensor([7], device=DEVICE).expand(3),
+    "every second": lambda: torch.tensor([7, 1, 4, 1, 9], device=DEVICE)[::2],
+}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_lengths_may_be_a_view(view):
+    c = case("location", Shape(B=3, T=9, U=2)).to(torch.float32)
+    lengths = VIEWS[view]()
+    results = []
+    for x in (lengths, lengths.clone(memory_format=torch.contiguous_format)):
+        given = c._replace(memory=c.memory._replace(lengths=x))
+        step, whole = attend(given), sequence(given)
+        results.append([*step, *gradients(step, given.attention_leaves()).values(), *whole])
+        results[-1] += gradients(whole, given.sequence_leaves()).values()
+    for a, b in zip(*results, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_length_beyond_the_frames_reads_no_others():
+    """Lengths on a GPU are not checked; what lies behind the memory must not be touched."""
+    T = 9
+    c = case("location", Shape(B=2, T=2 * T, N=1))
+    results = []
+    for length in (T, T + 5):
+        torch.manual_seed(1)
+        keys, values = (x.detach().float()[:, :T].contiguous() for x in c.memory[:2])
+        lengths = torch.full((2,), length, device=DEVICE)
+        memory = las_kernels.Memory(keys, values, lengths)
+        score = c.to(torch.float32).score
+        query = c.query.detach().float()
+        previous = torch.full((2, 1, 1, T), 1 / T, device=DEVICE)
+        context, alignment = torch.empty(2, 1, 8, device=DEVICE), torch.empty_like(previous)
+        ENGINE.forward(query, memory, score, previous, context, alignment)
+        features = ENGINE.locate(previous, score.filters)
+        denergy, dquery = torch.empty_like(alignment), torch.empty_like(query)
+        dfeatures = torch.empty_like(features)
+        outer = torch.randn_like(context), torch.randn_like(alignment)
+        given = (alignment, query, memory, score, features, denergy, dquery, dfeatures)
+        dprevious = ENGINE.backward(*outer, *given)
+        found = ENGINE.deferred(query, denergy, memory, score, previous, features, dfeatures)
+        results.append([context, alignment, denergy, dquery, dfeatures, dprevious, *found])
+    for a, b in zip(*results, strict=True):
+        assert torch.equal(a, b)
 
 
 def test_compiles_without_a_graph_break():

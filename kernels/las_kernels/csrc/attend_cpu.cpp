@@ -198,7 +198,8 @@ void accumulate(const float* values, int64_t stride, int64_t frames, int64_t wid
     for (int64_t f = 0; f < frames; ++f) {
       const float* from = values + f * stride + d;
       const Vec value = whole ? load(from) : load_part(from, count);
-      for (int g = 0; g < beams; ++g) sum[g] += weights[g * kFrames + f] * value;
+      for (int g = 0; g < beams; ++g)
+        sum[g] = multiply_add(splat(weights[g * kFrames + f]), value, sum[g]);
     }
     for (int g = 0; g < beams; ++g) {
       if (whole)
@@ -428,6 +429,8 @@ extern "C" int64_t las_attend(const Problem* problem) {
   }
   return 0;
 }
+
+extern "C" int64_t las_problem_size() { return sizeof(Problem); }
 
 extern "C" int64_t las_panel() { return kPanel; }
 

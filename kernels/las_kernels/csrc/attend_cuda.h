@@ -22,6 +22,7 @@
 #define LAS_TYPE float
 #define LAS_NAME las_float32
 #define LAS_MESSAGE las_message_float32
+#define LAS_SIZE las_size_float32
 #endif
 
 #ifndef LAS_SHARED  // the tests define it to run the kernels on a CPU
@@ -37,7 +38,7 @@ constexpr int kWarps = kThreads / 32;
 constexpr int kFrames = 4;  // frames that a warp scores at once
 constexpr unsigned kAll = 0xffffffffu;
 
-// Memory as cuda.py packs it: eight bytes a member.
+// Memory as cuda.py packs it: eight bytes a member. Its size is compared when a library is loaded.
 struct Attention {
   int64_t B, N, T, A, D, H, C, W;
   // The plan: frames of a span and spans, both multiples of kFrames; beams of a block; columns of
@@ -46,7 +47,6 @@ struct Attention {
   int64_t span, spans, beams, chunk, taps, vector, shared, parts;
   int64_t query_b, query_n, previous_b, previous_n;  // strides
   int64_t context_b, context_n, alignment_b, alignment_n;
-  int64_t device;
   double scale;
   const Input* query;       // [B, N, A]
   const Input* keys;        // [B, T, A]

@@ -56,16 +56,38 @@ struct Sequence {
   Attention attention;         // N = 1; context and alignment of step 0
 };
 
-// All blocks wait until all have come here; what each wrote before, all see after.
+// One more block has come; releases what it wrote, and what it saw others write, to who acquires.
+__device__ __forceinline__ void release_one(unsigned* counter) {
+#ifdef __CUDA_ARCH__
+  asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(__cvta_generic_to_global(counter))
+               : "memory");
+#else
+  atomicAdd(counter, 1u);
+#endif
+}
+
+__device__ __forceinline__ unsigned acquire(const unsigned* counter) {
+#ifdef __CUDA_ARCH__
+  unsigned count;
+  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];"
+               : "=r"(count)
+               : "l"(__cvta_generic_to_global(counter))
+               : "memory");
+  return count;
+#else
+  return *reinterpret_cast<const volatile unsigned*>(counter);
+#endif
+}
+
+// All blocks wait until all have come here; what each wrote before, all see after. The barriers put
+// the other threads of a block before the one that releases and after the one that acquires, which
+// the PTX memory model carries on (causality order): no fence by every warp.
 __device__ __forceinline__ void meet(const Sequence& p, unsigned& meetings) {
-  __threadfence();
   __syncthreads();
   ++meetings;
   if (threadIdx.x == 0) {
-    atomicAdd(p.counters, 1u);
-    const volatile unsigned* arrived = p.counters;
-    while (*arrived < meetings * gridDim.x) LAS_PAUSE();
-    __threadfence();
+    release_one(p.counters);
+    while (acquire(p.counters) < meetings * gridDim.x) LAS_PAUSE();
   }
   __syncthreads();
 }
@@ -166,6 +188,7 @@ __global__ void __launch_bounds__(kThreads, 1) decode(Sequence p) {
   keep<Products::width>(p.gates, shared);
   keep<Products::width>(p.query, shared);
   if (p.V > 0) keep<Products::width>(p.readout, shared);
+  __syncthreads();  // a product reads what other threads have put there
   unsigned meetings = 0;
   Attention a = p.attention;
   const int S = p.S, spans = a.spans, H = a.H;
@@ -245,17 +268,14 @@ cudaError_t launch(const Sequence& p, cudaStream_t stream) {
 
 }  // namespace
 
-// A cudaError_t, 0 for none; returns before the kernel has run.
+// A cudaError_t, 0 for none; returns before the kernel has run, on the current device.
 // With a type of this file as argument nvcc would take the function for one of this file alone.
 extern "C" int LAS_NAME(const void* sequence, void* stream) {
   const Sequence& p = *static_cast<const Sequence*>(sequence);
-  int device;
-  cudaError_t error = cudaGetDevice(&device);
-  if (error == cudaSuccess && device != p.attention.device)
-    error = cudaSetDevice(int(p.attention.device));
-  if (error != cudaSuccess) return error;
   return launch<Input>(p, static_cast<cudaStream_t>(stream));
 }
+
+extern "C" int64_t LAS_SIZE(void) { return sizeof(Sequence); }
 
 extern "C" const char* LAS_MESSAGE(int error) {
   return cudaGetErrorString(static_cast<cudaError_t>(error));

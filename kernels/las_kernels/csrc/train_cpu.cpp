@@ -340,6 +340,9 @@ int64_t wrong_length(const Problem& p) {
 
 }  // namespace
 
+extern "C" int64_t las_problem_size() { return sizeof(Problem); }
+extern "C" int64_t las_cell_size() { return sizeof(Cell); }
+
 // These return 0, or -1 where memory is short, or 1 + the index of a wrong length.
 extern "C" int64_t las_backward(const Problem* problem) {
   const Problem& p = *problem;

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) || defined(__FMA__)
 #include <immintrin.h>
 #endif
 
@@ -27,6 +27,18 @@ typedef float LooseVec __attribute__((vector_size(4 * kLanes), aligned(4), may_a
 inline Vec load(const float* from) { return *reinterpret_cast<const LooseVec*>(from); }
 inline void store(float* to, Vec x) { *reinterpret_cast<LooseVec*>(to) = x; }
 inline Vec splat(float x) { return x - Vec{}; }
+
+// a b + c. Where compilers may choose which product of a sum to fuse with it, they choose otherwise
+// for another number of rows; with this there is nothing to choose.
+inline Vec multiply_add(Vec a, Vec b, Vec c) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__FMA__)
+  return (Vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+  return a * b + c;
+#endif
+}
 
 // The first `count` lanes; the others are zero.
 inline Vec load_part(const float* from, int64_t count) {

@@ -73,7 +73,7 @@ struct State {
   std::vector<Block> blocks;  // that run at once
   Block* block = nullptr;     // whose thread runs
   std::function<void()> kernel;
-  int current = 0, device = 0;
+  int current = 0;
   int64_t progress = 0;
   bool descending = false, failed = false;
 };
@@ -238,8 +238,6 @@ inline float __expf(float x) { return expf(x); }
 using std::min;
 inline int min(int64_t x, int y) { return x < y ? int(x) : y; }
 
-inline cudaError_t cudaGetDevice(int* device) { return *device = emulator::state.device, 0; }
-inline cudaError_t cudaSetDevice(int device) { return emulator::state.device = device, 0; }
 inline cudaError_t cudaFuncSetAttribute(const void*, int, int) { return cudaSuccess; }
 inline cudaError_t cudaGetLastError() {
   const bool failed = emulator::state.failed;
