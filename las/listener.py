@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from las.config import ListenerConfig
+from las.recurrent import LSTM
 from las_kernels import padding_mask
 
 
@@ -79,8 +80,8 @@ class BidirectionalLSTM(nn.Module):
 
     def __init__(self, features: int, width: int) -> None:
         super().__init__()
-        self.forwards = nn.LSTM(features, width, batch_first=True)
-        self.backwards = nn.LSTM(features, width, batch_first=True)
+        self.forwards = LSTM(features, width, batch_first=True)
+        self.backwards = LSTM(features, width, batch_first=True)
         for lstm in (self.forwards, self.backwards):
             _initialise(lstm)
 

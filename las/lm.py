@@ -17,6 +17,7 @@ from las.errors import LASError
 from las.lm_config import LMModelConfig
 from las.lm_text import Sentences
 from las.model import WEIGHTS, fit_weights, read_weights, write_weights
+from las.recurrent import LSTM
 from las.text import BLANK, EOS, Characters
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class LanguageModel(nn.Module):
         self.config = config
         self.text = Characters(config.alphabet)
         self.embedding = nn.Embedding(len(self.text), config.embedding)
-        self.lstm = nn.LSTM(
+        self.lstm = LSTM(
             config.embedding,
             config.width,
             config.layers,

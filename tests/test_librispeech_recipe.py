@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import json
 import re
 import shutil
 import subprocess
@@ -160,6 +161,50 @@ def test_the_stages_that_prepare(tmp_path, corpus):
     speakers = [{cut.supervisions[0].speaker for cut in cuts} for cuts in (train, dev)]
     assert [len(s) for s in speakers] == [1, 2] and not speakers[0] & speakers[1]
     assert len(read_manifest(data / "dev-clean.jsonl.gz")) > 0
+
+
+# A model and a training that take seconds, by the settings that the script passes on.
+TINY = [
+    "frontend.n_mels=20",
+    "listener.layers=2",
+    "listener.width=16",
+    "listener.stack=2",
+    "listener.reduction=2",
+    "attention.width=16",
+    "attention.channels=2",
+    "attention.taps=5",
+    "speller.width=16",
+    "speller.embedding=8",
+    "data.speeds=[1.0]",
+    "data.batch_utterances=4",
+    "data.buckets=1",
+    "data.workers=0",
+    "training.epochs=2",
+    "training.ctc_only=1",
+    "training.evaluate_every=1",
+    "training.average=0",
+    "training.device=cpu",
+]
+
+
+def test_mini_runs_from_its_first_stage_to_its_last(tmp_path, corpus):
+    """By the words of the README, with two processes as it has them."""
+    shutil.copytree(RECIPE, tmp_path / "recipes/librispeech")
+    few = tmp_path / "LibriSpeech"  # three utterances a speaker
+    shutil.copytree(corpus, few)
+    for texts in few.rglob("*.trans.txt"):
+        lines = texts.read_text().splitlines(keepends=True)
+        texts.write_text("".join(lines[:3]))
+        for line in lines[3:]:
+            texts.with_name(f"{line.split()[0]}.opus").unlink()
+    done = run_recipe(tmp_path, "mini", few, *TINY)
+    assert done.returncode == 0, done.stderr[-3000:]
+    runs = tmp_path / "recipes/librispeech/runs"
+    assert (runs / "mini/model/model.safetensors").is_file()
+    for name in ("dev-clean", "dev-clean-greedy"):
+        report = json.loads((runs / "mini" / name).with_suffix(".json").read_text())
+        assert report["wer"] > 0
+    assert (runs / "mini/model/search.yaml").is_file()
 
 
 @pytest.mark.parametrize(

@@ -91,8 +91,10 @@ if due train; then
     las bpe "$data/train.jsonl.gz" "$data/pieces-$bpe.txt" --size "$bpe"
     settings=("pieces=$data/pieces-$bpe.txt" ${settings[@]+"${settings[@]}"})
   fi
+  # A setting with nothing behind it would be no setting.
+  [ -z "$init" ] || settings=("training.init=$init" ${settings[@]+"${settings[@]}"})
   "$PYTHON" "${launch[@]}" train "$here/conf/$config.yaml" "data.train=$data/train.jsonl.gz" \
-    "data.dev=$data/$dev.jsonl.gz" "training.output=$output" "training.init=$init" ${settings[@]+"${settings[@]}"}
+    "data.dev=$data/$dev.jsonl.gz" "training.output=$output" ${settings[@]+"${settings[@]}"}
 fi
 lm=()
 if [ -n "$text" ]; then lm=(--lm "$output-lm"); fi
