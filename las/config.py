@@ -151,7 +151,11 @@ class DataConfig(Settings):
     buckets: Positive = 10  # of similar duration
     max_seconds: Annotated[float, Field(gt=0)] = 30.0  # longer utterances are left out
     speeds: Annotated[list[Annotated[float, Field(ge=0.5, le=2.0)]], Field(min_length=1)] = [1.0]
+    joins: Share = 0.0  # share of the utterances under 6 s that are joined into longer ones
+    silence: Share = 0.0  # share of the utterances replaced by noise, tones or silence: no text
+    rooms: Share = 0.0  # share of the utterances that sound as in a simulated room
     noise: Share = 0.0  # share of the utterances with noise, 10 to 50 dB below the speech
+    volume: Share = 0.0  # share of the utterances that are 30 dB softer to 6 dB louder
     mp3: Share = 0.0  # share of the utterances that pass through MP3 of low bit rates
     short_first: Natural = 1  # epochs in which batches come in order of duration
     workers: Natural = 1  # processes that read audio ahead

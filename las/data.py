@@ -23,10 +23,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
-from las.codec import KILOBITS, check_rate, through_mp3
+from las.augmentation import distorted, joined, perturbed, silenced, text_of
+from las.codec import check_rate
 from las.config import DataConfig
 from las.errors import LASError
-from las.noise import add_random_noise
 from las.text import Characters, outside
 from las.text import ctc_frames as frames_needed
 
@@ -124,14 +124,14 @@ class Utterances(Dataset):
         waveforms, tokens = [], []
         for cut in cuts:
             waveforms.append(torch.from_numpy(self._waveform(cut)))
-            text = cut.supervisions[0].text
+            text = text_of(cut)
             try:
                 tokens.append(torch.tensor(self.text.encode(text), dtype=torch.long))
             except LASError as error:
                 raise LASError(f"utterance {cut.id}: {error}; run `las prepare` again") from None
         return Batch(
             [cut.id for cut in cuts],
-            [cut.supervisions[0].text for cut in cuts],
+            [text_of(cut) for cut in cuts],
             pad_sequence(waveforms, batch_first=True),
             torch.tensor([len(w) for w in waveforms]),
             pad_sequence(tokens, batch_first=True),
@@ -144,7 +144,9 @@ class Utterances(Dataset):
                 cut = cut.resample(self.sample_rate)
             samples = cut.load_audio().mean(0, dtype="float32")
         except Exception as error:  # whatever the reader raises for a file that has changed
-            source = cut.recording.sources[0].source
+            parts = getattr(cut, "tracks", None)
+            recording = parts[0].cut.recording if parts else cut.recording
+            source = recording.sources[0].source
             raise LASError(f"{source}: cannot read the audio ({_line(error)})") from None
         return self.change(cut, samples) if self.change else samples
 
@@ -203,30 +205,6 @@ def _kept(cut: Cut, longest: float, dense: set[str]) -> bool:
     return cut.duration <= longest and cut.id not in dense
 
 
-def perturbed(cut: Cut, speeds: list[float], seed: int, epoch: int) -> Cut:
-    """A cut at one of the speeds, drawn by (seed, epoch, utterance)."""
-    draw = zlib.crc32(f"{seed} {epoch} {cut.id}".encode())
-    speed = speeds[draw % len(speeds)]
-    return cut if speed == 1.0 else cut.perturb_speed(speed)
-
-
-def mp3_kilobits(cut: Cut, share: float, seed: int, epoch: int) -> int:
-    """The bit rate of MP3 for a share of the cuts, else 0; by (seed, epoch, utterance)."""
-    draw = zlib.crc32(f"mp3 {seed} {epoch} {cut.id}".encode())
-    return KILOBITS[draw % len(KILOBITS)] if draw < share * 2**32 else 0
-
-
-def distorted(
-    cut: Cut, samples: np.ndarray, config: DataConfig, sample_rate: int, seed: int, epoch: int
-) -> np.ndarray:
-    """The samples of a cut with noise, then through MP3; each or both by chance."""
-    draw = zlib.crc32(f"noise {seed} {epoch} {cut.id}".encode())
-    if draw < config.noise * 2**32:
-        samples = add_random_noise(samples, np.random.default_rng(draw))
-    kilobits = mp3_kilobits(cut, config.mp3, seed, epoch)
-    return through_mp3(samples, sample_rate, kilobits) if kilobits else samples
-
-
 class _Batches:
     """A sampler that passes over the first batches of an epoch."""
 
@@ -283,6 +261,11 @@ def training_batches(
     spoken = cuts.map(
         partial(perturbed, speeds=config.speeds, seed=seed, epoch=epoch), apply_fn=None
     )
+    if config.silence:
+        spoken = spoken.map(
+            partial(silenced, share=config.silence, seed=seed, epoch=epoch), apply_fn=None
+        )
+    spoken = joined(spoken, config.joins, seed, epoch)
     if epoch < config.short_first:
         sampler = _in_order(spoken, ascending=True, **limits, **common)
     else:

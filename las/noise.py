@@ -26,15 +26,51 @@ def add_noise(
     Returns:
         [S] float32.
     """
-    spectrum = np.fft.rfft(random.standard_normal(len(samples), np.float32))
-    # Below a hundredth of the band brown noise would be all that there is, and nothing to hear.
-    bins = np.maximum(np.arange(len(spectrum)), 0.01 * len(spectrum))
-    noise = np.fft.irfft(spectrum * bins ** (-tilt / 2), len(samples)).astype(np.float32)
+    noise = _coloured(len(samples), tilt, random)
     return torchaudio.functional.add_noise(
         torch.from_numpy(samples), torch.from_numpy(noise), torch.tensor(decibels)
     ).numpy()
 
 
+def _coloured(count: int, tilt: float, random: np.random.Generator) -> np.ndarray:
+    """Gaussian noise [count] float32 whose power falls as 1 / frequency**tilt."""
+    spectrum = np.fft.rfft(random.standard_normal(count, np.float32))
+    # Below a hundredth of the band brown noise would be all that there is, and nothing to hear.
+    bins = np.maximum(np.arange(len(spectrum)), 0.01 * len(spectrum))
+    return np.fft.irfft(spectrum * bins ** (-tilt / 2), count).astype(np.float32)
+
+
 def add_random_noise(samples: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """Add noise [S] to samples [S], its level and spectrum drawn from ``random`` as well."""
     return add_noise(samples, random.uniform(*DECIBELS), random.uniform(*TILTS), random)
+
+
+def random_sound(count: int, sample_rate: int, random: np.random.Generator) -> np.ndarray:
+    """Sounds that are no speech: silence, steady or swelling noise, tones, clicks; [count] float32.
+
+    Args:
+        count: samples.
+        sample_rate: in Hz.
+        random: where it is drawn from.
+    """
+    time = np.arange(count, dtype=np.float32) / sample_rate
+    kind = random.choice(["silence", "noise", "swell", "tones", "clicks"])
+    sound = np.zeros(count, np.float32)
+    if kind in ("noise", "swell"):
+        sound = _coloured(count, random.uniform(*TILTS), random)
+    if kind == "swell":
+        rate, phase = random.uniform(0.1, 5.0), random.uniform(0, 2 * np.pi)
+        sound *= 0.5 * (1 + np.sin(2 * np.pi * rate * time + phase, dtype=np.float32))
+    if kind == "tones":
+        for _ in range(random.integers(1, 5)):
+            pitch = 60 * 2 ** random.uniform(0, 6)  # Hz, up to 3840
+            sound += random.uniform(0.1, 1) * np.sin(2 * np.pi * pitch * time, dtype=np.float32)
+    if kind == "clicks" and count:
+        places = random.integers(
+            0, count, max(1, int(count / sample_rate * random.uniform(0.5, 8)))
+        )
+        sound[places] = random.uniform(-1, 1, len(places))
+    peak = float(np.abs(sound).max(initial=0))
+    if peak == 0:
+        return sound
+    return (sound * (10 ** random.uniform(-3, -0.1) / peak)).astype(np.float32)

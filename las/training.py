@@ -195,7 +195,7 @@ class Trainer:
                 )
             ctc = settings.ctc if spell else 1.0
             total = (1 - ctc) * losses.attention / losses.tokens
-            total = total + ctc * losses.ctc / losses.characters
+            total = total + ctc * losses.ctc / losses.characters.clamp_min(1)
             (total / settings.accumulate).backward()
         return Losses(*(value.detach() for value in losses))
 
@@ -231,7 +231,7 @@ class Trainer:
             epoch=self.epoch + 1,
             share=min(1.0, self.seen / self.count),
             attention=attention / sum(int(x.tokens) for x in losses),
-            ctc=ctc / sum(int(x.characters) for x in losses),
+            ctc=ctc / max(1, sum(int(x.characters) for x in losses)),
             rate=lr,
             norm=norm,
             skipped=self.skipped,

@@ -15,14 +15,13 @@ from lhotse import CutSet, RecordingSet, SupervisionSet
 from speech import RATE, sentences, whistle, write_manifest
 
 from las import corpora
+from las.augmentation import mp3_kilobits, perturbed
 from las.codec import KILOBITS, through_mp3
 from las.config import DataConfig
 from las.data import (
     Batch,
     check_alphabet,
     evaluation_batches,
-    mp3_kilobits,
-    perturbed,
     read_manifest,
     trainable,
     training_batches,
