@@ -27,9 +27,10 @@ from torch import Tensor, nn
 from benchmarks import common, timing
 from las import config as configuration
 from las.config import RunConfig
-from las.listener import BidirectionalLSTM, Listener, reversal
+from las.listener import BidirectionalLSTM, Listener
 from las.runtime import precision
 from las_kernels import padding_mask
+from las_kernels.lstm_plain import reversal
 
 NAME = "listener"
 RECIPE = Path(__file__).parents[1] / "recipes/librispeech/conf/100.yaml"
@@ -95,8 +96,8 @@ class Together(nn.Module):
         )[0]
 
 
-def _with(layer: Callable[[BidirectionalLSTM], nn.Module]) -> Callable[[Listener], nn.Module]:
-    def change(listener: Listener) -> nn.Module:
+def _with(layer: Callable[[BidirectionalLSTM], nn.Module]) -> Callable[[Listener], Listener]:
+    def change(listener: Listener) -> Listener:
         listener.layers = nn.ModuleList(
             layer(old) for old in listener.layers if isinstance(old, BidirectionalLSTM)
         )
@@ -106,26 +107,21 @@ def _with(layer: Callable[[BidirectionalLSTM], nn.Module]) -> Callable[[Listener
 
 
 class Apart(nn.Module):
-    """An LSTM that the compiler does not look into: cuDNN's is to be called as it is."""
+    """A layer that the compiler does not look into: cuDNN's LSTM is to be called as it is."""
 
-    def __init__(self, lstm: nn.LSTM) -> None:
+    def __init__(self, layer: BidirectionalLSTM) -> None:
         super().__init__()
-        self.lstm = lstm
+        self.layer = layer
 
     @torch.compiler.disable
-    def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """As the LSTM."""
-        found: tuple[Tensor, tuple[Tensor, Tensor]] = self.lstm(x)
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """As the layer."""
+        found: Tensor = self.layer(x, lengths)
         return found
 
 
 def _compiled(listener: Listener) -> nn.Module:
-    for layer in listener.layers:
-        for name in ("forwards", "backwards"):
-            lstm = getattr(layer, name)
-            assert isinstance(lstm, nn.LSTM)
-            setattr(layer, name, Apart(lstm))
-    return torch.compile(listener, dynamic=False)  # type: ignore[return-value]
+    return torch.compile(_with(Apart)(listener), dynamic=False)  # type: ignore[return-value]
 
 
 WAYS: dict[str, Callable[[Listener], nn.Module]] = {

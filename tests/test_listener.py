@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from las.config import ListenerConfig
-from las.listener import BidirectionalLSTM, Listener, join_frames, reversal
+from las.listener import BidirectionalLSTM, Listener, join_frames
+from las_kernels.lstm_plain import reversal
 
 COMBINATIONS = [(r, s) for r in (1, 2, 4, 8) for s in (1, 2, 4) if s <= r]
 ragged = st.lists(st.integers(1, 40), min_size=1, max_size=4)

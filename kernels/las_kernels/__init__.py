@@ -1,9 +1,10 @@
-"""Attention for sequence-to-sequence models; knows nothing of speech.
+"""Attention and recurrent layers for sequence-to-sequence models; knows nothing of speech.
 
 The PyTorch reference is the definition of right; faster forms are checked against it.
 """
 
 from las_kernels.backends import BACKENDS
+from las_kernels.lstm import bilstm
 from las_kernels.ops import attend, decode_sequence, decode_step
 from las_kernels.reference import (
     Decoder,
@@ -24,6 +25,7 @@ __all__ = [
     "Score",
     "State",
     "attend",
+    "bilstm",
     "decode_sequence",
     "decode_step",
     "initial_alignment",
