@@ -11,15 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from las_kernels import lstm_cpu, lstm_plain
+from las_kernels import lstm_cpu, lstm_plain, lstm_tiles
 from las_kernels.backends import REFERENCE, choose
 from las_kernels.checks import autocasting
 from las_kernels.lstm_plain import Kept, reversal
 from las_kernels.reference import padding_mask
 
-# Of the backends of :mod:`las_kernels.backends` those with an engine for this layer; with the
-# others it is torch's.
-ENGINES = {"threephase": lstm_plain.ENGINE, "cpp": lstm_cpu.ENGINE}
+# Of the backends of :mod:`las_kernels.backends` those with an engine for this layer, and "amx",
+# which is "cpp" under autocast; with the others the layer is torch's.
+ENGINES = {"threephase": lstm_plain.ENGINE, "cpp": lstm_cpu.ENGINE, "amx": lstm_tiles.ENGINE}
 
 _NAMES = [
     f"{name}_l0{suffix}"
@@ -34,8 +34,9 @@ def bilstm(
     """Run the layer; the backward direction starts at each utterance's own last frame.
 
     In C++ no bit of an utterance's output depends on its batch, padding or the number of threads.
-    Under autocast C++ computes in float32 all the same and rounds the output: most CPUs have no
-    fast products of bfloat16, and with some of them ``torch.lstm`` fails.
+    Under autocast to bfloat16 C++ multiplies rounded numbers where the processor has AMX.
+    Elsewhere it computes in float32 all the same and rounds the output: there are no fast products
+    of bfloat16, and ``torch.lstm`` fails on some of these processors.
 
     Args:
         x: [B, T, I]. ``torch.lstm`` reads padding too, but only after the valid frames.
@@ -62,8 +63,8 @@ def bilstm(
         return _torch(x, lengths, weights)
     x = x.to(first.dtype)
     wanted = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *weights))
-    if name == "cpp" and not wanted and not torch.compiler.is_compiling():
-        out = lstm_cpu.forward(x, lengths, weights).out  # without the cost of an operator
+    if not wanted and not torch.compiler.is_compiling():
+        out = ENGINES[name].forward(x, lengths, weights).out  # without the cost of an operator
     else:
         out = bilstm_operator(x, lengths, weights, name)[0]
     kind = x.device.type
@@ -73,11 +74,15 @@ def bilstm(
 @torch.compiler.assume_constant_result  # it asks the process and the device, not the tensors
 def _choose(backend: str, device: torch.device, dtype: torch.dtype) -> str:
     name = choose(backend, device, dtype)
-    if name != "cpp" or (reason := lstm_cpu.available()) is None:
+    if name != "cpp":
         return name
-    if backend == name:
-        raise RuntimeError(f"backend={name!r} cannot run: {reason}")
-    return REFERENCE
+    if (reason := lstm_cpu.available()) is not None:
+        if backend == name:
+            raise RuntimeError(f"backend={name!r} cannot run: {reason}")
+        return REFERENCE
+    if autocasting(device) and torch.get_autocast_dtype(device.type) == torch.bfloat16:
+        return "amx" if lstm_tiles.available() is None else name
+    return name
 
 
 def _torch(x: Tensor, lengths: Tensor, weights: list[Tensor]) -> Tensor:

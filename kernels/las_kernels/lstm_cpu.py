@@ -9,6 +9,7 @@ import ctypes
 import functools
 import logging
 import struct
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -34,15 +35,38 @@ def forward(x: Tensor, lengths: Tensor, weights: list[Tensor]) -> Kept:
         ValueError: a length is not in 0..T.
         RuntimeError: the library cannot be built, or memory is short.
     """
-    kept = lstm_plain.empty(x, weights[1].shape[1])
-    _call("las_lstm_forward", x, lengths, weights, kept, [])
-    return kept
+    return forward_with(_library(), x, lengths, weights)
 
 
 def backward(
     dout: Tensor, x: Tensor, lengths: Tensor, weights: list[Tensor], kept: Kept, wanted: bool
 ) -> Gradients:
     """As :func:`las_kernels.lstm_plain.backward`; raises as :func:`forward`."""
+    return backward_with(_library(), dout, x, lengths, weights, kept, wanted)
+
+
+ENGINE = Engine(forward, backward)
+
+
+def forward_with(
+    library: ctypes.CDLL | str, x: Tensor, lengths: Tensor, weights: list[Tensor]
+) -> Kept:
+    """:func:`forward` by a library of :func:`load`, or the reason why there is none."""
+    kept = lstm_plain.empty(x, weights[1].shape[1])
+    _call(library, "las_lstm_forward", x, lengths, weights, kept, [])
+    return kept
+
+
+def backward_with(
+    library: ctypes.CDLL | str,
+    dout: Tensor,
+    x: Tensor,
+    lengths: Tensor,
+    weights: list[Tensor],
+    kept: Kept,
+    wanted: bool,
+) -> Gradients:
+    """:func:`backward` likewise."""
     S = weights[1].shape[1]
     dout = dout.contiguous()
     dgates = torch.empty_like(kept.gates)
@@ -51,7 +75,7 @@ def backward(
     dhidden = [x.new_empty(4 * S, S) for _ in range(2)]
     dbias = x.new_empty(2, 4 * S)
     written = [dout, dgates, dx, *dinput, *dhidden, dbias]
-    _call("las_lstm_backward", x, lengths, weights, kept, written)
+    _call(library, "las_lstm_backward", x, lengths, weights, kept, written)
     found: list[Tensor] = []
     for d in range(2):
         found += [dinput[d], dhidden[d], dbias[d].clone(), dbias[d].clone()]
@@ -59,6 +83,7 @@ def backward(
 
 
 def _call(
+    library: ctypes.CDLL | str,
     function: str,
     x: Tensor,
     lengths: Tensor,
@@ -66,7 +91,6 @@ def _call(
     kept: Kept,
     rest: list[Tensor | None],
 ) -> None:
-    library = _library()
     if isinstance(library, str):
         raise RuntimeError(f"the CPU kernels cannot run: {library}")
     S = weights[1].shape[1]
@@ -86,19 +110,22 @@ def _call(
         raise RuntimeError("not enough memory for the LSTM layer")
 
 
-ENGINE = Engine(forward, backward)
+def load(name: str, flags: Sequence[str] = ()) -> ctypes.CDLL:
+    """The library of this name, built with these flags if need be; raises ``build.BuildError``."""
+    step = build.cpu_step(build.SOURCES / "lstm_cpu.cpp")
+    step = step._replace(command=[*step.command, *flags])
+    library = build.load(name, [step], build.torch_link())
+    for function in ("las_lstm_forward", "las_lstm_backward"):
+        found = getattr(library, function)
+        found.argtypes = [ctypes.c_char_p]
+        found.restype = ctypes.c_int64
+    return library
 
 
 @functools.cache
 def _library() -> ctypes.CDLL | str:
     try:
-        step = build.cpu_step(build.SOURCES / "lstm_cpu.cpp")
-        library = build.load("lstm_cpu", [step], build.torch_link())
+        return load("lstm_cpu")
     except build.BuildError as error:
         log.warning("the LSTM layers are PyTorch's on this CPU: %s", error)
         return str(error)
-    for name in ("las_lstm_forward", "las_lstm_backward"):
-        function = getattr(library, name)
-        function.argtypes = [ctypes.c_char_p]
-        function.restype = ctypes.c_int64
-    return library

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import las_kernels
-from las_kernels import lstm, lstm_cpu, lstm_plain
+from las_kernels import lstm, lstm_cpu
 from las_kernels.reference import padding_mask
 
 cpp = pytest.mark.skipif(
@@ -252,9 +252,3 @@ def test_wrong_arguments_are_named():
         bilstm(x.float(), sizes, weights)
     with pytest.raises(TypeError, match=r"bias_hh_l0 is torch.float32"):
         bilstm(x, sizes, [*weights[:3], weights[3].float(), *weights[4:]])
-
-
-@cpp
-def test_other_sources_of_the_layer_are_engines():
-    assert set(lstm.ENGINES) <= set(las_kernels.BACKENDS)
-    assert all(isinstance(engine, lstm_plain.Engine) for engine in lstm.ENGINES.values())

@@ -7,9 +7,21 @@
 // are not read; what is written for them is zero. Neither the number of threads nor the other
 // utterances change a bit of an utterance's results.
 
+//
+// With LAS_TILES the products are of numbers rounded to bfloat16 (products_tiles.h).
+
 #include "products_cpu.h"
+#if defined(LAS_TILES)
+#include "products_tiles.h"
+#endif
 
 namespace {
+
+#if defined(LAS_TILES)
+using namespace tiles;
+#else
+using namespace vectors;
+#endif
 
 constexpr int kDirections = 2;  // forwards and backwards in time
 
@@ -118,8 +130,8 @@ void cell_backward(int64_t S, const float* dout, const float* dhidden, const flo
   }
 }
 
-// The steps of a task; `panels` [panels of 4S, S, kPanel].
-void forward_task(const Layer& p, const Task& task, const float* panels) {
+// The steps of a task; `weight` packed, [4S, S].
+void forward_task(const Layer& p, const Task& task, const float* weight) {
   const Place place{p, task};
   const int64_t S = p.S, d = task.direction, rows = task.utterances.size();
   if (rows == 0) return;
@@ -130,8 +142,7 @@ void forward_task(const Layer& p, const Task& task, const float* panels) {
     for (int64_t i = 0; i < live; ++i)
       gates[i] = p.gates + (place.frame(i, step) * kDirections + d) * 4 * S;
     if (step > 0)
-      few_rows(live, before.data(), panels, S, 4 * S, 0, panel_count(4 * S), gates.data(),
-               gates.data());
+      few_rows(live, before.data(), weight, S, 4 * S, gates.data(), gates.data());
     for (int64_t i = 0; i < live; ++i) {
       const int64_t at = (place.frame(i, step) * kDirections + d) * S;
       cell_forward(S, gates[i], step ? cell_before[i] : nullptr, p.cells + at, p.out + at);
@@ -141,8 +152,8 @@ void forward_task(const Layer& p, const Task& task, const float* panels) {
   }
 }
 
-// The steps of a task, the last first; `panels` [panels of S, 4S, kPanel].
-void backward_task(const Layer& p, const Task& task, const float* panels) {
+// The steps of a task, the last first; `weight` packed, [S, 4S].
+void backward_task(const Layer& p, const Task& task, const float* weight) {
   const Place place{p, task};
   const int64_t S = p.S, d = task.direction, rows = task.utterances.size();
   if (rows == 0) return;
@@ -165,7 +176,7 @@ void backward_task(const Layer& p, const Task& task, const float* panels) {
       dgates[i] = here;
     }
     if (step > 0)
-      few_rows(live, dgates.data(), panels, 4 * S, S, 0, panel_count(S), start.data(), to.data());
+      few_rows(live, dgates.data(), weight, 4 * S, S, start.data(), to.data());
   }
 }
 
@@ -185,20 +196,19 @@ void clear_padding(const Layer& p, float* x, int64_t width) {
 }
 
 void forward(const Layer& p) {
-  const int64_t N = 4 * p.S, count = panel_count(N);
+  const int64_t N = 4 * p.S, size = packed_size(N, p.S);
   const Rows x = frames<const float*>(p, p.x, p.I);
-  const Floats input = floats(count * p.I * kPanel);
-  const Floats hidden = floats(kDirections * count * p.S * kPanel);
+  const Floats input = floats(packed_size(N, p.I)), hidden = floats(kDirections * size);
   for (int d = 0; d < kDirections; ++d) {
     pack_all(p.input[d], p.I, 1, N, p.I, input.get());
     many_rows(x, input.get(), p.I, N, p.bias[d],
               frames<float*>(p, p.gates, kDirections * N, d * N));
-    pack_all(p.hidden[d], p.S, 1, N, p.S, hidden.get() + d * count * p.S * kPanel);
+    pack_all(p.hidden[d], p.S, 1, N, p.S, hidden.get() + d * size);
   }
   const std::vector<Task> all = tasks(p);
   at::parallel_for(0, all.size(), 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i)
-      forward_task(p, all[i], hidden.get() + all[i].direction * count * p.S * kPanel);
+      forward_task(p, all[i], hidden.get() + all[i].direction * size);
   });
   clear_padding(p, p.out, kDirections * p.S);
   clear_padding(p, p.cells, kDirections * p.S);
@@ -207,7 +217,7 @@ void forward(const Layer& p) {
 
 void backward(const Layer& p) {
   const int64_t S = p.S, N = 4 * S, width = kDirections * N;
-  const int64_t size = panel_count(S) * N * kPanel;
+  const int64_t size = packed_size(S, N);
   const Floats hidden = floats(kDirections * size);
   for (int d = 0; d < kDirections; ++d)
     pack_all(p.hidden[d], 1, S, S, N, hidden.get() + d * size);
@@ -235,7 +245,7 @@ void backward(const Layer& p) {
     outer_sum(after, before, S, dhidden);
   }
   if (p.dx == nullptr) return;
-  const Floats input = floats(panel_count(p.I) * width * kPanel);
+  const Floats input = floats(packed_size(p.I, width));
   // [8S, I]: the rows of both directions, one below the other.
   std::vector<float> joined(width * p.I);
   for (int d = 0; d < kDirections; ++d)
@@ -267,3 +277,8 @@ int64_t guarded(const Layer& p, void (*run)(const Layer&)) {
 // These return 0, or -1 where memory is short, or 1 + the index of a wrong length.
 extern "C" int64_t las_lstm_forward(const Layer* layer) { return guarded(*layer, forward); }
 extern "C" int64_t las_lstm_backward(const Layer* layer) { return guarded(*layer, backward); }
+
+#if defined(LAS_TILES)
+// 0 where the system lets this process use the processor's tiles.
+extern "C" int64_t las_lstm_allow() { return tiles::allow(); }
+#endif

@@ -42,7 +42,7 @@ inline int64_t panel_count(int64_t N) { return (N + kPanel - 1) / kPanel; }
 
 // Memory for floats at the start of a cache line.
 struct Free {
-  void operator()(float* at) const { std::free(at); }
+  void operator()(void* at) const { std::free(at); }
 };
 using Floats = std::unique_ptr<float, Free>;
 inline Floats floats(int64_t count) {
@@ -50,6 +50,14 @@ inline Floats floats(int64_t count) {
   if (at == nullptr) throw std::bad_alloc();
   return Floats(static_cast<float*>(at));
 }
+
+using Rows = std::vector<const float*>;
+using OutRows = std::vector<float*>;
+
+namespace vectors {
+
+// Floats that the panels of a weight [N, K] take.
+inline int64_t packed_size(int64_t N, int64_t K) { return panel_count(N) * K * kPanel; }
 
 // Panels of a matrix whose element (n, k) is `from[n * n_stride + k * k_stride]`; columns `begin`
 // to `end` of panels.
@@ -165,10 +173,10 @@ inline int64_t group(int64_t rows) {
   return groups == 0 ? 0 : (rows + groups - 1) / groups;
 }
 
-// out = start + a weight for few rows and panels `begin` to `end`: the weight is read once.
+// out = start + a weight for few rows: the weight is read once, by this thread alone.
 inline void few_rows(int64_t rows, const float* const* a, const float* panels, int64_t K, int64_t N,
-                     int64_t begin, int64_t end, const float* const* start, float* const* out) {
-  for (int64_t panel = begin; panel < end; ++panel) {
+                     const float* const* start, float* const* out) {
+  for (int64_t panel = 0; panel < panel_count(N); ++panel) {
     const int64_t column = panel * kPanel, columns = std::min<int64_t>(kPanel, N - column);
     for (int64_t r = 0; r < rows;) {
       const int64_t count = group(rows - r);
@@ -178,9 +186,6 @@ inline void few_rows(int64_t rows, const float* const* a, const float* panels, i
     }
   }
 }
-
-using Rows = std::vector<const float*>;
-using OutRows = std::vector<float*>;
 
 // out = bias + a weight for many rows; bias [N] or null.
 inline void many_rows(const Rows& a, const float* panels, int64_t K, int64_t N, const float* bias,
@@ -261,6 +266,8 @@ inline void outer_sum(const Rows& left, const Rows& right, int64_t N, const OutR
     });
   }
 }
+
+}  // namespace vectors
 
 // out [N] = sum of rows of N floats, by blocks of kDepth rows.
 inline void row_sum(const Rows& rows, int64_t N, float* out) {
