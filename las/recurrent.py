@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from las_kernels.lstm import bfloat16_on_cpu
+
 
 class LSTM(nn.LSTM):
     """``nn.LSTM``, in float32 where autocast asks a processor for bfloat16 that has none for it.
@@ -15,15 +17,8 @@ class LSTM(nn.LSTM):
         self, x: Tensor, state: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """As ``nn.LSTM``; the output has autocast's dtype where that is on."""
-        if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu") or bfloat16_lstm():
+        if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu") or bfloat16_on_cpu():
             return super().__call__(x, state)
         with torch.autocast("cpu", enabled=False):
             outputs, after = super().__call__(x.float(), state)
         return outputs.to(torch.get_autocast_dtype("cpu")), after
-
-
-def bfloat16_lstm() -> bool:
-    """Whether an LSTM can be computed in bfloat16 on this CPU."""
-    if not torch.backends.mkldnn.is_available():
-        return True  # torch's own form
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -9,9 +9,9 @@ from las.recurrent import LSTM
 
 @pytest.mark.parametrize("supported", [True, False])
 def test_bfloat16_on_any_processor(supported, monkeypatch):
-    if supported and not recurrent.bfloat16_lstm():
+    if supported and not recurrent.bfloat16_on_cpu():
         pytest.skip("this processor has no bfloat16 for an LSTM")
-    monkeypatch.setattr(recurrent, "bfloat16_lstm", lambda: supported)
+    monkeypatch.setattr(recurrent, "bfloat16_on_cpu", lambda: supported)
     lstm = LSTM(6, 5, batch_first=True)
     x = torch.randn(2, 7, 6, requires_grad=True)
     right, (state, _) = lstm(x)

@@ -252,3 +252,14 @@ def test_wrong_arguments_are_named():
         bilstm(x.float(), sizes, weights)
     with pytest.raises(TypeError, match=r"bias_hh_l0 is torch.float32"):
         bilstm(x, sizes, [*weights[:3], weights[3].float(), *weights[4:]])
+
+
+def test_torch_s_form_under_autocast_on_a_cpu_without_bfloat16(monkeypatch):
+    """Where ``torch.lstm`` would fail it computes in float32, and rounds."""
+    monkeypatch.setattr(lstm, "bfloat16_on_cpu", lambda: False)
+    weights, (x, sizes) = single(layer(6, 5)), frames([7, 3], 6, dtype=torch.float32)
+    right = run(x, sizes, weights, "reference")
+    with torch.autocast("cpu", torch.bfloat16):
+        found = las_kernels.bilstm(x, sizes, weights, backend="reference")
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, right[0].bfloat16())
