@@ -351,7 +351,7 @@ class Trainer:
             return
         state = resume.load(path)
         if (
-            state["config"] != configuration.to_yaml(self.config)
+            not configuration.same(self.config, state["config"])
             or state["world"] != self.processes.world
         ):
             raise LASError(

@@ -258,6 +258,19 @@ def test_a_finished_training_can_be_run_again(corpus, dev, tmp_path):
     assert log_rows(tmp_path / "run") == rows and equal(weights(tmp_path / "run"), before)
 
 
+def test_a_state_from_before_there_was_a_setting_is_resumed(corpus, tmp_path):
+    output = tmp_path / "run"
+    config = run_config(corpus, output, training__epochs=1)
+    train(config)
+    state = torch.load(output / training.STATE, weights_only=True)
+    assert "  rooms: 0.0\n" in state["config"]
+    state["config"] = state["config"].replace("  rooms: 0.0\n", "")
+    torch.save(state, output / training.STATE)
+    rows = log_rows(output)
+    train(config)  # which has nothing left to do
+    assert log_rows(output) == rows
+
+
 def test_resuming_with_other_settings_or_a_damaged_state(corpus, tmp_path):
     output = tmp_path / "run"
     config = run_config(corpus, output, training__epochs=1)
