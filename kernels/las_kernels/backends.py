@@ -64,7 +64,7 @@ def _why_not_cpp(device: torch.device, dtype: torch.dtype) -> str | None:
 
 
 def _cpp() -> plain.Engine:
-    from las_kernels import cpu, cpu_training
+    from las_kernels import cpu, cpu_training, sequence_cpu
 
     return plain.ENGINE._replace(
         forward=cpu.forward,
@@ -72,6 +72,7 @@ def _cpp() -> plain.Engine:
         deferred=cpu_training.deferred,
         cell=cpu_training.cell,
         cell_backward=cpu_training.cell_backward,
+        sequence=sequence_cpu,
     )
 
 

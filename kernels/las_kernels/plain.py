@@ -9,7 +9,7 @@ be strided in their first two dimensions and are contiguous in the others.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +38,9 @@ class Engine(NamedTuple):
     deferred: Callable[..., ScoreGradients]
     cell: Callable[..., None]
     cell_backward: Callable[..., Tensor]
+    # All steps of the recurrence in one call, where the engine has such a thing: a module with the
+    # functions `usable`, `forward` and `backward` of :mod:`las_kernels.sequence_cpu`.
+    sequence: Any = None
 
 
 def accumulator(dtype: torch.dtype) -> torch.dtype:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from las_kernels.plain import Engine, accumulator
+from las_kernels.plain import Engine, ScoreGradients, accumulator
 from las_kernels.reference import Decoder, Masks, Memory, Score, initial_alignment
 
 
@@ -38,6 +38,15 @@ class Gradients(NamedTuple):
     v: Tensor | None
     filters: Tensor | None
     projection: Tensor | None
+
+
+class Steps(NamedTuple):
+    """What phases 1 and 2 find."""
+
+    gates: Tensor  # gradient of the gates before their functions, [B, U, L, 4S]
+    queries: Tensor  # [B, U, A]
+    fed: Tensor  # gradient of the contexts, [B, U, D]
+    score: ScoreGradients
 
 
 def recurrent_parameters(decoder: Decoder) -> list[Tensor]:
@@ -69,6 +78,9 @@ def forward(
     masks: Masks,
 ) -> Kept:
     """The recurrence over ``projected`` [B, U, 4S], as ``reference.decode_sequence``."""
+    if engine.sequence is not None and engine.sequence.usable(projected, score):
+        kept: Kept = engine.sequence.forward(projected, memory, decoder, score, masks)
+        return kept
     B, U = projected.shape[:2]
     T, D = memory.values.shape[1:]
     L, S = len(decoder.recurrent_weights), decoder.recurrent_weights[0].shape[1]
@@ -114,7 +126,29 @@ def backward(
     masks: Masks,
 ) -> Gradients:
     """Gradients of :func:`forward` from those of its results, None meaning zero."""
-    hidden, contexts, alignments, cells, gates = kept
+    steps: Steps
+    if engine.sequence is not None and engine.sequence.usable(kept.hidden, score):
+        steps = engine.sequence.backward(
+            dhidden, dcontexts, dalignments, kept, memory, decoder, score, masks
+        )
+    else:
+        steps = _steps(engine, dhidden, dcontexts, dalignments, kept, memory, decoder, score, masks)
+    return _weights(steps, kept, memory, score, masks)
+
+
+def _steps(
+    engine: Engine,
+    dhidden: Tensor | None,
+    dcontexts: Tensor | None,
+    dalignments: Tensor | None,
+    kept: Kept,
+    memory: Memory,
+    decoder: Decoder,
+    score: Score,
+    masks: Masks,
+) -> Steps:
+    """Phases 1 and 2."""
+    hidden, _, alignments, cells, gates = kept
     B, U, L, S = hidden.shape
     T, D = memory.values.shape[1:]
     H = score.heads
@@ -173,7 +207,17 @@ def backward(
     # Phase 2.
     found = engine.deferred(queries, denergy, memory, score, previous, features, dfeatures)
 
-    # Phase 3.
+    return Steps(dgates, dqueries, dfed, found)
+
+
+def _weights(steps: Steps, kept: Kept, memory: Memory, score: Score, masks: Masks) -> Gradients:
+    """Phase 3."""
+    hidden, contexts, alignments, _, _ = kept
+    dgates, dqueries, dfed, found = steps
+    B, U, L, _ = hidden.shape
+    T, D = memory.values.shape[1:]
+    H = score.heads
+    outputs = _masked(hidden[:, :, -1], _layer(masks.hidden, -1), 1)
     weights_of_values = alignments.reshape(B, U, H, T).permute(0, 2, 3, 1)
     by_head = dfed.view(B, U, H, D // H).transpose(1, 2)
     dvalues = (weights_of_values @ by_head).transpose(1, 2).reshape(B, T, D)

@@ -10,6 +10,7 @@
 //
 // With LAS_TILES the products are of numbers rounded to bfloat16 (products_tiles.h).
 
+#include "cell_cpu.h"
 #include "products_cpu.h"
 #if defined(LAS_TILES)
 #include "products_tiles.h"
@@ -43,16 +44,6 @@ struct Layer {
   float* dhidden[2];        // [4S, S], written
   float* dbias;             // [2, 4S], written
 };
-
-inline Vec load_upto(const float* from, int64_t count) {
-  return count >= kLanes ? load(from) : load_part(from, count);
-}
-inline void store_upto(float* to, Vec x, int64_t count) {
-  if (count >= kLanes)
-    store(to, x);
-  else
-    store_part(to, x, count);
-}
 
 // Utterances that go through the recurrence together, the longest first.
 struct Task {
@@ -89,46 +80,6 @@ struct Place {
     return b * p.T + (task.direction == 0 ? step : p.lengths[b] - 1 - step);
   }
 };
-
-void cell_forward(int64_t S, float* gates, const float* before, float* cell, float* out) {
-  for (int64_t s = 0; s < S; s += kLanes) {
-    const int64_t count = S - s;
-    const Vec i = sigmoid(load_upto(gates + s, count));
-    const Vec f = sigmoid(load_upto(gates + S + s, count));
-    const Vec g = tanh(load_upto(gates + 2 * S + s, count));
-    const Vec o = sigmoid(load_upto(gates + 3 * S + s, count));
-    Vec c = i * g;
-    if (before) c += f * load_upto(before + s, count);
-    store_upto(gates + s, i, count);
-    store_upto(gates + S + s, f, count);
-    store_upto(gates + 2 * S + s, g, count);
-    store_upto(gates + 3 * S + s, o, count);
-    store_upto(cell + s, c, count);
-    store_upto(out + s, o * tanh(c), count);
-  }
-}
-
-// dhidden: what the step after gives, null at the last; dcell: likewise, replaced by what this step
-// gives to the one before.
-void cell_backward(int64_t S, const float* dout, const float* dhidden, const float* gates,
-                   const float* before, const float* cell, float* dcell, float* dgates) {
-  for (int64_t s = 0; s < S; s += kLanes) {
-    const int64_t count = S - s;
-    const Vec i = load_upto(gates + s, count), f = load_upto(gates + S + s, count);
-    const Vec g = load_upto(gates + 2 * S + s, count), o = load_upto(gates + 3 * S + s, count);
-    const Vec y = tanh(load_upto(cell + s, count));
-    Vec dh = load_upto(dout + s, count);
-    if (dhidden) dh += load_upto(dhidden + s, count);
-    Vec dc = dh * o * (1.0f - y * y);
-    if (dhidden) dc += load_upto(dcell + s, count);
-    const Vec old = before ? load_upto(before + s, count) : Vec{};
-    store_upto(dgates + s, dc * g * i * (1.0f - i), count);
-    store_upto(dgates + S + s, dc * old * f * (1.0f - f), count);
-    store_upto(dgates + 2 * S + s, dc * i * (1.0f - g * g), count);
-    store_upto(dgates + 3 * S + s, dh * y * o * (1.0f - o), count);
-    store_upto(dcell + s, dc * f, count);
-  }
-}
 
 // The steps of a task; `weight` packed, [4S, S].
 void forward_task(const Layer& p, const Task& task, const float* weight) {

@@ -40,6 +40,16 @@ constexpr int64_t kBlock = 16 * kRows;  // rows of a block, whose part stays in 
 inline int64_t round_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
 inline int64_t panel_count(int64_t N) { return (N + kPanel - 1) / kPanel; }
 
+inline Vec load_upto(const float* from, int64_t count) {
+  return count >= kLanes ? load(from) : load_part(from, count);
+}
+inline void store_upto(float* to, Vec x, int64_t count) {
+  if (count >= kLanes)
+    store(to, x);
+  else
+    store_part(to, x, count);
+}
+
 // Memory for floats at the start of a cache line.
 struct Free {
   void operator()(void* at) const { std::free(at); }
@@ -173,10 +183,11 @@ inline int64_t group(int64_t rows) {
   return groups == 0 ? 0 : (rows + groups - 1) / groups;
 }
 
-// out = start + a weight for few rows: the weight is read once, by this thread alone.
-inline void few_rows(int64_t rows, const float* const* a, const float* panels, int64_t K, int64_t N,
-                     const float* const* start, float* const* out) {
-  for (int64_t panel = 0; panel < panel_count(N); ++panel) {
+// out = start + a weight for few rows and panels `begin` to `end`: the weight is read once.
+inline void some_panels(int64_t begin, int64_t end, int64_t rows, const float* const* a,
+                        const float* panels, int64_t K, int64_t N, const float* const* start,
+                        float* const* out) {
+  for (int64_t panel = begin; panel < end; ++panel) {
     const int64_t column = panel * kPanel, columns = std::min<int64_t>(kPanel, N - column);
     for (int64_t r = 0; r < rows;) {
       const int64_t count = group(rows - r);
@@ -185,6 +196,12 @@ inline void few_rows(int64_t rows, const float* const* a, const float* panels, i
       r += count;
     }
   }
+}
+
+// All panels, by this thread alone.
+inline void few_rows(int64_t rows, const float* const* a, const float* panels, int64_t K, int64_t N,
+                     const float* const* start, float* const* out) {
+  some_panels(0, panel_count(N), rows, a, panels, K, N, start, out);
 }
 
 // out = bias + a weight for many rows; bias [N] or null.
