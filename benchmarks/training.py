@@ -3,7 +3,8 @@
 A recipe's model trains on noise of LibriSpeech's lengths, with as many random characters a second
 as read speech has, in the precision that the recipe trains in. Audio in memory: what reading it
 costs is the "input wait" in the log of a training. ``--backends`` compares the kernels, and
-SpeechBrain's decoder in the same model where SpeechBrain can be imported (``speechbrain``).
+SpeechBrain's decoder in the same model where SpeechBrain can be imported (``speechbrain``). With
+``--device cpu`` and no backends named, :mod:`benchmarks.training_cpu` compares LSTM layers instead.
 """
 
 import argparse
@@ -210,7 +211,7 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="each batch is trained on as often")
     parser.add_argument("--batches", type=int, default=10, help="of different lengths")
     parser.add_argument(
-        "--backends", default="auto,reference", help="of the kernels; speechbrain: its decoder"
+        "--backends", help="of the kernels, auto,reference on a GPU; speechbrain: its decoder"
     )
     parser.add_argument("--output", type=Path, default=common.RESULTS, help="of the results")
     parser.add_argument("--smallest", action="store_true", help="only see that it works")
@@ -218,7 +219,11 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     chosen = parser.parse_args(arguments)
     chosen.device = chosen.device or ("cuda" if torch.cuda.is_available() else "cpu")
     chosen.folder = chosen.output / common.slug(common.device_name(chosen.device))
+    chosen.layers = chosen.device == "cpu" and chosen.backends is None
+    chosen.backends = chosen.backends or "auto,reference"
     given = [chosen.config.stem, chosen.rounds, chosen.batches, chosen.backends, *chosen.settings]
+    if chosen.layers:
+        given = ["--device", "cpu", "--rounds", chosen.rounds]
     given += ["--smallest"] * chosen.smallest
     chosen.command = " ".join([parser.prog, *map(str, given)])
     return chosen
@@ -227,6 +232,11 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure every backend, and write JSON and a table."""
     chosen = options(arguments)
+    if chosen.layers:
+        from benchmarks import training_cpu
+
+        training_cpu.main(chosen)
+        return
     config = configuration.load(RunConfig, chosen.config, chosen.settings)
     torch.set_num_threads(config.training.threads)
     found = {**common.environment(chosen), "config": chosen.config.name, "rows": []}

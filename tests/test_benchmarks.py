@@ -189,6 +189,24 @@ def test_training(tmp_path):
     assert sum(shares) == pytest.approx(100, abs=3)
 
 
+def test_training_on_a_cpu(tmp_path):
+    training.main(["--device", "cpu", "--smallest", "--rounds", "1", "--output", str(tmp_path)])
+    (folder,) = tmp_path.iterdir()
+    found = json.loads((folder / "training-cpu.json").read_text())
+    rows = found["rows"]
+    assert len(rows) == 2 * 2 + 1
+    for row in rows:
+        assert row["processor"] == found["device"]
+        if "skipped" in row:  # torch's LSTM in bfloat16 on some processors
+            assert (row["layers"], row["precision"]) == ("torch", "bfloat16")
+            continue
+        assert set(row["phases"]) == set(training.PHASES) and min(row["phases"].values()) > 0
+        assert row["cpu_s"] == pytest.approx(sum(row["phases"].values()))
+        assert row["audio_s"] == pytest.approx(row["processes"] * 2 * 0.6)
+    table = (folder / "training-cpu.md").read_text()
+    assert "| bundled | 2 x 0.6 | ours | float32 | 2 |" in table
+
+
 def test_without_time_every_shape_is_named(tmp_path):
     found, table = run(attention, tmp_path, "--seconds", "-1")
     assert [row["skipped"] for row in found["rows"]] == ["no time left"] * 3
