@@ -25,6 +25,7 @@ GPU_CASES = (
     Case("LibriSpeech B32", 32, max(LENGTHS), 512, 1024, lengths=LENGTHS),
     Case("B16 N8 T200", 16, 200, 512, 1024, N=8, trains=False, kinds=BOTH),
     Case("B64 T250", 64, 250, 512, 1024, kinds=BOTH),
+    Case("B64 N8 T250", 64, 250, 512, 1024, N=8, trains=False, kinds=ADDITIVE),
     Case("B1 T4000", 1, 4000, 512, 1024, kinds=ADDITIVE),
     Case("B8 N8 T250 A320 D640", 8, 250, 320, 640, N=8, trains=False, kinds=BOTH),
     Case("B32 T200", 32, 200, 512, 1024, kinds=ADDITIVE),
@@ -140,9 +141,9 @@ def run_on_cpu(
         torch.set_num_threads(threads)
         torch._dynamo.reset()
         timed: dict[str, dict[str, timing.Call]] = {which: {} for which in PASSES}
-        for name, (attend, has_backward, reason) in methods("cpu", kind).items():
-            if chosen.methods is not None and name not in chosen.methods:
-                continue
+        found = methods("cpu", kind)
+        for name in common.in_order(found, chosen.methods):
+            attend, has_backward, reason = found[name]
             if reason is not None:
                 row = row_of(case, kind, "forward", name, threads)
                 record.add({**row, "skipped": reason})
@@ -152,8 +153,8 @@ def run_on_cpu(
                 timed[which][name] = call
         for which, several in timed.items():
             repeats, patience = (3, 0.0) if chosen.smallest else (31, 60.0)
-            found, busy = timing.time_when_quiet(several, repeats, patience)
-            for name, took in found.items():
+            timings, busy = timing.time_when_quiet(several, repeats, patience)
+            for name, took in timings.items():
                 row = {**row_of(case, kind, which, name, threads), "heap": heap}
                 record.add({**row, **took._asdict(), "others": busy})
     torch.set_num_threads(before)
@@ -165,8 +166,13 @@ def run_on_gpu(
 ) -> None:  # fmt: skip
     """Each method with inputs that are in no cache, and with inputs that may be."""
     one = case.dtype.itemsize * case.B * case.T * (case.A + case.D)
-    for name, (attend, has_backward, reason) in methods("cuda", kind).items():
-        if chosen.methods is not None and name not in chosen.methods:
+    found = methods("cuda", kind)
+    for name in common.in_order(found, chosen.methods):
+        attend, has_backward, reason = found[name]
+        trains = case.trains and has_backward
+        passes = common.in_order(PASSES if trains else ("forward",), chosen.passes)
+        passes = [p for p in passes if not record.has(row_of(case, kind, p, name, None))]
+        if not passes:
             continue
         try:
             if reason is not None:
@@ -175,8 +181,9 @@ def run_on_gpu(
                 random_inputs(case, kind, device, seed)
                 for seed in range(timing.copies_beyond_cache(one))
             ]
-            for which, call in calls(attend, copies, case.trains and has_backward).items():
-                row = row_of(case, kind, which, name, None)
+            several = calls(attend, copies, trains)
+            for which in passes:
+                row, call = row_of(case, kind, which, name, None), several[which]
                 graphed = name.endswith("graphed")
                 cold = timing.time_on_gpu(call, len(copies), graphed)
                 warm = timing.time_on_gpu(first_copy(call), 20, graphed)
@@ -190,11 +197,12 @@ def run_on_gpu(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, or make the tables of a run that was killed."""
-    chosen = common.options(NAME, arguments)
+    chosen = common.options(NAME, arguments, common.SELECTS)
     if chosen.render:
-        common.render(NAME, chosen.folder)
+        common.render(NAME, chosen.folder, not chosen.no_plot)
         return
     common.prepare_compiler()
+    common.exact_float32()
     header = common.environment(chosen)
     cases: tuple[Case, ...] = CPU_CASES if chosen.device == "cpu" else GPU_CASES
     if chosen.smallest:
@@ -205,9 +213,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         torch.cuda.set_stream(torch.cuda.Stream())
         bandwidth = timing.copy_bandwidth()
         header["copy_bytes_per_second"] = bandwidth
-    record = common.Record(NAME, chosen.folder, header)
-    for case in cases:
-        for kind in case.kinds:
+    record = common.Record(NAME, chosen.folder, header, chosen.keep)
+    for case in common.asked_for(cases, chosen.cases, "case"):
+        for kind in common.in_order(case.kinds, chosen.kinds):
             if time.monotonic() > chosen.end:
                 row = {"case": case.name, "kind": kind, "skipped": "no time left"}
                 record.add(row)
@@ -221,7 +229,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if chosen.device == "cpu" and not chosen.smallest and timing.keep_freed_memory():
         for kind in CPU_CASES[0].kinds:
             run_on_cpu(CPU_CASES[0], kind, record, chosen, "kept")
-    common.render(NAME, chosen.folder)
+    common.render(NAME, chosen.folder, not chosen.no_plot)
 
 
 if __name__ == "__main__":

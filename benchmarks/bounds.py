@@ -112,7 +112,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen.folder.mkdir(parents=True, exist_ok=True)
     common.write(chosen.folder / f"{NAME}.json", json.dumps(found, indent=1) + "\n")
     common.write(chosen.folder / f"{NAME}.md", markdown(found))
-    print(markdown(found))
+    for name, value in found["bounds"].items():
+        print(f"{NAME}: {name} {value:.4g} {' = '.join(UNITS[name])}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What the benchmarks share: options, the record that survives a kill, tables and a plot."""
 
 import argparse
+import contextlib
 import datetime
 import json
 import os
@@ -8,7 +9,7 @@ import platform
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,29 +30,67 @@ GROUP = (
     "threads",
     "heap",
 )  # rows that differ in nothing else compare
+SELECTS = ("cases", "kinds", "methods", "passes")
 
 Row = dict[str, Any]
 
 
-def options(name: str, arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Options of a benchmark; ``device`` and ``folder`` are filled in."""
+def options(
+    name: str, arguments: Sequence[str] | None, selects: Sequence[str] = ()
+) -> argparse.Namespace:
+    """Options of a benchmark; ``device`` and ``folder`` are filled in.
+
+    Args:
+        name: of the benchmark.
+        arguments: of the command line; None for those of this process.
+        selects: of ``SELECTS``, what can be chosen in this benchmark.
+    """
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}")
     parser.add_argument("--device", choices=["cuda", "cpu"], help="default: a GPU if there is one")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
     parser.add_argument("--seconds", type=float, default=1e9, help="start no new shape after these")
-    parser.add_argument("--methods", help="only these, separated by commas")
+    for what in selects:
+        parser.add_argument(f"--{what}", help="only these, separated by commas, in this order")
+    parser.add_argument(
+        "--keep", action="store_true", help="go on with an earlier run: what it measured stays"
+    )
+    parser.add_argument("--no-plot", action="store_true", help="write numbers and tables alone")
     parser.add_argument("--smallest", action="store_true", help="only see that it works")
     parser.add_argument(
         "--render", action="store_true", help="only make the tables of a killed run"
     )
     chosen = parser.parse_args(arguments)
     chosen.device = chosen.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    chosen.methods = chosen.methods.split(",") if chosen.methods else None
+    for what in SELECTS:
+        given = getattr(chosen, what, None)
+        setattr(chosen, what, given.split(",") if given else None)
     chosen.folder = chosen.output / slug(device_name(chosen.device))
     chosen.end = time.monotonic() + chosen.seconds
     given = sys.argv[1:] if arguments is None else arguments
     chosen.command = " ".join([parser.prog, *given])
     return chosen
+
+
+def asked_for(found: Sequence[Any], names: Sequence[str] | None, what: str) -> list[Any]:
+    """The cases of these names, in the order of the names; all of them without names."""
+    if names is None:
+        return list(found)
+    by_name = {case.name: case for case in found}
+    if unknown := [name for name in names if name not in by_name]:
+        raise SystemExit(f"error: no {what} {unknown[0]!r}; there are: {', '.join(by_name)}")
+    return [by_name[name] for name in names]
+
+
+def in_order(found: Iterable[str], names: Sequence[str] | None) -> list[str]:
+    """Those of ``found`` that are asked for, in the order of the names."""
+    found = list(found)
+    return found if names is None else [name for name in names if name in found]
+
+
+def exact_float32() -> None:
+    """Have float32 mean float32: by default cuDNN rounds to TF32 what a convolution multiplies."""
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def prepare_compiler() -> None:
@@ -104,6 +143,8 @@ def environment(chosen: argparse.Namespace) -> Row:
     if chosen.device == "cuda":
         found |= {"cuda": torch.version.cuda, "driver": _driver()}
         found["capability"] = ".".join(map(str, torch.cuda.get_device_capability()))
+        tf32 = torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
+        found["float32"] = "in part as TF32" if tf32 else "never as TF32"
     else:
         found |= {"note": NOT_GPU, "load": round(os.getloadavg()[0], 2)}
     return found
@@ -120,33 +161,81 @@ def reason(error: Exception) -> str:
 
 
 class Record:
-    """Writes each row as it comes; the tables are made of the file, also after a kill."""
+    """Writes each row as it comes; the tables are made of the file, also after a kill.
 
-    def __init__(self, name: str, folder: Path, header: Row) -> None:
+    Args:
+        name: of the benchmark.
+        folder: where its files are.
+        header: what all rows have in common.
+        keep: rows of an earlier run stay, but for those that say why they were not measured.
+    """
+
+    def __init__(self, name: str, folder: Path, header: Row, keep: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.name, self.folder = name, folder
         self.path = folder / f"{name}.jsonl"
-        self.path.write_text(json.dumps(header) + "\n")
+        before, rows = read(name, folder) if keep else ({}, [])
+        kept = [row for row in rows if "skipped" not in row]
+        self.there = set(map(_what, kept))
+        header = {**header, "command": _joined(before.get("command"), header.get("command"))}
+        text = "".join(json.dumps(row) + "\n" for row in (header, *kept))
+        write(self.path, text)
         for key, value in header.items():
             print(f"{key}: {value}", flush=True)
+
+    def has(self, row: Row) -> bool:
+        """Whether it is there, from an earlier run."""
+        return _what(row) in self.there
 
     def add(self, row: Row) -> None:
         """Append a row."""
         with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
-        told = row.get("skipped") or f"{row['median_us']:10.1f} us"
-        print(" ".join(str(row[key]) for key in (*GROUP, "method") if key in row), told, flush=True)
+        told = row.get("skipped") or f"{row['median_us']:.1f} us"
+        told += f", {row['fraction']:.0%} of the bound" if "fraction" in row else ""
+        told += f", peak {row['peak_bytes'] / 1e6:.1f} MB" if "peak_bytes" in row else ""
+        what = " ".join(str(x) for x in _what(row) if x)
+        print(f"{self.name}: {what}: {told}", flush=True)
 
 
-def render(name: str, folder: Path) -> None:
+def _what(row: Row) -> tuple[Any, ...]:
+    return tuple(row.get(key) for key in (*GROUP, "method"))
+
+
+def _joined(before: str | None, now: str | None) -> str | None:
+    """The commands that a file comes from, each once."""
+    commands = [*(before or "").split("; "), now or ""]
+    return "; ".join(dict.fromkeys(x for x in commands if x)) or None
+
+
+def read(name: str, folder: Path) -> tuple[Row, list[Row]]:
+    """Header and rows of an earlier run, also of one that was killed; nothing if there is none."""
+    lines, whole = folder / f"{name}.jsonl", folder / f"{name}.json"
+    if lines.exists():
+        header, *rows = list(_parsed(lines.read_text().splitlines()))
+        return header, rows
+    if whole.exists():
+        found = json.loads(whole.read_text())
+        return found, found.pop("rows")
+    return {}, []
+
+
+def _parsed(lines: Iterable[str]) -> Iterator[Row]:
+    for line in lines:
+        with contextlib.suppress(ValueError):  # the last one, cut off by the kill
+            yield json.loads(line)
+
+
+def render(name: str, folder: Path, plots: bool = True) -> None:
     """Make JSON, Markdown and a plot of the rows written so far."""
     lines = folder / f"{name}.jsonl"
     if not lines.exists():
         raise SystemExit(f"error: no {lines}: nothing was left by a killed run")
-    header, *rows = [json.loads(line) for line in lines.read_text().splitlines()]
+    header, rows = read(name, folder)
     write(folder / f"{name}.json", json.dumps({**header, "rows": rows}, indent=1) + "\n")
     write(folder / f"{name}.md", markdown(name, header, rows))
-    plot(name, folder, header, rows)
+    if plots:
+        plot(name, folder, header, rows)
     lines.unlink()
     print(f"wrote {folder / name}.json and .md")
 

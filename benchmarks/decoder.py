@@ -16,6 +16,7 @@ from benchmarks.shapes import Case, librispeech, random_decoder, random_inputs
 from las_kernels import Decoder, Memory, Score, cpu, cuda, decode_cuda, reference
 
 NAME = "decoder"
+PASSES = ("forward", "backward", "both")
 LENGTHS = librispeech(32)
 BOTH = ("additive", "location")
 
@@ -31,8 +32,8 @@ CPU_CASES = (
          dtype=torch.float32),
 )  # fmt: skip
 SMALLEST = (
-    Case("train B2 T9 U3", 2, 9, 8, 12, C=2, W=3, U=3, S=8, dtype=torch.float32),
-    Case("search B2 N3 T9 U3", 2, 9, 8, 12, N=3, C=2, W=3, U=3, S=8, trains=False,
+    Case("train B2 T9 U2", 2, 9, 8, 12, C=2, W=3, U=2, S=8, dtype=torch.float32),
+    Case("search B2 N3 T9 U2", 2, 9, 8, 12, N=3, C=2, W=3, U=2, S=8, trains=False,
          dtype=torch.float32),
 )  # fmt: skip
 
@@ -77,6 +78,7 @@ def methods(device: str, case: Case) -> dict[str, tuple[Run, str | None]]:
     """By name: the function, and why it cannot run.
 
     A compiled sequence would be one graph of U steps, which takes minutes: the step is compiled.
+    What ``las train`` runs is "auto": shapes change from batch to batch, so no graph is made of it.
     """
     compiled = torch.compile(reference.decode_step, dynamic=False)
     found: dict[str, tuple[Run, str | None]] = {
@@ -98,6 +100,8 @@ def methods(device: str, case: Case) -> dict[str, tuple[Run, str | None]]:
         found["cpp"] = (partial(steps, step, case.N), cpu.available())
     if device == "cuda":
         found |= {f"{name} graphed": method for name, method in list(found.items())}
+        if case.trains:
+            found["auto"] = (partial(sequence, "auto"), None)
     return found
 
 
@@ -169,14 +173,20 @@ def measure(
 ) -> None:  # fmt: skip
     """All methods of one case."""
     on_cpu: dict[str, dict[str, timing.Call]] = {}
-    for name, (run, reason) in methods(chosen.device, case).items():
-        if chosen.methods is not None and name not in chosen.methods:
+    found = methods(chosen.device, case)
+    for name in common.in_order(found, chosen.methods):
+        run, reason = found[name]
+        passes = common.in_order(PASSES if case.trains else ("forward",), chosen.passes)
+        passes = [p for p in passes if not record.has(row_of(case, kind, p, name))]
+        if not passes:
             continue
         try:
             if reason is not None:
                 raise RuntimeError(reason)
             inputs = inputs_of(case, kind, device)
-            for which, call in calls(run, inputs, case.trains).items():
+            several = calls(run, inputs, case.trains)
+            for which in passes:
+                call = several[which]
                 if chosen.device == "cpu":
                     on_cpu.setdefault(which, {})[name] = call
                     continue
@@ -189,19 +199,20 @@ def measure(
             record.add({**row_of(case, kind, "", name), "skipped": common.reason(error)})
     for which, several in on_cpu.items():
         repeats, patience = (3, 0.0) if chosen.smallest else (15, 60.0)
-        found, busy = timing.time_when_quiet(several, repeats, patience)
-        for name, took in found.items():
+        timings, busy = timing.time_when_quiet(several, repeats, patience)
+        for name, took in timings.items():
             row = {**row_of(case, kind, which, name), "threads": torch.get_num_threads()}
             record.add({**row, **took._asdict(), "others": busy})
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, or make the tables of a run that was killed."""
-    chosen = common.options(NAME, arguments)
+    chosen = common.options(NAME, arguments, common.SELECTS)
     if chosen.render:
-        common.render(NAME, chosen.folder)
+        common.render(NAME, chosen.folder, not chosen.no_plot)
         return
     common.prepare_compiler()
+    common.exact_float32()
     header = common.environment(chosen)
     cases: tuple[Case, ...] = CPU_CASES if chosen.device == "cpu" else GPU_CASES
     if chosen.smallest:
@@ -212,16 +223,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         torch.cuda.set_stream(torch.cuda.Stream())
         bandwidth = timing.copy_bandwidth()
         header["copy_bytes_per_second"] = bandwidth
-    record = common.Record(NAME, chosen.folder, header)
-    for case in cases:
-        for kind in BOTH:
+    record = common.Record(NAME, chosen.folder, header, chosen.keep)
+    for case in common.asked_for(cases, chosen.cases, "case"):
+        for kind in common.in_order(BOTH, chosen.kinds):
             if time.monotonic() > chosen.end:
                 row = {"case": case.name, "kind": kind, "skipped": "no time left"}
                 record.add(row)
                 continue
             torch._dynamo.reset()
             measure(case, kind, record, chosen, bandwidth, torch.device(chosen.device))
-    common.render(NAME, chosen.folder)
+    common.render(NAME, chosen.folder, not chosen.no_plot)
 
 
 if __name__ == "__main__":

@@ -104,11 +104,13 @@ def methods(device: str, dtype: torch.dtype) -> dict[str, tuple[Callable[..., An
 def measure(case: Case, kind: str, record: common.Record, chosen: argparse.Namespace) -> None:
     """All methods of one case."""
     device = torch.device(chosen.device)
-    for name, (run, reason) in methods(chosen.device, case.dtype).items():
-        if chosen.methods is not None and name not in chosen.methods:
-            continue
+    found = methods(chosen.device, case.dtype)
+    for name in common.in_order(found, chosen.methods):
+        run, reason = found[name]
         row: common.Row = {"benchmark": NAME, "case": case.name, "kind": kind}
         row |= {"dtype": str(case.dtype)[6:], "method": name}
+        if record.has(row):
+            continue
         try:
             if reason is not None:
                 raise RuntimeError(reason)
@@ -132,23 +134,24 @@ def measure(case: Case, kind: str, record: common.Record, chosen: argparse.Names
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, or make the tables of a run that was killed."""
-    chosen = common.options(NAME, arguments)
+    chosen = common.options(NAME, arguments, ("cases", "kinds", "methods"))
     if chosen.render:
-        common.render(NAME, chosen.folder)
+        common.render(NAME, chosen.folder, not chosen.no_plot)
         return
+    common.exact_float32()
     cases: tuple[Case, ...] = CPU_CASES if chosen.device == "cpu" else GPU_CASES
     if chosen.smallest:
         cases = SMALLEST
     if chosen.device == "cuda":
         torch.cuda.set_stream(torch.cuda.Stream())
-    record = common.Record(NAME, chosen.folder, common.environment(chosen))
-    for case in cases:
-        for kind in BOTH:
+    record = common.Record(NAME, chosen.folder, common.environment(chosen), chosen.keep)
+    for case in common.asked_for(cases, chosen.cases, "case"):
+        for kind in common.in_order(BOTH, chosen.kinds):
             if time.monotonic() > chosen.end:
                 record.add({"case": case.name, "kind": kind, "skipped": "no time left"})
                 continue
             measure(case, kind, record, chosen)
-    common.render(NAME, chosen.folder)
+    common.render(NAME, chosen.folder, not chosen.no_plot)
 
 
 if __name__ == "__main__":

@@ -156,10 +156,11 @@ def measure(
     features = torch.randn(case.B, case.frames, width, device=device)
     features *= padding_mask(lengths, case.frames)[:, :, None]
     expected: Tensor | None = None
-    for name, change in WAYS.items():
-        if chosen.methods is not None and name not in chosen.methods:
-            continue
+    for name in common.in_order(WAYS, chosen.methods):
+        change = WAYS[name]
         row: common.Row = {"benchmark": NAME, "case": case.name, "method": name, "pass": "both"}
+        if record.has(row):
+            continue
         row["audio_s"] = float(lengths.sum()) / 100
         autocast: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
         if name != "float32":
@@ -200,9 +201,9 @@ def measure(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, or make the tables of a run that was killed."""
-    chosen = common.options(NAME, arguments)
+    chosen = common.options(NAME, arguments, ("cases", "methods"))
     if chosen.render:
-        common.render(NAME, chosen.folder)
+        common.render(NAME, chosen.folder, not chosen.no_plot)
         return
     common.prepare_compiler()
     config = configuration.load(RunConfig, RECIPE, [])
@@ -212,14 +213,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         several = [Case(3, 46)]
     if chosen.device == "cuda":
         torch.cuda.set_stream(torch.cuda.Stream())
-    record = common.Record(NAME, chosen.folder, common.environment(chosen))
-    for case in several:
+    record = common.Record(NAME, chosen.folder, common.environment(chosen), chosen.keep)
+    for case in common.asked_for(several, chosen.cases, "case"):
         if time.monotonic() > chosen.end:
             record.add({"case": case.name, "skipped": "no time left"})
             continue
         torch._dynamo.reset()
         measure(config, case, record, chosen)
-    common.render(NAME, chosen.folder)
+    common.render(NAME, chosen.folder, not chosen.no_plot)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ GPU_CASES = (
     Case("LibriSpeech B32 U50", 32, max(LENGTHS), 512, 1024, U=50, lengths=LENGTHS),
 )
 CPU_CASES = (Case("B4 T60 U10", 4, 60, 64, 96, W=31, U=10, dtype=torch.float32),)
-SMALLEST = (Case("B2 T9 U3", 2, 9, 8, 12, C=2, W=3, U=3, lengths=(9, 5), dtype=torch.float32),)
+SMALLEST = (Case("B2 T9 U2", 2, 9, 8, 12, C=2, W=3, U=2, lengths=(9, 5), dtype=torch.float32),)
 
 Inputs = tuple[Tensor, Memory, Score, Tensor]  # queries [B, U, A], .., gradients of contexts
 Run = Callable[[Tensor, Memory, Score, Tensor], Any]
@@ -54,11 +54,15 @@ def by_autograd(
     given: Tensor,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """Gradients of :func:`leaves`, by one call of ``attend`` after another and autograd."""
-    T, U, dtype = memory.keys.shape[1], queries.shape[1], queries.dtype
-    previous = reference.initial_alignment(memory.lengths, T, 1, score.heads, dtype)
+    T = memory.keys.shape[1]
+    # As all that come later, or what is compiled for the first would not do for the others.
+    previous = reference.initial_alignment(
+        memory.lengths, T, 1, score.heads, queries.dtype
+    ).contiguous()
     contexts = []
-    for u in range(U):
-        context, previous = attend(queries[:, u, None], memory, score, previous)
+    # A slice for each step would have autograd add up as many gradients of all queries.
+    for query in queries.unbind(1):
+        context, previous = attend(query[:, None], memory, score, previous)
         contexts.append(context)
     wanted = leaves((queries, memory, score, given))
     return torch.autograd.grad(torch.cat(contexts, 1), wanted, given)
@@ -125,11 +129,13 @@ def methods(device: str) -> dict[str, Run]:
 def measure(case: Case, kind: str, record: common.Record, chosen: argparse.Namespace) -> None:
     """All methods of one case."""
     device = torch.device(chosen.device)
-    for name, run in methods(chosen.device).items():
-        if chosen.methods is not None and name not in chosen.methods:
-            continue
+    found = methods(chosen.device)
+    for name in common.in_order(found, chosen.methods):
+        run = found[name]
         row: common.Row = {"benchmark": NAME, "case": case.name, "kind": kind}
         row |= {"dtype": str(case.dtype)[6:], "pass": "both", "method": name}
+        if record.has(row):
+            continue
         try:
             inputs = inputs_of(case, kind, device)
             for x in leaves(inputs):
@@ -153,26 +159,27 @@ def measure(case: Case, kind: str, record: common.Record, chosen: argparse.Names
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, or make the tables of a run that was killed."""
-    chosen = common.options(NAME, arguments)
+    chosen = common.options(NAME, arguments, ("cases", "kinds", "methods"))
     if chosen.render:
-        common.render(NAME, chosen.folder)
+        common.render(NAME, chosen.folder, not chosen.no_plot)
         return
     common.prepare_compiler()
+    common.exact_float32()
     cases: tuple[Case, ...] = CPU_CASES if chosen.device == "cpu" else GPU_CASES
     if chosen.smallest:
         cases = SMALLEST
     if chosen.device == "cuda":
         # A backward pass can be captured only on the stream of its forward pass.
         torch.cuda.set_stream(torch.cuda.Stream())
-    record = common.Record(NAME, chosen.folder, common.environment(chosen))
-    for case in cases:
-        for kind in BOTH:
+    record = common.Record(NAME, chosen.folder, common.environment(chosen), chosen.keep)
+    for case in common.asked_for(cases, chosen.cases, "case"):
+        for kind in common.in_order(BOTH, chosen.kinds):
             if time.monotonic() > chosen.end:
                 record.add({"case": case.name, "kind": kind, "skipped": "no time left"})
                 continue
             torch._dynamo.reset()
             measure(case, kind, record, chosen)
-    common.render(NAME, chosen.folder)
+    common.render(NAME, chosen.folder, not chosen.no_plot)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+WARM_UPS, REPEATS = 3, 5  # of a call that is timed on a GPU, at least
 QUIET = 0.1  # share of the processors that others may use while a CPU is measured
 Call = Callable[[int], object]  # takes the number of the copy of its inputs
 
@@ -104,7 +105,7 @@ def time_on_gpu(call: Call, copies: int, graphed: bool, seconds: float = 0.1) ->
     To be called on a stream of one's own, on which the forward pass ran too if ``call`` is a
     backward pass.
     """
-    for i in range(max(copies, 3)):
+    for i in range(max(copies, WARM_UPS)):
         call(i % copies)
     torch.cuda.synchronize()
 
@@ -120,7 +121,7 @@ def time_on_gpu(call: Call, copies: int, graphed: bool, seconds: float = 0.1) ->
         run = graph.replay
     took: list[float] = []
     begin = time.perf_counter()
-    while len(took) < 5 or (time.perf_counter() - begin < seconds and len(took) < 200):
+    while len(took) < REPEATS or (time.perf_counter() - begin < seconds and len(took) < 200):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()
         run()

@@ -29,7 +29,7 @@ from las_kernels.backends import VARIABLE
 
 NAME = "training"
 RECIPE = Path(__file__).parents[1] / "recipes/librispeech/conf/100.yaml"
-SMALLEST = (0.5, 0.6)
+SMALLEST = (0.3, 0.4)
 CHARACTERS_PER_SECOND = 14.5  # of train-clean-5, measured
 PHASES = ("frontend", "listener", "decoder", "decoder backward", "listener backward", "optimizer")
 
@@ -203,6 +203,17 @@ def markdown(found: common.Row) -> str:
     return "\n".join(lines) + "\n"
 
 
+def told(row: common.Row) -> str:
+    """A row in one line."""
+    start = f"{NAME}: {row['backend']}: "
+    if "skipped" in row:
+        return start + row["skipped"]
+    each = 1e3 / row["steps"]
+    phases = ", ".join(f"{phase} {seconds * each:.1f}" for phase, seconds in row["phases"].items())
+    peak = f", peak {row['peak_bytes'] / 1e9:.2f} GB" if "peak_bytes" in row else ""
+    return f"{start}{row['real_time']:.0f} x real time{peak}; ms a step: {phases}"
+
+
 def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Options; ``device`` and ``folder`` are filled in."""
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{NAME}", description=__doc__)
@@ -214,6 +225,10 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--backends", help="of the kernels, auto,reference on a GPU; speechbrain: its decoder"
     )
     parser.add_argument("--output", type=Path, default=common.RESULTS, help="of the results")
+    parser.add_argument("--seconds", type=float, default=1e9, help="start no backend after these")
+    parser.add_argument(
+        "--keep", action="store_true", help="go on with an earlier run: what it measured stays"
+    )
     parser.add_argument("--smallest", action="store_true", help="only see that it works")
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="of the configuration")
     chosen = parser.parse_args(arguments)
@@ -221,6 +236,7 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     chosen.folder = chosen.output / common.slug(common.device_name(chosen.device))
     chosen.layers = chosen.device == "cpu" and chosen.backends is None
     chosen.backends = chosen.backends or "auto,reference"
+    chosen.end = time.monotonic() + chosen.seconds
     given = [chosen.config.stem, chosen.rounds, chosen.batches, chosen.backends, *chosen.settings]
     if chosen.layers:
         given = ["--device", "cpu", "--rounds", chosen.rounds]
@@ -239,22 +255,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     config = configuration.load(RunConfig, chosen.config, chosen.settings)
     torch.set_num_threads(config.training.threads)
-    found = {**common.environment(chosen), "config": chosen.config.name, "rows": []}
+    earlier = common.read(NAME, chosen.folder)[1] if chosen.keep else []
+    rows = [row for row in earlier if "skipped" not in row]
+    there = {row["backend"] for row in rows}
+    found = {**common.environment(chosen), "config": chosen.config.name, "rows": rows}
     chosen.folder.mkdir(parents=True, exist_ok=True)
     before = os.environ.get(VARIABLE)
     for backend in chosen.backends.split(","):
+        if backend in there:
+            continue
         peer = backend == common.PEER
         os.environ[VARIABLE] = "auto" if peer else backend
         try:
+            if time.monotonic() > chosen.end:
+                raise RuntimeError("no time left")
             row = measure(config, chosen, peer)
         except Exception as error:
             row = {"skipped": common.reason(error)}
-        found["rows"].append({"backend": backend, **row})
-        print(found["rows"][-1], flush=True)
+        rows.append({"backend": backend, **row})
+        print(told(rows[-1]), flush=True)
         # After each: what a limit of time cuts off must not cost the others.
         common.write(chosen.folder / f"{NAME}.json", json.dumps(found, indent=1) + "\n")
         common.write(chosen.folder / f"{NAME}.md", markdown(found))
-    os.environ.pop(VARIABLE)
+    os.environ.pop(VARIABLE, None)
     if before is not None:
         os.environ[VARIABLE] = before
 

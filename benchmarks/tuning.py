@@ -43,8 +43,9 @@ KERNELS = {
     "accumulate": deferred.accumulate,
     "correlate": deferred.correlate,
 }
+Space = dict[str, tuple[int, ...]]  # what to try, by parameter
 WARPS = {"num_warps": (2, 4, 8)}
-SPACES: dict[str, dict[str, tuple[int, ...]]] = {
+SPACES: dict[str, Space] = {
     "partial": {"fill": (1, 2, 4), "BT": (16, 32), "BA": (32, 64, 128, 256, 512), **WARPS},
     "combine": {"BD": (64, 128, 256), **WARPS},
     "step": {"BT": (16, 32, 64), "BA": (32, 64, 128, 256), **WARPS},
@@ -52,6 +53,14 @@ SPACES: dict[str, dict[str, tuple[int, ...]]] = {
     "finish": {"BA": (32, 64, 128), **WARPS},
     "accumulate": {"BT": (16, 32, 64), "BA": (32, 64, 128), **WARPS},
     "correlate": {"BT": (16, 32, 64), **WARPS},
+}
+# A minute's worth of it: the tasks, and what to try of each kernel.
+SHORT_TASKS = 4
+SHORT: dict[str, Space] = {
+    "partial": {"BA": (64, 128, 256, 512), "num_warps": (4, 8), "fill": (1, 2, 3)},
+    "alignment_gradient": {"BD": (64, 128, 256), "num_warps": (4, 8)},
+    "step": {"BT": (16, 32), "num_warps": (4, 8)},
+    "accumulate": {"BT": (16, 32), "num_warps": (4, 8)},
 }
 LATENCY = 700e-9  # seconds until memory answers a busy multiprocessor; assumed
 REGISTERS, SHARED, BLOCKS = 65536, 227 * 1024, 32  # of a multiprocessor of an sm_90
@@ -83,6 +92,7 @@ TASKS = tuple(
              kind),
     )
 )  # fmt: skip
+FEW: dict[str, Space] = {kernel: {"num_warps": (2, 4)} for kernel in KERNELS}
 SMALLEST = (
     Task("forward", ("combine",), SMALL, "location"),
     Task("backward", ("finish",), SMALL, "additive"),
@@ -227,9 +237,9 @@ def predict(kernel: str, plan: Choice, case: Case, bounds: dict[str, float]) -> 
     }
 
 
-def candidates(kernel: str, best: Choice) -> Iterator[Choice]:
+def candidates(space: Space, best: Choice) -> Iterator[Choice]:
     """The best so far with one parameter changed."""
-    for name, values in SPACES[kernel].items():
+    for name, values in space.items():
         for value in values:
             if best.get(name) != value:
                 yield {**best, name: value}
@@ -266,20 +276,31 @@ class Bench:
 
 
 def tune(
-    task: Task, device: torch.device | None, bounds: dict[str, float], rows: list[common.Row]
-) -> dict[str, Choice]:
-    """Try the choices of a task's kernels; returns what is better than the default, by key."""
+    task: Task, device: torch.device | None, bounds: dict[str, float], rows: list[common.Row],
+    end: float = math.inf, spaces: dict[str, Space] | None = None,
+) -> dict[str, Choice]:  # fmt: skip
+    """Try the choices of a task's kernels; returns what is better than the default, by key.
+
+    Args:
+        task: kernels that one function launches.
+        device: where to measure; None only predicts.
+        bounds: of that GPU.
+        rows: gets one for each choice.
+        end: try no further choice when the clock has come so far.
+        spaces: what to try of each kernel; a short list is measured and not predicted.
+    """
+    short, spaces = spaces is not None, spaces or SPACES
     bench = None if device is None else Bench(task, device)
     kept: dict[str, Choice] = {}
     found: dict[str, Choice] = {}
-    for kernel in task.kernels:
+    for kernel in (name for name in task.kernels if name in spaces):
         start = default(kernel, task)
         best, fastest = start, math.inf
         seen: list[Choice] = []
         queue = [start]
         while queue:
             for plan in queue:
-                if plan in seen:
+                if plan in seen or time.monotonic() > end:
                     continue
                 seen.append(plan)
                 row: common.Row = {
@@ -289,7 +310,7 @@ def tune(
                     "choice": changed(plan, start),
                 }
                 try:
-                    if not INTERPRETED.value:
+                    if not INTERPRETED.value and not short:
                         row |= predict(kernel, plan, task.case, bounds)
                     if bench is not None:
                         row["measured_us"] = bench.measure({**kept, kernel: changed(plan, start)})
@@ -298,14 +319,20 @@ def tune(
                 except Exception as error:  # a choice that does not compile is not chosen
                     row["skipped"] = f"{type(error).__name__}: {error}".split("\n")[0][:120]
                 rows.append(row)
+                if bench is not None:
+                    told = row.get("skipped") or f"{row['measured_us']:.2f} us"
+                    print(f"{NAME}: {row['key']} {row['case']} {row['choice']}: {told}", flush=True)
             # Without measurements: one round about the default, for the table.
             again = bench is not None and len(seen) < 40
-            queue = [plan for plan in candidates(kernel, best) if plan not in seen]
-            queue = queue if again or len(seen) == 1 else []
+            queue = [plan for plan in candidates(spaces[kernel], best) if plan not in seen]
+            queue = queue if (again or len(seen) == 1) and time.monotonic() < end else []
         if bench is not None and changed(best, start):
             kept[kernel] = changed(best, start)
             found[tuned.key(kernel, start, task.case.dtype)] = kept[kernel]
-        print(f"{task.case.name} {task.kind} {kernel}: {kept.get(kernel, 'default')}", flush=True)
+        print(
+            f"{NAME}: {task.case.name} {task.kind} {kernel}: best is {kept.get(kernel, 'default')}",
+            flush=True,
+        )
     return found
 
 
@@ -355,12 +382,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{NAME}")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--output", type=Path, default=common.RESULTS, help="folder of the results")
-    parser.add_argument("--seconds", type=float, default=1e9, help="start no new task after these")
+    parser.add_argument("--seconds", type=float, default=1e9, help="start nothing new after these")
     parser.add_argument("--predict", action="store_true", help="compile and predict; needs no GPU")
+    parser.add_argument("--short", action="store_true", help="few choices, in about a minute")
     parser.add_argument("--ship", action="store_true", help="launches use the best from then on")
     parser.add_argument("--smallest", action="store_true", help="only see that it works")
     chosen = parser.parse_args(arguments)
-    chosen.command = parser.prog + (" --predict" if chosen.predict else "")
+    words = ("predict", "short", "smallest")
+    chosen.command = parser.prog + "".join(f" --{word}" for word in words if getattr(chosen, word))
     device = None if chosen.predict else torch.device(chosen.device)
     bounds = dict(ASSUMED)
     if device is not None and device.type == "cuda":
@@ -381,12 +410,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         folder = chosen.output / common.slug(common.device_name(chosen.device))
     found |= {"bounds": bounds, "rows": [], "choices": {}}
     end = time.monotonic() + chosen.seconds
-    for task in SMALLEST if chosen.smallest else TASKS:
-        if time.monotonic() < end:
-            found["choices"] |= tune(task, device, bounds, found["rows"])
     folder.mkdir(parents=True, exist_ok=True)
-    common.write(folder / f"{NAME}.json", json.dumps(found, indent=1) + "\n")
-    common.write(folder / f"{NAME}.md", markdown(found))
+    tasks = SMALLEST if chosen.smallest else TASKS[:SHORT_TASKS] if chosen.short else TASKS
+    for task in tasks:
+        if time.monotonic() < end:
+            spaces = (FEW if chosen.smallest else SHORT) if chosen.short else None
+            found["choices"] |= tune(task, device, bounds, found["rows"], end, spaces)
+        # After each: what a limit of time cuts off must not cost the others.
+        common.write(folder / f"{NAME}.json", json.dumps(found, indent=1) + "\n")
+        common.write(folder / f"{NAME}.md", markdown(found))
     if chosen.ship and device is not None and device.type == "cuda":
         print(ship(found, torch.cuda.get_device_capability(), tuned.FOLDER))
 

@@ -95,10 +95,19 @@ def test_search_training_and_transcription(tmp_path):
         tmp_path / "h200", "pipeline", [{**beam, "rtf": 0.001}, {"search": "greedy", "rtf": 1e-9}]
     )
     found = list(table(tmp_path).values())
-    assert found[8][1] == "**18.0 x** met"
-    assert found[9][1] == "**1.6 x** missed"  # against the quicker of the two graphs
+    assert found[10][1] == "**18.0 x** met"
+    assert found[11][1] == "**1.6 x** missed"  # against the quicker of the two graphs
     assert found[-2][1] == "**5,100 x** met"
     assert found[-1][1] == "**1,000 x** missed"
+
+
+def test_the_decoder_is_the_one_that_trains(tmp_path):
+    took = {"eager": 100.0, "eager graphed": 30.0, "auto": 50.0, "triton graphed": 10.0}
+    took |= {"triton": 20.0, "persistent": 15.0}  # which nobody gets without asking
+    rows = [row(targets.TRAIN, method, us, **{"pass": "both"}) for method, us in took.items()]
+    write(tmp_path / "h200", "decoder", rows)
+    found = [cells[1] for name, cells in table(tmp_path).items()]
+    assert found[7:10] == ["**2.0 x** missed", "**10.0 x** met", "**3.0 x** met"]
 
 
 def test_what_the_targets_look_for_is_measured():
@@ -107,8 +116,8 @@ def test_what_the_targets_look_for_is_measured():
     assert {case.name for case in attention.GPU_CASES} >= {targets.BEAMS, "B64 T250"}
     assert targets.TRAIN in {case.name for case in decoder.GPU_CASES}
     assert {case.name for case in greedy.GPU_CASES} >= {"B1 T250", "B32 T250"}
-    (beams,) = [case for case in attention.GPU_CASES if case.name == targets.BEAMS]
-    assert (beams.B, beams.N, beams.T, beams.A) == (16, 8, 200, 512)
+    (train,) = [case for case in decoder.GPU_CASES if case.name == targets.TRAIN]
+    assert decoder.methods("cuda", train).keys() >= {*targets.TRAINED, "eager", "eager graphed"}
 
 
 def test_it_rewrites_the_readme(tmp_path, monkeypatch, capsys):
