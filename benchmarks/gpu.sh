@@ -1,6 +1,6 @@
 #!/bin/sh
 # Measures a GPU from sm_80 on in minutes. The commands: benchmarks/gpu.sh --help
-# Needs torch, triton, numpy, pytest; more of it with nvcc and ninja, pytest-xdist, hypothesis,
+# Needs torch, triton, numpy, pytest and hypothesis; does more with nvcc and ninja, pytest-xdist,
 # pydantic, torchaudio and PyYAML: what is missing is named. PYTHON chooses the interpreter.
 set -u
 OUT=${OUT:+$(mkdir -p "$OUT" && cd "$OUT" && pwd)}

@@ -27,7 +27,8 @@ from benchmarks.gpu.jobs import Job
 from benchmarks.gpu.store import Store
 
 SECONDS = {"smoke": 90.0, "headline": 530.0, "rest": 170.0, "all": 600.0}
-RESERVE = 5.0  # seconds left for the last archive
+RESERVE = 8.0  # seconds left for the summary and the last archive
+SMOKE = 0.25  # of the seconds of all
 SLOWER = 20.0  # a pretended GPU may take so many times as long
 IMPORTED = ("attention", "bounds", "decoder", "greedy", "sequence", "tuning")
 PYTEST = re.compile(r"^(FAILED|ERROR) |(passed|failed|error|no tests ran).* in [0-9.]+ ?s|crashed")
@@ -147,17 +148,13 @@ class Run:
         """Look for errors that results do not show, count, and measure what is missing."""
         self.run(*self.builds(), at_once=2)
         some = []
-        for tool, names in {
-            "memcheck": parts.SANITIZED,
-            "racecheck": ("cuda", "persistent"),
-        }.items():
-            start = ["compute-sanitizer", "--error-exitcode", "9", "--tool", tool]
-            for name in names:
-                if not (parts.SANITIZED[name].cuda and self.context.without):
-                    what = [*start, "--print-limit", "5", *self.program(f"small {name}")]
-                    # Or errors would hide within the blocks that torch keeps.
-                    variables = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-                    some.append(Job(f"{tool} {name}", 75, what, variables, SANITIZER, 12))
+        for name, selection in parts.SANITIZED.items():
+            if not (selection.cuda and self.context.without):
+                tool = ["compute-sanitizer", "--tool", name.split()[0], "--error-exitcode", "9"]
+                # Or errors would hide within the blocks that torch keeps.
+                variables = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+                what = [*tool, "--print-limit", "5", *self.program(name)]
+                some.append(Job(name, 75, what, variables, SANITIZER, 12))
         if self.tool("compute-sanitizer"):
             self.run(*some, at_once=self.at_once)
         if self.tool("ncu"):
@@ -225,8 +222,12 @@ def measure(chosen: argparse.Namespace) -> int:
     def work() -> int:
         store.say(f"benchmarks/gpu.sh {command}, {seconds:.0f} s at most")
         run.start()
-        if command in ("smoke", "all"):
-            run.smoke(again=command == "smoke")
+        if command == "all":
+            end, run.end = run.end, store.begin + SMOKE * seconds
+            run.smoke(again=False)
+            run.end = end
+        if command == "smoke":
+            run.smoke()
         if command in ("headline", "all"):
             run.headline()
         if command == "rest":
@@ -270,7 +271,7 @@ def main(given: Sequence[str] | None = None) -> int:
     # A pool of compilers takes longer to start than the few kernels to compile; and whether there
     # is a GPU is to be asked without beginning to use it, or no copy of the process could.
     os.environ |= {"TORCHINDUCTOR_COMPILE_THREADS": "1", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
-    os.environ["PYTHONUNBUFFERED"] = "1"
+    os.environ |= {"OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     if chosen.part:
         context = parts.Context(
             chosen.folder / "run", chosen.smallest, chosen.pretend, chosen.without

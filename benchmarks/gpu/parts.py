@@ -1,7 +1,7 @@
 """What is measured and checked, in which order, and how long each part may take.
 
-To measure something else, add a row to ``HEADLINE``; which tests run is in ``CHECKS``, ``TESTS``
-and ``SANITIZED``, as the words that pytest's ``-k`` takes.
+To measure something else, add a row to ``HEADLINE``. Which tests run is in ``CHECKS``, ``TESTS``
+and ``SANITIZED``, in the words that pytest's ``-k`` takes.
 """
 
 import contextlib
@@ -102,28 +102,42 @@ CHECKS = {
     ),
     "cuda": Selection(
         ("test_cuda.py",),
-        "on_a_gpu and (odd or training or search) and not half",
+        "on_a_gpu and (odd or training or search) and not half and not dot",
         cuda=True,
         small="odd and location",
     ),
     "persistent": Selection(
         ("test_decode_cuda.py",),
-        "on_a_gpu and (odd or nine) and not half",
+        "on_a_gpu and (odd or tensor or large) and not half and not dot",
         cuda=True,
         small="odd and location",
     ),
 }
-# All that a GPU can decide; compiling for several architectures needs none.
+# All that a GPU can decide; what runs in the emulator does so elsewhere.
 TESTS = Selection(
-    tuple(f"test_{x}.py" for x in ("gpu", "cuda", "decode_cuda", "triton", "bounds", "operators")),
-    "not half and not spills and not plan_fits and not wait_for_ever",
+    tuple(f"test_{x}.py" for x in ("gpu", "cuda", "decode_cuda", "triton", "bounds")),
+    "(test_gpu or test_triton or bounds_of_a_gpu or on_a_gpu or cuda_graph)"
+    " and not half and not spans_cover",
     small="on_a_gpu and odd and additive and not greedy",
 )
-# Small ones: every access to memory is looked at.
+# Small ones: compute-sanitizer looks at every access to memory.
 SANITIZED = {
-    "triton": Selection(("test_triton.py",), "in_float32 and several and step"),
-    "cuda": Selection(("test_cuda.py",), "on_a_gpu and odd and bfloat16", cuda=True),
-    "persistent": Selection(("test_decode_cuda.py",), "on_a_gpu and odd and bfloat16", cuda=True),
+    "memcheck triton": Selection(
+        ("test_triton.py",), "step_and_every_gradient and (several or bfloat16)"
+    ),
+    "memcheck cuda": Selection(
+        ("test_cuda.py",), "on_a_gpu and odd and bfloat16 and not dot", cuda=True
+    ),
+    "memcheck persistent": Selection(
+        ("test_decode_cuda.py",), "on_a_gpu and odd and bfloat16 and not dot", cuda=True
+    ),
+    "racecheck cuda": Selection(
+        ("test_cuda.py",), "on_a_gpu and odd and bfloat16 and location", cuda=True
+    ),
+    # Blocks that wait for each other take long when they are looked at.
+    "racecheck persistent": Selection(
+        ("test_decode_cuda.py",), "sequence_on_a_gpu and odd and bfloat16 and location", cuda=True
+    ),
 }
 
 
@@ -249,7 +263,7 @@ def functions(context: Context) -> dict[str, Callable[[], int]]:
         "machine": machine,
         **{f"build {kind}": partial(build, kind, context) for kind in ("cuda", "decode_cuda")},
         **{f"check {name}": partial(check, one, context) for name, one in CHECKS.items()},
-        **{f"small {name}": partial(check, one, context) for name, one in SANITIZED.items()},
+        **{name: partial(check, one, context) for name, one in SANITIZED.items()},
         **{part.name: partial(measure, part, context) for part in (*HEADLINE, TILES)},
         "tests": partial(tests, context),
         "counters": counters.launch,

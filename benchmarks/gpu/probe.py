@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-NEEDED = ("torch", "triton", "numpy", "pytest")  # without which nothing goes
+NEEDED = ("torch", "triton", "numpy", "pytest", "hypothesis")  # without which nothing goes
 OLDEST = (8, 0)  # compute capability
 # What pip calls them, where that is another name.
 PACKAGES = {"yaml": "PyYAML", "xdist": "pytest-xdist"}

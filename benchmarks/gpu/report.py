@@ -1,6 +1,7 @@
 """What a run comes to: few lines at its end; the reports and the README's table, anywhere."""
 
 import json
+import tarfile
 from pathlib import Path
 
 from benchmarks.gpu import store
@@ -56,8 +57,8 @@ def show(archive: Path, into: Path, log: bool = True) -> int:
 
     try:
         found = store.unpack(archive, lambda path: path.parts[0] in ("results", "console.txt"))
-    except (OSError, EOFError, ValueError) as error:
-        raise SystemExit(f"error: {archive}: {error}") from error
+    except (OSError, EOFError, tarfile.TarError) as error:
+        raise SystemExit(f"error: {archive}: {str(error).splitlines()[0]}") from error
     console = found.pop(Path("console.txt"), b"").decode()
     print(console if log else "", end="")
     folders = set()
