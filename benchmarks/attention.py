@@ -149,11 +149,16 @@ def run_on_cpu(
                 record.add({**row, "skipped": reason})
                 continue
             copies = [random_inputs(case, kind, torch.device("cpu"))]
-            for which, call in calls(attend, copies, case.trains and has_backward).items():
-                timed[which][name] = call
-        for which, several in timed.items():
+            several = calls(attend, copies, case.trains and has_backward)
+            for which in common.in_order(several, chosen.passes):
+                row = {**row_of(case, kind, which, name, threads), "heap": heap}
+                if not record.has(row):
+                    timed[which][name] = several[which]
+        for which, wanted in timed.items():
             repeats, patience = (3, 0.0) if chosen.smallest else (31, 60.0)
-            timings, busy = timing.time_when_quiet(several, repeats, patience)
+            if not wanted:
+                continue
+            timings, busy = timing.time_when_quiet(wanted, repeats, patience)
             for name, took in timings.items():
                 row = {**row_of(case, kind, which, name, threads), "heap": heap}
                 record.add({**row, **took._asdict(), "others": busy})

@@ -174,10 +174,11 @@ def measure(
     """All methods of one case."""
     on_cpu: dict[str, dict[str, timing.Call]] = {}
     found = methods(chosen.device, case)
+    here = {"threads": torch.get_num_threads()} if chosen.device == "cpu" else {}
     for name in common.in_order(found, chosen.methods):
         run, reason = found[name]
         passes = common.in_order(PASSES if case.trains else ("forward",), chosen.passes)
-        passes = [p for p in passes if not record.has(row_of(case, kind, p, name))]
+        passes = [p for p in passes if not record.has({**row_of(case, kind, p, name), **here})]
         if not passes:
             continue
         try:
@@ -201,7 +202,7 @@ def measure(
         repeats, patience = (3, 0.0) if chosen.smallest else (15, 60.0)
         timings, busy = timing.time_when_quiet(several, repeats, patience)
         for name, took in timings.items():
-            row = {**row_of(case, kind, which, name), "threads": torch.get_num_threads()}
+            row = {**row_of(case, kind, which, name), **here}
             record.add({**row, **took._asdict(), "others": busy})
 
 

@@ -129,6 +129,25 @@ def test_sequence(tmp_path):
 
 
 @pytest.mark.parametrize("kind", sequence.BOTH)
+def test_every_step_is_called_alike(kind):
+    """Or something would be compiled twice; and no step has a slice of the queries to add up."""
+    inputs = sequence.inputs_of(sequence.SMALLEST[0], kind, torch.device("cpu"))
+    for x in sequence.leaves(inputs):
+        x.requires_grad_()
+    seen = []
+
+    def attend(query, memory, score, previous):
+        seen.append((query.grad_fn.name(), query.stride(), previous.is_contiguous()))
+        return reference.attend(query, memory, score, previous)
+
+    sequence.by_autograd(attend, *inputs)
+    assert len(seen) == 2 and len(set(seen)) == 1
+    assert seen[0][2]
+    first = inputs[0].unbind(1)[0]
+    assert first.grad_fn.name() == "UnbindBackward0"
+
+
+@pytest.mark.parametrize("kind", sequence.BOTH)
 def test_sequences_are_compared_by_the_same_gradients(kind):
     case = sequence.SMALLEST[0]._replace(dtype=torch.float64)
     inputs = sequence.inputs_of(case, kind, torch.device("cpu"))
@@ -227,6 +246,60 @@ def test_a_killed_run_keeps_its_rows(tmp_path, monkeypatch):
     assert [(row["method"], row["pass"]) for row in rows] == [("eager", "forward")]
     with pytest.raises(SystemExit, match=r"attention\.jsonl"):
         attention.main(["--render", "--device", "cpu", "--output", str(tmp_path)])
+
+
+@pytest.mark.parametrize("benchmark", [attention, decoder, greedy, sequence])
+def test_a_run_is_continued(benchmark, tmp_path, monkeypatch):
+    given = ["--kinds", "additive", "--cases", benchmark.SMALLEST[0].name]
+    before, _ = run(benchmark, tmp_path, *given, "--methods", "eager")
+    assert {row["method"] for row in before["rows"]} == {"eager"}
+    timed: list[str] = []
+    clock = timing.time_on_cpu
+
+    def told(calls, repeats):
+        timed.extend(calls)
+        return clock(calls, repeats)
+
+    monkeypatch.setattr(timing, "time_on_cpu", told)
+    found, _ = run(benchmark, tmp_path, *given, "--keep")
+    assert "eager" not in timed
+    assert found["rows"][: len(before["rows"])] == before["rows"]
+    assert found["command"].startswith(before["command"] + "; ")
+    run(benchmark, tmp_path, *given, "--keep", "--methods", "eager")
+    assert "eager" not in timed
+
+
+def test_what_was_skipped_is_tried_again(tmp_path):
+    record = common.Record("x", tmp_path, {"command": "first"})
+    rows = [{"case": "a", "method": name} for name in ("eager", "triton", "cuda")]
+    record.add({**rows[0], "median_us": 1.0})
+    record.add({**rows[1], "skipped": "RuntimeError: no"})
+    with record.path.open("a") as file:
+        file.write('{"case": "a", "method": "cu')  # a kill
+    record = common.Record("x", tmp_path, {"command": "second"}, keep=True)
+    assert [record.has(row) for row in rows] == [True, False, False]
+    header, kept = common.read("x", tmp_path)
+    assert header == {"command": "first; second"}
+    assert kept == [{**rows[0], "median_us": 1.0}]
+
+
+def test_what_there_is_not_is_named(tmp_path):
+    with pytest.raises(SystemExit, match="no case 'B9'; there are: B2 T9 A8 D12"):
+        attention.main([*SMALLEST, "--cases", "B9", "--output", str(tmp_path)])
+    assert common.in_order(("a", "b", "c"), ("c", "x", "a")) == ["c", "a"]
+
+
+def test_float32_is_not_rounded():
+    flags = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [each.allow_tf32 for each in flags]
+    try:
+        for each in flags:
+            each.allow_tf32 = True
+        common.exact_float32()
+        assert not any(each.allow_tf32 for each in flags)
+    finally:
+        for each, value in zip(flags, before, strict=True):
+            each.allow_tf32 = value
 
 
 @pytest.mark.parametrize("benchmark", [attention, decoder])

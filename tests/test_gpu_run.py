@@ -167,6 +167,11 @@ def test_without_nvcc_the_others_are_measured():
     assert given[given.index("--backends") + 1] == "auto,reference"
 
 
+def test_smoke_measures_anew():
+    for part in (*parts.HEADLINE, parts.TILES):
+        assert "--keep" not in parts.arguments(part, parts.Context(Path("x"), smallest=True))
+
+
 def test_wheels_that_were_brought_are_used(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setenv("PYTHONPATH", "before")

@@ -171,7 +171,7 @@ def arguments(part: Part, context: Context) -> list[str]:
             found += ["--kinds", "location" if context.smallest else "additive"]
     if methods:
         found[:0] = [part.option, ",".join(methods)]
-    if part.module not in ("bounds", "tuning"):
+    if part.module not in ("bounds", "tuning") and not context.smallest:
         found.insert(0, "--keep")
     if part.module not in ("tuning", "training"):
         found.insert(0, "--no-plot")
