@@ -241,6 +241,7 @@ NCU = """==PROF== Connected to process 1
 
 def test_counters_are_read():
     rows = list(counters.report(NCU))
+    assert list(counters.report(NCU * 2)) == rows * 2
     assert rows == [
         {"kernel": "partial", "ns": "21500", "registers": "98"},
         {"kernel": "combine", "ns": "3500", "registers": "40"},

@@ -58,7 +58,7 @@ def report(log: str) -> Iterator[dict[str, str]]:
     lines = [line for line in log.splitlines() if line.startswith('"')]
     start = next((i for i, line in enumerate(lines) if line.startswith('"ID"')), len(lines))
     for row in csv.DictReader(lines[start:]):
-        if row["ID"]:  # else it is the line of units
+        if row["ID"] not in ("", "ID"):  # lines of units, and the titles of a later run
             name = re.search(r"\w+(?=(<.*>)?(\(|$))", row.get("Kernel Name", ""))
             values = {short: row[metric] for metric, short in METRICS.items() if metric in row}
             yield {"kernel": name[0] if name else "?", **values}
