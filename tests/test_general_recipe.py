@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -9,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
-from speech import sentences, small_model, write_manifest
+from speech import sentences, small_model, whistle, write_manifest
 
 from las import config as configuration
-from las.config import RunConfig, SearchConfig
+from las.config import SearchConfig
 from las.data import read_manifest
 from las.lm import LanguageModel
 from las.lm_config import LMModelConfig
@@ -22,18 +24,6 @@ from las.stored_search import stored_search
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes/general"
-
-
-def test_it_goes_on_from_the_mini_model():
-    names = [
-        "librispeech/conf/mini-mp3",
-        *(f"general/conf/{x}" for x in ("general", "mixed", "noisy", "joined")),
-    ]
-    first, *others = (
-        configuration.load(RunConfig, ROOT / f"recipes/{name}.yaml").model_settings()
-        for name in names
-    )
-    assert all(other == first for other in others)
 
 
 def test_copies_are_named_apart_and_nothing_else_changes(tmp_path):
@@ -121,24 +111,103 @@ def test_nothing_to_join_is_one_line(tmp_path):
         assert not (tmp_path / "joined.jsonl.gz").exists()
 
 
-@pytest.mark.parametrize("missing", [None, "mini", "train-clean-5", "train", "etc", "books.txt"])
-def test_what_is_missing_is_named(tmp_path, missing):
-    folders = ["mini", "libri/train-clean-5", "ocean/train", "an4/etc"]
-    for folder in folders:
-        if not folder.endswith(missing or "none"):
-            (tmp_path / folder).mkdir(parents=True)
-    if missing != "books.txt":
-        (tmp_path / "books.txt").write_text("A BOOK\n")
-    arguments = [tmp_path / name for name in ("mini", "libri", "ocean", "an4", "books.txt")]
-    done = subprocess.run(
-        ["bash", RECIPE / "run.sh", *(arguments if missing else arguments[:4])],
+def run_recipe(root: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", root / "recipes/general/run.sh", *map(str, arguments)],
         capture_output=True,
         text=True,
+        env={"PATH": "/usr/bin:/bin", "PYTHON": sys.executable, "PYTHONPATH": ":".join(sys.path)},
         check=False,
     )
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
-    assert (f"{missing}\n" if missing else "usage:") in done.stderr
+
+
+def corpora(folder: Path) -> dict[str, Path]:
+    """Folders and a text as the publishers' layouts have them, with nothing in them."""
+    for name in ("L/train-clean-5", "L/dev-clean", "an4/etc", "ocean/train", "cv/train"):
+        (folder / name).mkdir(parents=True)
+    (folder / "books.txt").write_text("A BOOK\n")
+    given = {"librispeech": "L", "an4": "an4", "speechocean": "ocean", "text": "books.txt"}
+    return {f"--{name}": folder / path for name, path in given.items()}
+
+
+def words(given: dict[str, Path]) -> list[object]:
+    return [word for pair in given.items() for word in pair]
+
+
+@pytest.mark.parametrize("option", ["--librispeech", "--an4", "--speechocean", "--text"])
+def test_what_is_missing_is_named(tmp_path, option):
+    given = corpora(tmp_path)
+    left_out = given.pop(option)
+    wrong = [
+        (words(given), f"{option} is missing"),
+        ([*words(given), option, tmp_path / "none"], f"{option}: no such "),
+        ([*words(given), option, left_out, "--frm", "lm"], "unknown argument '--frm'"),
+        ([*words(given), option, left_out, "--from", "end"], "no stage 'end'"),
+        ([*words(given), option, left_out, "--processes", "two"], "'two' is no number"),
+    ]
+    if option != "--text":
+        other = tmp_path / ("cv" if option == "--an4" else "an4")
+        wrong.append(([*words(given), option, other], "no such folder: "))
+    for arguments, reason in wrong:
+        done = run_recipe(ROOT, *arguments)
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+        assert reason in done.stderr
+
+
+def test_help_is_no_error():
+    done = run_recipe(ROOT, "--help")
+    assert done.returncode == 0 and "--librispeech DIR" in done.stdout and not done.stderr
+
+
+def write_an4(root: Path, speakers: int) -> None:
+    """A corpus in AN4's layout: an utterance a speaker to train on, and one to test."""
+    (root / "etc").mkdir(parents=True)
+    for part, folder in (("train", "an4_clstk"), ("test", "an4test_clstk")):
+        ids, lines = [], []
+        for index in range(speakers if part == "train" else 1):
+            name = f"{folder}/{part}{index}/an{index}-{part}{index}-b"
+            path = root / "wav" / f"{name}.sph"
+            path.parent.mkdir(parents=True)
+            soundfile.write(path, whistle("ABE", index, 16000), 16000, format="NIST")
+            ids.append(f"{name}\n")
+            lines.append(f"<s> ABE </s> ({Path(name).name})\n")
+        (root / "etc" / f"an4_{part}.fileids").write_text("".join(ids))
+        (root / "etc" / f"an4_{part}.transcription").write_text("".join(lines))
+
+
+def test_its_first_stage_keeps_speakers_apart(tmp_path):
+    demo = ROOT / "recipes/demo/corpus"
+    shutil.copytree(RECIPE, tmp_path / "recipes/general")
+    parts = {
+        "LibriSpeech/train-clean-5": "train/10[123]",
+        "LibriSpeech/dev-clean": "dev/301",
+        "ocean/train": "train/104",
+        "cv/train": "train/1[1-5]?",
+    }
+    for part, pattern in parts.items():
+        for speaker in demo.glob(pattern):
+            shutil.copytree(speaker, tmp_path / part / speaker.name)
+    for part, pattern in (("dev", "302"), ("train", "105")):
+        for speaker in (demo / part).glob(pattern):
+            target = tmp_path / "recipes/demo/corpus" / part / speaker.name
+            shutil.copytree(speaker, target)
+    write_an4(tmp_path / "an4", speakers=9)
+    (tmp_path / "books.txt").write_text("A BOOK\n")
+    done = run_recipe(
+        tmp_path, "--librispeech", tmp_path / "LibriSpeech", "--an4", tmp_path / "an4",
+        "--speechocean", tmp_path / "ocean", "--commonvoice", tmp_path / "cv",
+        "--text", tmp_path / "books.txt", "--to", "prepare",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    data = tmp_path / "recipes/general/data"
+    speakers = {
+        name: {cut.supervisions[0].speaker for cut in read_manifest(data / f"{name}.jsonl.gz")}
+        for name in ("train", "dev", "commonvoice/train-dev", "librispeech/dev-clean")
+    }
+    assert len(speakers["commonvoice/train-dev"]) == 40
+    for name, found in speakers.items():
+        assert found and (name == "train" or not found & speakers["train"])
 
 
 def test_what_is_bundled_is_small_searches_as_stored_and_says_the_same(tmp_path):
