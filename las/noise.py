@@ -7,6 +7,7 @@ hears (recipes/general/RESULTS.md).
 import numpy as np
 import torch
 import torchaudio
+from scipy.fft import irfft, next_fast_len, rfft
 
 DECIBELS = (10.0, 50.0)  # of the speech above the noise: from a noisy room to a quiet one
 TILTS = (0.0, 2.0)  # the noise's power falls as 1 / frequency**tilt: white, pink at 1, brown at 2
@@ -34,10 +35,11 @@ def add_noise(
 
 def _coloured(count: int, tilt: float, random: np.random.Generator) -> np.ndarray:
     """Gaussian noise [count] float32 whose power falls as 1 / frequency**tilt."""
-    spectrum = np.fft.rfft(random.standard_normal(count, np.float32))
+    size = next_fast_len(max(count, 1), real=True)  # some lengths take ten times longer than others
+    spectrum = rfft(random.standard_normal(size, np.float32))
     # Below a hundredth of the band brown noise would be all that there is, and nothing to hear.
-    bins = np.maximum(np.arange(len(spectrum)), 0.01 * len(spectrum))
-    return np.fft.irfft(spectrum * bins ** (-tilt / 2), count).astype(np.float32)
+    bins = np.maximum(np.arange(len(spectrum), dtype=np.float32), 0.01 * len(spectrum))
+    return irfft(spectrum * bins ** np.float32(-tilt / 2), size)[:count]
 
 
 def add_random_noise(samples: np.ndarray, random: np.random.Generator) -> np.ndarray:
