@@ -73,15 +73,17 @@ inline Halves halves(int64_t count) {
 }
 
 typedef uint16_t HalfVec __attribute__((vector_size(2 * kLanes)));
-typedef int32_t IntVec __attribute__((vector_size(4 * kLanes)));
+typedef BitsVec LooseBits __attribute__((aligned(4), may_alias));
 
-// Rounded to the nearest, ties to even; NaN stays NaN.
-inline HalfVec rounded(Vec x) {
+// Rounded to the nearest, ties to even, in the low halves; NaN stays NaN.
+inline BitsVec rounded_bits(Vec x) {
   const BitsVec bits = (BitsVec)x;
   const BitsVec near = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
   const BitsVec nan = (bits >> 16) | 0x40u;
-  return __builtin_convertvector(x == x ? near : nan, HalfVec);
+  return x == x ? near : nan;
 }
+
+inline HalfVec rounded(Vec x) { return __builtin_convertvector(rounded_bits(x), HalfVec); }
 
 inline void round_row(const float* from, int64_t count, uint16_t* to) {
   int64_t i = 0;
@@ -94,35 +96,62 @@ inline void round_row(const float* from, int64_t count, uint16_t* to) {
   std::memcpy(to + i, &lanes, sizeof(uint16_t) * (count - i));
 }
 
-inline uint16_t round_one(float x) { return rounded(splat(x))[0]; }
+// A tile of a matrix whose row k is `count` floats from `row(k)` on, k from 0 to `depth`.
+template <class Row>
+inline void pack_rows(int64_t count, int64_t depth, const Row& row, uint16_t* to) {
+  for (int64_t k = 0; k < kPart; k += 2)
+    for (int64_t n = 0; n < kSide; n += kLanes) {
+      BitsVec low{}, high{};
+      if (k < depth && n < count) low = rounded_bits(load_upto(row(k) + n, count - n));
+      if (k + 1 < depth && n < count) high = rounded_bits(load_upto(row(k + 1) + n, count - n));
+      *reinterpret_cast<LooseBits*>(to + k * kSide + 2 * n) = low | (high << 16);
+    }
+}
 
-// Tiles [columns of tiles, parts of K, 16, 16, 2] of a matrix whose element (n, k) is
-// `from[n * n_stride + k * k_stride]`, zero beyond N and K.
+// A tile of a matrix whose column n is `depth` floats from `column(n)` on, n from 0 to `count`.
+template <class Column>
+inline void pack_columns(int64_t count, int64_t depth, const Column& column, uint16_t* to) {
+  uint16_t halves[kPart];
+  for (int64_t n = 0; n < kSide; ++n) {
+    if (n >= count || depth < kPart) std::fill_n(halves, kPart, uint16_t{0});
+    if (n < count) round_row(column(n), depth, halves);
+    for (int64_t k = 0; k < kPart; k += 2)  // a pair at a time
+      std::memcpy(to + k * kSide + 2 * n, halves + k, 2 * sizeof(uint16_t));
+  }
+}
+
+// Tiles [columns of tiles, parts of K, 16, 16, 2] of a matrix whose rows or columns are contiguous:
+// element (n, k) is `from[n * n_stride + k * k_stride]`, and one of the strides is 1.
 inline void pack_all(const float* from, int64_t n_stride, int64_t k_stride, int64_t N, int64_t K,
                      float* packed) {
   const int64_t depth = parts(K);
-  uint16_t* to = reinterpret_cast<uint16_t*>(packed);
   at::parallel_for(0, columns_of_tiles(N), 4, [&](int64_t begin, int64_t end) {
-    float row[kSide];
-    uint16_t turned[kPart][kSide];
-    for (int64_t column = begin; column < end; ++column) {
-      const int64_t n0 = column * kSide, count = std::max<int64_t>(0, std::min(kSide, N - n0));
-      for (int64_t part = 0; part < depth; ++part) {
-        for (int64_t i = 0; i < kPart; ++i) {
-          const int64_t k = part * kPart + i;
-          std::fill_n(row, kSide, 0.0f);
-          if (k < K)
-            for (int64_t n = 0; n < count; ++n) row[n] = from[(n0 + n) * n_stride + k * k_stride];
-          round_row(row, kSide, turned[i]);
-        }
-        uint16_t* tile = to + (column * depth + part) * kTile;
-        for (int64_t i = 0; i < kPart; i += 2)
-          for (int64_t n = 0; n < kSide; ++n) {
-            tile[(i / 2 * kSide + n) * 2] = turned[i][n];
-            tile[(i / 2 * kSide + n) * 2 + 1] = turned[i + 1][n];
-          }
+    uint16_t* to = reinterpret_cast<uint16_t*>(packed) + begin * depth * kTile;
+    for (int64_t column = begin; column < end; ++column)
+      for (int64_t part = 0; part < depth; ++part, to += kTile) {
+        const int64_t count = std::max<int64_t>(0, std::min(kSide, N - column * kSide));
+        const int64_t left = std::min(kPart, K - part * kPart);
+        const float* first = from + column * kSide * n_stride + part * kPart * k_stride;
+        if (n_stride == 1)
+          pack_rows(count, left, [&](int64_t k) { return first + k * k_stride; }, to);
+        else
+          pack_columns(count, left, [&](int64_t n) { return first + n * n_stride; }, to);
       }
-    }
+  });
+}
+
+// The same of a matrix whose rows k are those of a list.
+inline void pack_list(const float* const* rows, int64_t N, int64_t K, float* packed) {
+  const int64_t depth = parts(K);
+  at::parallel_for(0, columns_of_tiles(N), 4, [&](int64_t begin, int64_t end) {
+    uint16_t* to = reinterpret_cast<uint16_t*>(packed) + begin * depth * kTile;
+    for (int64_t column = begin; column < end; ++column)
+      for (int64_t part = 0; part < depth; ++part, to += kTile) {
+        const int64_t count = std::max<int64_t>(0, std::min(kSide, N - column * kSide));
+        const float* const* own = rows + part * kPart;
+        pack_rows(count, std::min(kPart, K - part * kPart),
+                  [&](int64_t k) { return own[k] + column * kSide; }, to);
+      }
   });
 }
 
@@ -247,22 +276,27 @@ inline void outer_sum(const Rows& left, const Rows& right, int64_t N, const OutR
   if (rows == 0)
     for (float* row : out) std::fill_n(row, N, 0.0f);
   const int64_t size = packed_size(N, kDeep);
-  const Floats packed = floats(size), gathered = floats(kDeep * N);
+  const Floats packed = floats(size);
   for (int64_t k0 = 0; k0 < rows; k0 += kDeep) {
     const int64_t depth = std::min(kDeep, rows - k0), width = parts(depth) * kPart;
-    for (int64_t k = 0; k < depth; ++k) std::copy_n(right[k0 + k], N, gathered.get() + k * N);
-    pack_all(gathered.get(), 1, N, N, depth, packed.get());
+    pack_list(right.data() + k0, N, depth, packed.get());
     at::parallel_for(0, (M + kManyRows - 1) / kManyRows, 1, [&](int64_t begin, int64_t end) {
       const Halves own = halves(kManyRows * width);
-      uint16_t turned[kManyRows];
       const Configured configured;
       for (int64_t task = begin; task < end; ++task) {
         const int64_t m0 = task * kManyRows, count = std::min(kManyRows, M - m0);
         std::fill_n(own.get(), kManyRows * width, uint16_t{0});
-        for (int64_t k = 0; k < depth; ++k) {
-          round_row(left[k0 + k] + m0, count, turned);
-          for (int64_t m = 0; m < count; ++m) own.get()[m * width + k] = turned[m];
-        }
+        for (int64_t k = 0; k < depth; k += 2)  // two numbers at a time
+          for (int64_t m = 0; m < count; m += kLanes) {
+            const float* from = left[k0 + k] + m0 + m;
+            BitsVec pairs = rounded_bits(load_upto(from, count - m));
+            if (k + 1 < depth)
+              pairs |= rounded_bits(load_upto(left[k0 + k + 1] + m0 + m, count - m)) << 16;
+            for (int64_t i = 0; i < std::min<int64_t>(kLanes, count - m); ++i) {
+              const uint32_t pair = pairs[i];
+              std::memcpy(own.get() + (m + i) * width + k, &pair, sizeof(pair));
+            }
+          }
         float* const* to = out.data() + m0;
         block(own.get(), count, width, reinterpret_cast<const uint16_t*>(packed.get()), N,
               k0 ? to : nothing.data(), to);
