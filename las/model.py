@@ -73,10 +73,14 @@ class LAS(nn.Module):
     def encode(self, waveforms: Tensor, samples: Tensor) -> Encoded:
         """Listen to waveforms [B, S] of so many samples [B], which may be on the CPU."""
         samples = samples.to(waveforms.device, non_blocking=True)
-        if self.training or self.precision is None:
-            return self._encode(waveforms, samples, contextlib.nullcontext())
         kind = waveforms.device.type
-        listening = torch.autocast(kind, torch.bfloat16, self.precision == torch.bfloat16)
+        precision = None if self.training else self.precision
+        if precision is None and kind == "cpu" and torch.is_autocast_enabled(kind):
+            # On a CPU it is for the listener; what follows is small, and without AMX slow in it.
+            precision = torch.get_autocast_dtype(kind)
+        if precision is None:
+            return self._encode(waveforms, samples, contextlib.nullcontext())
+        listening = torch.autocast(kind, torch.bfloat16, precision == torch.bfloat16)
         with torch.autocast(kind, enabled=False):
             return self._encode(waveforms, samples, listening, self.ctc.weight.dtype)
 
