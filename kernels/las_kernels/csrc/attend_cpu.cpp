@@ -198,8 +198,7 @@ void accumulate(const float* values, int64_t stride, int64_t frames, int64_t wid
     for (int64_t f = 0; f < frames; ++f) {
       const float* from = values + f * stride + d;
       const Vec value = whole ? load(from) : load_part(from, count);
-      for (int g = 0; g < beams; ++g)
-        sum[g] = multiply_add(splat(weights[g * kFrames + f]), value, sum[g]);
+      for (int g = 0; g < beams; ++g) sum[g] = fused(weights[g * kFrames + f], value, sum[g]);
     }
     for (int g = 0; g < beams; ++g) {
       if (whole)
@@ -332,7 +331,7 @@ void multiply(const float* x, int64_t x_stride, const float* panel, int64_t K, c
     for (int j = 0; j < kWide; ++j) weight[j] = load(panel + k * kPanel + j * kLanes);
     for (int row = 0; row < rows; ++row) {
       const float factor = x[row * x_stride + k];
-      for (int j = 0; j < kWide; ++j) sum[row][j] += factor * weight[j];
+      for (int j = 0; j < kWide; ++j) sum[row][j] = fused(factor, weight[j], sum[row][j]);
     }
   }
   for (int row = 0; row < rows; ++row) {

@@ -9,8 +9,6 @@
 
 namespace {
 
-using vectors::fused;
-
 constexpr int64_t kFrames = 32;  // of a tile
 
 inline float dot(const float* x, const float* y, int64_t size) {

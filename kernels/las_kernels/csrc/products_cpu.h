@@ -18,12 +18,6 @@
 
 #include "vector.h"
 
-#if defined(__FMA__)
-#include <immintrin.h>
-#elif defined(__ARM_FEATURE_FMA)
-#include <arm_neon.h>
-#endif
-
 namespace {
 
 // Rows at once, and vectors of a panel's row: their sums fill the registers, and those of four rows,
@@ -107,20 +101,6 @@ inline Vec in_register(Vec x) {
   asm("" : "+v"(x));
 #endif
   return x;
-}
-
-// a b + c, rounded once wherever the processor can: left to choose, compilers round some copies of a
-// loop once and others twice, and bits would depend on the number of rows.
-inline Vec fused(float a, Vec b, Vec c) {
-#if defined(__AVX512F__)
-  return (Vec)_mm512_fmadd_ps(_mm512_set1_ps(a), (__m512)b, (__m512)c);
-#elif defined(__FMA__)
-  return (Vec)_mm256_fmadd_ps(_mm256_set1_ps(a), (__m256)b, (__m256)c);
-#elif defined(__ARM_FEATURE_FMA)
-  return (Vec)vfmaq_n_f32((float32x4_t)c, (float32x4_t)b, a);
-#else
-  return a * b + c;
-#endif
 }
 
 // out[r] = start[r] + sum over k of a[r][k] panel[k], for `columns` columns from `column` on, which

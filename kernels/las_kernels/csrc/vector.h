@@ -8,6 +8,8 @@
 
 #if defined(__AVX512F__) || defined(__FMA__)
 #include <immintrin.h>
+#elif defined(__ARM_FEATURE_FMA)
+#include <arm_neon.h>
 #endif
 
 namespace {
@@ -28,13 +30,15 @@ inline Vec load(const float* from) { return *reinterpret_cast<const LooseVec*>(f
 inline void store(float* to, Vec x) { *reinterpret_cast<LooseVec*>(to) = x; }
 inline Vec splat(float x) { return x - Vec{}; }
 
-// a b + c. Where compilers may choose which product of a sum to fuse with it, they choose otherwise
-// for another number of rows; with this there is nothing to choose.
-inline Vec multiply_add(Vec a, Vec b, Vec c) {
+// a b + c, rounded once wherever the processor can: left to choose, compilers round some copies of a
+// loop once and others twice, and bits would depend on the number of rows.
+inline Vec fused(float a, Vec b, Vec c) {
 #if defined(__AVX512F__)
-  return (Vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+  return (Vec)_mm512_fmadd_ps(_mm512_set1_ps(a), (__m512)b, (__m512)c);
 #elif defined(__FMA__)
-  return (Vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+  return (Vec)_mm256_fmadd_ps(_mm256_set1_ps(a), (__m256)b, (__m256)c);
+#elif defined(__ARM_FEATURE_FMA)
+  return (Vec)vfmaq_n_f32((float32x4_t)c, (float32x4_t)b, a);
 #else
   return a * b + c;
 #endif
