@@ -19,7 +19,7 @@ from las_kernels.lstm_plain import Engine, Gradients, Kept
 
 log = logging.getLogger(__name__)
 
-_LAYER = struct.Struct("=25q")  # the struct Layer of the C++ source
+_LAYER = struct.Struct("=23q")  # the struct Layer of the C++ source
 
 
 def available() -> str | None:
@@ -101,7 +101,7 @@ def _call(
     solid = [tensor.contiguous() for tensor in held]
     given: list[Tensor | None] = [*solid, kept.gates, kept.cells, kept.out, *rest]
     addresses = [0 if tensor is None else tensor.data_ptr() for tensor in given]
-    packed = _LAYER.pack(*x.shape, S, *addresses, *[0] * (21 - len(addresses)))
+    packed = _LAYER.pack(*x.shape, S, *addresses, *[0] * (19 - len(addresses)))
     status = getattr(library, function)(packed)
     if status > 0:
         length = int(lengths[status - 1])
@@ -114,7 +114,7 @@ def load(name: str, flags: Sequence[str] = ()) -> ctypes.CDLL:
     """The library of this name, built with these flags if need be; raises ``build.BuildError``."""
     step = build.cpu_step(build.SOURCES / "lstm_cpu.cpp")
     step = step._replace(command=[*step.command, *flags])
-    library = build.load(name, [step], build.torch_link())
+    library = build.load(name, [step], build.torch_link(), {"las_lstm_size": _LAYER.size})
     for function in ("las_lstm_forward", "las_lstm_backward"):
         found = getattr(library, function)
         found.argtypes = [ctypes.c_char_p]

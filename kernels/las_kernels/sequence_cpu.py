@@ -118,7 +118,8 @@ def _call(
 def _library() -> ctypes.CDLL | str:
     try:
         step = build.cpu_step(build.SOURCES / "sequence_cpu.cpp")
-        library = build.load("sequence_cpu", [step], build.torch_link())
+        sizes = {"las_sequence_size": _SEQUENCE.size}
+        library = build.load("sequence_cpu", [step], build.torch_link(), sizes)
     except build.BuildError as error:
         log.warning("the decoder's steps are called one by one on this CPU: %s", error)
         return str(error)

@@ -166,3 +166,22 @@ def test_the_kernel_s_own_source_builds(monkeypatch, tmp_path):
     monkeypatch.setenv("LAS_KERNELS_CACHE", os.fspath(tmp_path))
     assert shutil.which(steps[0].command[0])
     assert build.load("attend_cpu", steps, build.torch_link()).las_attend
+
+
+def test_a_struct_of_another_size_is_refused(compiler):
+    """Fields that Python packs and C++ reads must be the same ones."""
+    source = compiler.parent / "sized.cpp"
+    source.write_text('extern "C" long answer() { return 42; }\n')
+    step = build.Step(source, [os.fspath(compiler), "-fPIC"])
+    link = [os.fspath(compiler), "-shared"]
+    build.load("sized", [step], link, {"answer": 42})
+    with pytest.raises(build.BuildError, match="sized: answer is 42 bytes, 50 are packed"):
+        build.load("sized", [step], link, {"answer": 50})
+
+
+def test_every_library_with_a_packed_struct_is_measured_when_it_is_loaded():
+    for module in (build.SOURCES.parent).glob("*.py"):
+        text = module.read_text()
+        if "struct.Struct(" in text and "build.load(" in text:
+            assert "build.load(name, [step], build.torch_link())" not in text, module.name
+            assert "sizes" in text or "_size" in text, module.name

@@ -226,6 +226,7 @@ int64_t guarded(const Layer& p, void (*run)(const Layer&)) {
 }  // namespace
 
 // These return 0, or -1 where memory is short, or 1 + the index of a wrong length.
+extern "C" int64_t las_lstm_size() { return sizeof(Layer); }
 extern "C" int64_t las_lstm_forward(const Layer* layer) { return guarded(*layer, forward); }
 extern "C" int64_t las_lstm_backward(const Layer* layer) { return guarded(*layer, backward); }
 

@@ -254,5 +254,6 @@ int64_t guarded(const Sequence& p, void (*run)(const Sequence&)) {
 }  // namespace
 
 // These return 0, or -1 where memory is short, or 1 + the index of a wrong length.
+extern "C" int64_t las_sequence_size() { return sizeof(Sequence); }
 extern "C" int64_t las_sequence_forward(const Sequence* p) { return guarded(*p, forward); }
 extern "C" int64_t las_sequence_backward(const Sequence* p) { return guarded(*p, backward); }
