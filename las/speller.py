@@ -156,13 +156,18 @@ class Speller(nn.Module):
         score = self.attend.score()
         return decode_cuda.greedy(memory, decoder, score, readout, limits, blank=BLANK, end=EOS)
 
+    def train(self, mode: bool = True) -> "Speller":
+        """As ``nn.Module.train``; weights may have changed in training, so none stay laid out."""
+        self._prepared = None  # fused optimizers count no version up
+        return super().train(mode)
+
     def _prepare(self, memory: Memory) -> None:
         """Lay the weights out for a search on a CPU, unless they still are."""
         if self.training or not packed.usable(memory):
             self._prepared = None
             return
         try:
-            # What an optimizer or a loader writes in place counts a version up.
+            # What a loader writes in place counts a version up.
             key = tuple((x.data_ptr(), x._version) for x in self.parameters())
         except RuntimeError:  # tensors made for inference alone have no versions
             key = None

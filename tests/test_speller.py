@@ -233,3 +233,24 @@ def test_gradients_are_finite(kind, sampling):
         assert weight.grad.isfinite().all(), name
     for weight in (*speller.recurrent_weights, speller.context_weight, speller.embedding.weight):
         assert weight.grad.abs().sum() > 0
+
+
+def test_a_search_after_training_on_sees_the_new_weights():
+    """Also those of a fused optimizer, which does not count the versions of what it changes."""
+
+    def stepped(speller: Speller) -> torch.Tensor:
+        memory = remember(speller)
+        with torch.inference_mode():
+            return speller.step(memory, speller.start(memory), torch.full((3, 1), EOS))[0]
+
+    speller = make().eval()
+    before = stepped(speller)
+    speller.train()
+    optimizer = torch.optim.AdamW(speller.parameters(), lr=0.1, fused=True)
+    for parameter in speller.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    fresh = make().eval()
+    fresh.load_state_dict(speller.state_dict())
+    after = stepped(speller.eval())
+    assert torch.equal(after, stepped(fresh)) and not torch.equal(after, before)
