@@ -133,7 +133,7 @@ def environment(chosen: argparse.Namespace) -> Row:
         with_triton = None
     found: Row = {
         "device": device_name(chosen.device),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "date": now(),
         "command": chosen.command,
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -148,6 +148,11 @@ def environment(chosen: argparse.Namespace) -> Row:
     else:
         found |= {"note": NOT_GPU, "load": round(os.getloadavg()[0], 2)}
     return found
+
+
+def now() -> str:
+    """Date and time, for what was measured."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def _driver() -> str | None:

@@ -1,13 +1,15 @@
 #!/bin/sh
-# Environments of the recognisers that benchmarks/decoding.py compares with, one each:
+# Environments of the recognisers that this project is compared with, one each:
 #
-#   benchmarks/peers/setup.sh VENV_DIR [PYTHON]
+#   benchmarks/peers/setup.sh VENV_DIR [PYTHON [NAME...]]
 #
-# makes VENV_DIR/speechbrain and VENV_DIR/espnet (about 5 GB each, nearly all of it torch). Versions
-# are pinned, torch to the one of this project. An environment that is complete is left as it is.
+# makes VENV_DIR/speechbrain and VENV_DIR/espnet for benchmarks/decoding.py (about 5 GB each, nearly
+# all of it torch), and those that are named: pocketsphinx (140 MB, with its English model) and
+# whisper (500 MB, without a model) are for benchmarks/peers/score.py. Versions are pinned, torch to
+# the one of this project. An environment that is complete is left as it is.
 set -eu
 
-[ $# -ge 1 ] || { echo "usage: $0 VENV_DIR [PYTHON]" >&2; exit 2; }
+[ $# -ge 1 ] || { echo "usage: $0 VENV_DIR [PYTHON [NAME...]]" >&2; exit 2; }
 folder=$1
 python=${2:-python3}
 torch="torch==2.11.0 torchaudio==2.11.0"
@@ -39,6 +41,27 @@ espnet() {
     $pip --no-deps espnet==202511
 }
 
-make speechbrain 'from speechbrain.decoders.seq2seq import S2SRNNBeamSearcher' speechbrain
-make espnet 'from espnet.nets.beam_search import BeamSearch
-from espnet2.asr.decoder.rnn_decoder import RNNDecoder' espnet
+pocketsphinx() {
+    $pip pocketsphinx==5.1.1
+}
+
+whisper() {
+    $pip faster-whisper==1.2.1
+}
+
+[ $# -ge 2 ] && shift 2 || shift
+[ $# -ge 1 ] || set -- speechbrain espnet
+for wanted; do
+    case $wanted in
+    speechbrain) test='from speechbrain.decoders.seq2seq import S2SRNNBeamSearcher' ;;
+    espnet) test='from espnet.nets.beam_search import BeamSearch
+from espnet2.asr.decoder.rnn_decoder import RNNDecoder' ;;
+    pocketsphinx) test='from pocketsphinx import Decoder' ;;
+    whisper) test='from faster_whisper import WhisperModel' ;;
+    *)
+        echo "error: no recogniser $wanted; there are: speechbrain espnet pocketsphinx whisper" >&2
+        exit 2
+        ;;
+    esac
+    make "$wanted" "$test" "$wanted"
+done
