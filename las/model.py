@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from las import config as configuration
+from las import rounding
 from las.config import ModelConfig
 from las.errors import LASError
 from las.files import replacing
@@ -26,6 +27,7 @@ from las_kernels import Memory, padding_mask
 WEIGHTS = "model.safetensors"
 CONFIG = "config.yaml"
 _FORMAT = "listen-attend-spell/1"
+_INT8_FORMAT = "listen-attend-spell/2"  # the same with matrices as las.rounding stores them
 
 
 class Encoded(NamedTuple):
@@ -180,16 +182,28 @@ class LAS(nn.Module):
         Args:
             folder: made if it is missing.
             info: what to remember with the weights: training data, steps, licence.
-            dtype: of the stored weights, float16 to halve them.
+            dtype: of the stored weights: float16 halves them; int8 quarters them, matrices with a
+                scale a row (:mod:`las.rounding`), the rest as float16.
+
+        Raises:
+            LASError: weights that are not finite cannot be int8.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         configuration.dump(self.config, folder / CONFIG)
+        int8 = dtype == torch.int8
         weights = {
-            name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None)
+            name: tensor.detach().to(
+                "cpu", dtype if tensor.is_floating_point() and not int8 else None
+            )
             for name, tensor in self.state_dict().items()
         }
-        write_weights(weights, folder / WEIGHTS, info)
+        if int8:
+            try:
+                weights = rounding.rounded(weights)
+            except ValueError as error:
+                raise LASError(f"{folder}: not written as int8: {error}") from None
+        write_weights(weights, folder / WEIGHTS, info, _INT8_FORMAT if int8 else _FORMAT)
 
     @classmethod
     def from_pretrained(
@@ -225,11 +239,21 @@ def bundled() -> Path:
 
 
 def write_weights(
-    weights: dict[str, Tensor], path: Path, info: Mapping[str, str] | None = None
+    weights: dict[str, Tensor],
+    path: Path,
+    info: Mapping[str, str] | None = None,
+    form: str = _FORMAT,
 ) -> None:
-    """Write tensors as safetensors under a temporary name, then rename."""
+    """Write tensors as safetensors under a temporary name, then rename.
+
+    Args:
+        weights: by name.
+        path: of the file.
+        info: what to remember with them.
+        form: recorded in the file, for :func:`read_weights`.
+    """
     contiguous = {name: tensor.contiguous() for name, tensor in weights.items()}
-    metadata = {"format": _FORMAT, "info": json.dumps(dict(info or {}))}
+    metadata = {"format": form, "info": json.dumps(dict(info or {}))}
     with replacing(path) as temporary:
         safetensors.torch.save_file(contiguous, temporary, metadata)
 
@@ -255,11 +279,18 @@ def fit_weights(
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read safetensors, or say in one line why not."""
+    """Read safetensors, or say in one line why not; what was rounded to int8 comes as float32."""
     try:
-        return safetensors.torch.load_file(path)
-    except (OSError, safetensors.SafetensorError) as error:
+        with safetensors.safe_open(path, "pt") as file:
+            form = (file.metadata() or {}).get("format", _FORMAT)
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
+        if form == _INT8_FORMAT:
+            return rounding.restored(weights)
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise _corrupt(path, error) from None
+    if form.startswith(_FORMAT[:-1]) and form != _FORMAT:
+        raise LASError(f"{path}: its format {form} is not known here: update listen-attend-spell")
+    return weights
 
 
 def _corrupt(path: Path, error: Exception) -> LASError:

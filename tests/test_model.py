@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from speech import small_model
 
 from las import config
 from las.errors import LASError
@@ -235,6 +236,46 @@ def test_float16_halves_the_file(model, folder):
     for name, weight in model.state_dict().items():
         assert loaded.state_dict()[name].dtype == torch.float32
         assert torch.equal(loaded.state_dict()[name], weight.half().float())
+
+
+def test_int8_quarters_the_file(folder, noise):
+    model = small_model().eval()
+    model.save_pretrained(folder)
+    whole = (folder / WEIGHTS).stat().st_size
+    model.save_pretrained(folder, {"data": "none"}, torch.int8)
+    assert (folder / WEIGHTS).stat().st_size < 0.5 * whole  # scales and names of a small model
+    stored = safetensors.torch.load_file(folder / WEIGHTS)
+    assert {w.dtype for w in stored.values()} == {torch.int8, torch.float16, torch.float32}
+    loaded = LAS.from_pretrained(folder)
+    assert read_info(folder) == {"data": "none"}
+    for name, weight in model.state_dict().items():
+        found = loaded.state_dict()[name]
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, weight, rtol=1e-3, atol=float(weight.abs().max()) / 250)
+    batch = (*noise([4000]), *transcripts([3]))
+    with torch.no_grad():
+        assert float(loaded(*batch).ctc) == pytest.approx(float(model(*batch).ctc), rel=0.02)
+
+
+def test_int8_weights_without_their_scales(folder):
+    small_model().save_pretrained(folder, dtype=torch.int8)
+    stored = safetensors.torch.load_file(folder / WEIGHTS)
+    del stored["ctc.weight.scale"]
+    write_weights(stored, folder / WEIGHTS, form="listen-attend-spell/2")
+    said = failure(folder)
+    assert "corrupt" in said and "ctc.weight is int8 and has no scales" in said
+
+
+def test_int8_of_what_is_not_finite_is_one_line(tiny_config, tmp_path):
+    broken = LAS(tiny_config)
+    broken.ctc.bias.data[0] = float("nan")
+    with pytest.raises(LASError, match=r"not written as int8: ctc.bias: a weight is not finite"):
+        broken.save_pretrained(tmp_path / "model", dtype=torch.int8)
+
+
+def test_a_format_of_the_future(model, folder):
+    write_weights(dict(model.state_dict()), folder / WEIGHTS, form="listen-attend-spell/9")
+    assert "its format listen-attend-spell/9 is not known here" in failure(folder)
 
 
 def failure(folder: Path, load=LAS.from_pretrained) -> str:
