@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from las import audio
+from las import audio, calibration
 from las import config as configuration
 from las.config import SearchConfig
 from las.errors import LASError
@@ -21,7 +21,7 @@ from las.results import Transcription
 from las.runtime import choose_device
 from las.segments import transcription
 from las.stored_search import load_lm, stored_lm, stored_settings
-from las.transcribe import Failure, Transcriber, Transcript
+from las.transcribe import Failure, Timer, Transcriber, Transcript
 from las.words import timed_words
 
 Audio: TypeAlias = str | PathLike[str] | np.ndarray | Tensor
@@ -40,6 +40,7 @@ class Recognizer:
         device: where it is.
         config: settings of the search; the default is greedy.
         lm: a language model for the search, on the same device.
+        timer: finds the words of what was heard, with their times and probabilities.
     """
 
     def __init__(
@@ -48,12 +49,13 @@ class Recognizer:
         device: torch.device,
         config: SearchConfig | None = None,
         lm: LanguageModel | None = None,
+        timer: Timer = timed_words,
     ) -> None:
         self.model = model.eval()
         self.device = device
         self.config = config or SearchConfig()
         self.lm = lm
-        self._transcriber = Transcriber(model, device, self.config, lm, timer=timed_words)
+        self._transcriber = Transcriber(model, device, self.config, lm, timer=timer)
 
     @property
     def sample_rate(self) -> int:
@@ -210,7 +212,7 @@ def load(
         config = config.model_copy(update={"lm_weight": SearchConfig().lm_weight})
     if isinstance(lm, str | PathLike):
         lm = load_lm(Path(lm), las.text, place)
-    return Recognizer(las, place, config, lm)
+    return Recognizer(las, place, config, lm, calibration.timer(folder))
 
 
 def waveform(samples: np.ndarray | Tensor, rate: int | None, target: int) -> np.ndarray:

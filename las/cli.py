@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from las import __version__
+from las.calibrate_cli import calibrate
 from las.compare_cli import compare
 from las.errors import LASError
 from las.explain_cli import explain
@@ -42,6 +43,7 @@ app = typer.Typer(
 app.add_typer(lm_app, name="lm")
 app.command()(compare)
 app.command()(tune)
+app.command()(calibrate)
 app.command()(transcribe)
 app.command()(explain)
 

@@ -20,7 +20,7 @@ from las.model import LAS, Encoded
 from las.search import describe, search
 from las.signs import disagreement, signs
 from las.text import BLANK, EOS
-from las.transcribe import Decoded, Transcriber
+from las.transcribe import Decoded, Timer, Transcriber
 from las.words import timed_words
 
 MAX_SECONDS = 300.0
@@ -40,6 +40,7 @@ class Explainer:
         config: settings of the search to explain; the default is greedy.
         lm: a language model for the search, on the same device.
         name: of the model.
+        timer: finds the words, with their times and probabilities.
     """
 
     def __init__(
@@ -49,8 +50,10 @@ class Explainer:
         config: SearchConfig | None = None,
         lm: LanguageModel | None = None,
         name: str = "",
+        timer: Timer = timed_words,
     ) -> None:
         self.model, self.device, self.lm, self.name = model.eval(), device, lm, name
+        self.timer = timer
         self.config = config or SearchConfig()
         self.transcriber = Transcriber(model, device, self.config, lm, keep_alignments=True)
         self.rate = self.transcriber.rate
@@ -99,7 +102,7 @@ class Explainer:
         ctc = self._spikes(encoded, start)
         words = [  # the last frame of the memory may end behind the audio
             replace(word, start=min(word.start, end), end=min(word.end, end))
-            for word in timed_words(best, window.frame, start)
+            for word in self.timer(best, window.frame, start)
         ]
         alternatives = self._alternatives(encoded)
         spectrogram, hop = self._spectrogram(samples)

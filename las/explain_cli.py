@@ -40,7 +40,7 @@ def explain(
     Writes a page (FILE's name and .explain.html) that needs nothing beside it, and a picture
     (.explain.png).
     """
-    from las import explain_page, explain_picture, plots
+    from las import calibration, explain_page, explain_picture, plots
     from las.explain import Explainer
     from las.files import replacing
     from las.model import LAS, bundled
@@ -55,7 +55,9 @@ def explain(
         las, place, folder, lm, search, greedy=greedy, **options
     )
     name = "bundled" if model is None else (model.resolve().name or str(model))
-    found = Explainer(las, place, config, language_model, name).file(file, max_seconds)
+    timer = calibration.timer(folder)
+    explainer = Explainer(las, place, config, language_model, name, timer)
+    found = explainer.file(file, max_seconds)
     stem = output_dir / f"{file.stem}.explain"
     html, picture = (stem.with_name(stem.name + suffix) for suffix in (".html", ".png"))
     with replacing(html) as temporary:

@@ -125,10 +125,10 @@ def transcribe(
         try:
             due = _due(inputs, output, resume, report)
             if due:
+                from las import calibration
                 from las.model import LAS, bundled
                 from las.runtime import choose_device, choose_threads, inference_precision
                 from las.transcribe import Transcriber
-                from las.words import timed_words
 
                 choose_threads(threads)
                 place = choose_device(device.value)
@@ -140,7 +140,7 @@ def transcribe(
                     las, place, folder, lm, search, greedy=greedy, **options
                 )
                 # The words are wanted before long audio drops its alignments.
-                timer = timed_words if output.formats else None
+                timer = calibration.timer(folder) if output.formats else None
                 transcriber = Transcriber(las, place, config, language_model, timer=timer)
                 _run(transcriber, due, output, batch_size, report, attention)
         except KeyboardInterrupt:

@@ -54,15 +54,20 @@ def timed_words(hypothesis: Hypothesis, frame: float, offset: float) -> list[Wor
     gaps = np.array([" " in pair for pair in itertools.pairwise(" " + hypothesis.text)])
     centres = positions(attention, frame, gaps)
     times = _edges(centres, spans, attention.shape[1], frame)
+    return [
+        Word(hypothesis.text[first:last], offset + start, offset + end, probability)
+        for (first, last), (start, end), probability in zip(
+            spans, times, word_probabilities(hypothesis), strict=True
+        )
+    ]
+
+
+def word_probabilities(hypothesis: Hypothesis) -> list[float]:
+    """How sure the speller is of each word; see :func:`timed_words`."""
     log_probs = finite_log_probs(hypothesis)
     return [
-        Word(
-            hypothesis.text[first:last],
-            offset + start,
-            offset + end,
-            float(np.exp(np.minimum(log_probs[first : last + 1].mean(), 0.0))),
-        )
-        for (first, last), (start, end) in zip(spans, times, strict=True)
+        float(np.exp(np.minimum(log_probs[first : last + 1].mean(), 0.0)))
+        for first, last in word_spans(hypothesis.text)
     ]
 
 

@@ -1,0 +1,75 @@
+"""The command ``las calibrate``. It parses and prints; the work is done elsewhere."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from las.search_options import Device, DeviceOption, ThreadsOption
+
+
+def calibrate(
+    model: Annotated[Path, typer.Argument(help="Model folder.")],
+    manifests: Annotated[
+        list[Path], typer.Argument(help="Manifests of speakers it was not trained on; no test set.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option(help="File of the report; default: MODEL/calibration.json.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw of the speakers.")] = 0,
+    device: DeviceOption = Device.AUTO,
+    threads: ThreadsOption = 0,
+    batch_seconds: Annotated[float, typer.Option(min=0.1, help="Audio in a batch.")] = 60.0,
+) -> None:
+    """Have words' probabilities say how often such words are right (MODEL/confidence.yaml).
+
+    Words are recognised with the search that the folder keeps. The errors that are reported are of
+    speakers whose words took no part: a map fitted on half of the speakers is measured on the other
+    half. What is kept is fitted on all.
+    """
+    import json
+
+    from las import calibration, evaluation
+    from las import config as configuration
+    from las.files import replacing
+    from las.model import LAS, read_info
+    from las.runtime import choose_device, choose_threads
+    from las.stored_search import stored_search
+
+    choose_threads(threads)
+    place = choose_device(device.value)
+    las = LAS.from_pretrained(model, place)
+    config, lm = stored_search(model, place)
+    heard = calibration.listen(las, manifests, place, config, lm, batch_seconds)
+    after = calibration.held_out(heard, seed)
+    everyone = calibration.together(heard.values())
+    chosen = calibration.fit(*everyone)
+    report: dict[str, Any] = {
+        "manifests": ["/".join(path.parts[-2:]) for path in manifests],
+        "speakers": len(heard),
+        "words": len(everyone.right),
+        "right": float(everyone.right.mean()),
+        "bins": calibration.BINS,
+        "before": {
+            "mean": float(everyone.probabilities.mean()),
+            "expected_calibration_error": calibration.expected_error(*everyone),
+        },
+        "held_out": {
+            "mean": float(after.probabilities.mean()),
+            "expected_calibration_error": calibration.expected_error(*after),
+            "seed": seed,
+        },
+        "chosen": chosen.model_dump(),
+        "model_info": read_info(model),
+        **evaluation.provenance(place),
+    }
+    configuration.dump(chosen, model / calibration.CONFIDENCE)
+    path = output or model / "calibration.json"
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    print(
+        f"{report['words']} words of {report['speakers']} speakers, {report['right']:.1%} right\n"
+        f"expected calibration error: {report['before']['expected_calibration_error']:.3f} as the "
+        f"model says, {report['held_out']['expected_calibration_error']:.3f} calibrated, of "
+        f"speakers held out\nconfidence: {model / calibration.CONFIDENCE}, report: {path}"
+    )
