@@ -1,8 +1,10 @@
 """Recognisers of others: what they write is spoken, asked for, kept and scored alike."""
 
 import json
+import runpy
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import soundfile
@@ -208,6 +210,54 @@ def test_errors_are_a_line(arguments, said):
         score.main(arguments)
     assert str(stop.value).startswith(f"error: {said}")
     assert "\n" not in str(stop.value)
+
+
+class Whisper:
+    def __init__(self, folder, **options):
+        assert (folder, options["device"], options["local_files_only"]) == ("MODEL", "cpu", True)
+
+    def transcribe(self, samples, language, **options):
+        assert samples.dtype == "float32" and language == "en"
+        parts = [f" {len(samples)} samples,", f" the last {samples[-1]}."]
+        return (SimpleNamespace(text=text) for text in parts), None
+
+
+class Sphinx:
+    def __init__(self, samprate, loglevel):
+        assert samprate == 16000
+
+    def start_utt(self):
+        self.found = None
+
+    def process_raw(self, pcm, full_utt):
+        assert full_utt
+        self.found = SimpleNamespace(hypstr=f"{len(pcm)} bytes") if any(pcm) else None
+
+    def end_utt(self):
+        pass
+
+    def hyp(self):
+        return self.found
+
+
+@pytest.mark.parametrize(
+    ("name", "there", "heard"),
+    [
+        ("whisper", {"faster_whisper": {"WhisperModel": Whisper}}, "2 samples, the last -0.5."),
+        ("pocketsphinx", {"pocketsphinx": {"Decoder": Sphinx}}, "4 bytes"),
+    ],
+)
+def test_programs_of_others_against_pretended_packages(monkeypatch, name, there, heard):
+    served = []
+    there = there | {"hearing": {"serve": lambda *all: served.append(all), "RATE": 16000}}
+    for module, has in there.items():
+        monkeypatch.setitem(sys.modules, module, SimpleNamespace(**has))
+    monkeypatch.setattr(sys, "argv", ["x", "MODEL"])
+    runpy.run_path(str(HERE / f"{name}_transcribe.py"), run_name="__main__")
+    ((_, how, transcribe),) = served
+    assert how
+    assert transcribe(b"\0\0\0\xc0") == heard
+    assert name == "whisper" or transcribe(bytes(4)) == ""
 
 
 def test_our_own_program(tmp_path):
