@@ -289,6 +289,7 @@ def info(
 
     from las import config as configuration
     from las import stored_search
+    from las.calibration import stored as stored_confidence
     from las.model import LAS, bundled, read_info
 
     folder = model or bundled()
@@ -301,4 +302,7 @@ def info(
         print(f"{key}: {value}")
     if (search := stored_search.summary(folder)) is not None:
         print(f"search: {search}")
+    if (confidence := stored_confidence(folder)) is not None:
+        numbers = f"slope {confidence.slope:.3g}, offset {confidence.offset:.3g}"
+        print(f"confidence: calibrated ({numbers})")
     print(configuration.to_yaml(las.config), end="")

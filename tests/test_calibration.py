@@ -185,6 +185,8 @@ def test_the_command(model, manifest, monkeypatch, capsys):
     assert stored.model_dump() == report["chosen"]
     assert report["command"] == f"las calibrate {model} {manifest}"
     assert set(speakers)  # of the manifest itself
+    _, out, _ = run_main(monkeypatch, capsys, "info", model)
+    assert f"confidence: calibrated (slope {stored.slope:.3g}, offset" in out
 
 
 def test_a_manifest_that_is_not_there(model, tmp_path, monkeypatch, capsys):
