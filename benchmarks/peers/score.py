@@ -4,7 +4,7 @@
 
 Each recogniser is a program in an environment of its own (``setup.sh`` makes it) that gets the
 samples of one utterance at a time, so that all hear the same, and answers with a text. Texts of
-all are normalised alike (``spoken.py``) and scored by `las.scoring`. What was recognised is kept
+all are normalised alike (``spoken.py``) and scored by `las.scoring`. What others recognised is kept
 in ``--work`` until it is asked for again: a run that was stopped goes on, and one of every third
 utterance may be followed by one of all.
 """
@@ -200,10 +200,13 @@ def run(chosen: argparse.Namespace) -> None:
     for name, command in commands(chosen).items():
         recogniser = Recogniser(name, command)
         versions = ", ".join(f"{k} {v}" for k, v in recogniser.about["versions"].items())
-        for path, everyone in sets.items():
+        for manifest, everyone in sets.items():
             subset = everyone[:: chosen.every]
-            what = f"{path.resolve().parent.name}-{path.name.split('.')[0]}"
-            kept = Kept(chosen.work / f"{name}-{what}.jsonl", recogniser.about)
+            what = f"{manifest.resolve().parent.name}-{manifest.name.split('.')[0]}"
+            path = chosen.work / f"{name}-{what}.jsonl"
+            if name == "las":  # whose code and model change from day to day
+                path.unlink(missing_ok=True)
+            kept = Kept(path, recogniser.about)
             recognise(recogniser, subset, kept)
             found = report(
                 subset,

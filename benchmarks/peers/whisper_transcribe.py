@@ -4,6 +4,7 @@
 # mypy: disable-error-code="import-not-found"
 
 import sys
+from pathlib import Path
 
 import numpy as np
 from faster_whisper import WhisperModel
@@ -25,7 +26,10 @@ def main() -> None:
         )
         return " ".join(segment.text.strip() for segment in segments)
 
-    serve(["faster-whisper", "ctranslate2"], HOW, transcribe)
+    weights = Path(sys.argv[1], "model.bin")
+    # Which model it is, for the report and so that nobody takes its answers for another's.
+    which = f"{weights.parent.name} ({weights.stat().st_size} bytes)"
+    serve(["faster-whisper", "ctranslate2"], f"{which}, {HOW}", transcribe)
 
 
 if __name__ == "__main__":
