@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from las import lm, ngram
+from las import lm, ngram, word_ngram
 from las.errors import LASError
 
 
@@ -21,4 +21,6 @@ def load(
         if (folder / lm.CONFIG).is_file():
             raise LASError(f"{folder}: holds both {lm.CONFIG} and {ngram.CONFIG}; remove one")
         return ngram.NgramModel.load(folder, device)
+    if (folder / word_ngram.CONFIG).is_file():
+        raise LASError(f"{folder}: a model of words, not of characters; give it by --words")
     return lm.LanguageModel.load(folder, device)

@@ -8,7 +8,7 @@ import typer
 
 from las.text import ALPHABET
 
-app = typer.Typer(no_args_is_help=True, help="Character language models, to help the search along.")
+app = typer.Typer(no_args_is_help=True, help="Language models, to help the search along.")
 
 _TEXT = "One sentence a line: UTF-8, plain, .gz or .xz."
 
@@ -62,6 +62,36 @@ def ngram(
     from las.ngram_cli import count
 
     count(text, output, order, least, max_megabytes, alphabet, max_characters, dev_every)
+
+
+@app.command()
+def words(
+    source: Annotated[
+        Path,
+        typer.Argument(help=_TEXT + " Or a model of KenLM, SRILM ...: .arpa, .arpa.gz, .arpa.xz."),
+    ],
+    output: Annotated[Path, typer.Argument(help="Folder of the model.")],
+    order: Annotated[
+        int, typer.Option(min=1, max=6, help="Length of the longest n-grams, in words.")
+    ] = 3,
+    vocabulary: Annotated[
+        int, typer.Option(min=1, max=2_000_000, help="The most frequent words are known.")
+    ] = 60_000,
+    max_megabytes: Annotated[
+        float | None, typer.Option(min=0.001, help="Of the model; what gains least is left out.")
+    ] = None,
+    alphabet: Annotated[str, typer.Option(help="Characters of the recogniser.")] = ALPHABET,
+    max_characters: Annotated[
+        int, typer.Option(min=1, help="Longer lines are skipped and counted.")
+    ] = 1000,
+    dev_every: Annotated[
+        int, typer.Option(min=0, help="A sentence in so many is held out and measured; 0: none.")
+    ] = 100,
+) -> None:
+    """Count the words of a text, or read an ARPA file: a model of words, for --words."""
+    from las.word_cli import make
+
+    make(source, output, order, vocabulary, max_megabytes, alphabet, max_characters, dev_every)
 
 
 @app.command()

@@ -149,7 +149,7 @@ def read(path: Path, text: Characters, max_characters: int, dev_every: int = 0) 
     train, dev = _Builder(space), _Builder(space)
     empty = outside = long = 0
     try:
-        with _open(path) as file:
+        with open_text(path) as file:
             for line in _lines(file, max_characters):
                 if line is None:
                     long += 1
@@ -182,7 +182,8 @@ def checksum(sentences: Sentences) -> int:
     return zlib.crc32(sentences.offsets.data, zlib.crc32(sentences.ids.data))
 
 
-def _open(path: Path) -> TextIO:
+def open_text(path: Path) -> TextIO:
+    """A text file to read from: plain, ``.gz`` or ``.xz``."""
     if path.suffix == ".xz":
         return lzma.open(path, "rt", encoding="utf-8-sig")
     if path.suffix == ".gz":

@@ -107,7 +107,9 @@ def assemble(
         codes, counts = levels[n - 1]
         keep = counts >= limits[n - 1]
         kept.insert(0, codes[keep])
-        shares.insert(0, _shares(codes, weights, _discounts(weights, n))[keep])
+        # Single characters are all seen, and far more often than twice.
+        found = discounts(weights) if n > 1 else np.zeros(4)
+        shares.insert(0, _shares(codes, weights, found)[keep])
         if n > 1:
             weights = _passed(codes, np.where(keep, 1, weights), levels[n - 2], n)
     progress(f"{sum(map(len, kept)):,} of them kept, which occur {limits[-1]} times or more")
@@ -155,10 +157,8 @@ def _changes(values: Codes) -> NDArray[np.int64]:
     return np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]])[: len(values)])
 
 
-def _discounts(counts: NDArray[np.int32], n: int) -> NDArray[np.float64]:
+def discounts(counts: NDArray[np.integer]) -> NDArray[np.float64]:
     """What to take off counts of 0, 1, 2, and 3 or more (Chen & Goodman 1999, equation 17)."""
-    if n == 1:
-        return np.zeros(4)
     once, twice, thrice, four = (int((counts == times).sum()) for times in (1, 2, 3, 4))
     if not once * twice * thrice:  # too little text for an estimate
         return np.array([0.0, 0.5, 0.75, 0.75])
@@ -168,13 +168,13 @@ def _discounts(counts: NDArray[np.int32], n: int) -> NDArray[np.float64]:
 
 
 def _shares(
-    codes: Codes, counts: NDArray[np.int32], discounts: NDArray[np.float64]
+    codes: Codes, counts: NDArray[np.int32], taken: NDArray[np.float64]
 ) -> NDArray[np.uint8]:
     """What each n-gram takes of its context's probability."""
     first = _changes(codes >> _SHIFT)
     totals = np.add.reduceat(counts.astype(np.int64), first)
     totals = np.repeat(totals, np.diff(first, append=len(codes)))
-    shares = (counts - discounts[np.minimum(counts, 3)]) / totals
+    shares = (counts - taken[np.minimum(counts, 3)]) / totals
     return quantise(torch.from_numpy(shares.astype(np.float32))).numpy()
 
 

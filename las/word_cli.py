@@ -1,0 +1,65 @@
+"""What ``las lm words`` does: from a text or an ARPA file to a folder, with a log of it."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from las import arpa, lm_text
+from las import config as configuration
+from las.errors import LASError
+from las.files import replacing
+from las.text import Characters
+from las.word_counts import build
+from las.word_measure import measure
+from las.word_ngram import WordConfig
+
+_MEASURED = 2000  # sentences
+
+
+def make(
+    source: Path,
+    output: Path,
+    order: int,
+    vocabulary: int,
+    max_megabytes: float | None,
+    alphabet: str,
+    max_characters: int,
+    dev_every: int,
+) -> None:
+    """Make a word model of a text or an ARPA file; the options are those of ``las lm words``.
+
+    Raises:
+        LASError: an option or the file is not usable.
+    """
+    config = configuration.parse(WordConfig, {"alphabet": alphabet, "order": order}, "command line")
+    if dev_every == 1:
+        raise LASError("--dev-every 1 would hold out every sentence; use 2 or more, or 0")
+    lines: list[str] = []
+
+    def say(line: str) -> None:
+        lines.append(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}Z  {line}")
+        print(lines[-1], flush=True)
+
+    info = {}
+    if arpa.is_arpa(source):
+        model, skipped = arpa.read(source, alphabet)
+        listed = ", ".join(f"{len(table.words):,}" for table in model.tables)
+        say(f"{source.name}: n-grams of length 1 to {len(model.tables)}: {listed}")
+        say(f"words left out, of other characters or there in another case: {skipped:,}")
+    else:
+        read = lm_text.read(source, Characters(alphabet), max_characters, dev_every)
+        say(
+            f"{len(read.train):,} sentences of {read.train.words:,} words, "
+            f"{len(read.dev):,} held out; lines skipped: {read.skipped}"
+        )
+        limit = None if max_megabytes is None else int(max_megabytes * 1e6)
+        model = build(read.train, config, vocabulary, limit, say)
+        info["sentences"] = str(len(read.train))
+        if len(read.dev):
+            dev = read.dev.sample(_MEASURED, seed=1)
+            found = measure(model, dev)
+            say(f"{len(dev):,} held-out sentences: {found}")
+            info["dev_perplexity_per_word"] = f"{found.per_word:.2f}"
+    model.save_pretrained(output, info)
+    with replacing(output / "train.log") as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    say(f"model: {output}")
