@@ -15,13 +15,21 @@ from las import audio, calibration
 from las import config as configuration
 from las.config import SearchConfig
 from las.errors import LASError
-from las.hypothesis import LanguageModel
+from las.hypothesis import LanguageModel, WithWords
 from las.model import LAS, bundled
 from las.results import Transcription
 from las.runtime import choose_device
 from las.segments import transcription
-from las.stored_search import load_lm, stored_lm, stored_settings
+from las.stored_search import (
+    WORD_WEIGHT,
+    load_lm,
+    load_words,
+    stored_lm,
+    stored_settings,
+    stored_words,
+)
 from las.transcribe import Failure, Timer, Transcriber, Transcript
+from las.word_ngram import WordModel
 from las.words import timed_words
 
 Audio: TypeAlias = str | PathLike[str] | np.ndarray | Tensor
@@ -179,6 +187,7 @@ def load(
     *,
     device: str = "auto",
     lm: str | PathLike[str] | LanguageModel | None = None,
+    words: str | PathLike[str] | WordModel | None = None,
     search: SearchConfig | dict[str, Any] | None = None,
 ) -> Recognizer:
     """Read a model folder.
@@ -188,6 +197,7 @@ def load(
         device: ``auto`` (a GPU if there is one), ``cpu`` or ``cuda``.
         lm: a language model for the search, or its folder; None is the one that the model folder
             keeps, if its settings weigh one.
+        words: a word model (``las lm words``) beside it, likewise.
         search: settings, e.g. ``{"beam": 8, "ctc": 0.3}``; None are those that the model folder
             keeps (``las tune`` stores them), else greedy search. What is given replaces them all.
 
@@ -212,6 +222,16 @@ def load(
         config = config.model_copy(update={"lm_weight": SearchConfig().lm_weight})
     if isinstance(lm, str | PathLike):
         lm = load_lm(Path(lm), las.text, place)
+    if words is None and kept is not None:
+        words = stored_words(folder, kept)
+    elif words is not None and config.word_weight == 0 and search is None:
+        config = config.model_copy(update={"word_weight": WORD_WEIGHT})
+    elif words is None and config.word_weight > 0:
+        raise LASError("word_weight: there is no word model to weigh; name one by words=FOLDER")
+    if isinstance(words, str | PathLike):
+        words = load_words(Path(words), las.text, place)
+    if words is not None:
+        lm = WithWords(lm, words)
     return Recognizer(las, place, config, lm, calibration.timer(folder))
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from las.config import SearchConfig
 from las.ctc_prefix import CTCPrefixScorer, CTCState
-from las.hypothesis import Hypothesis, LanguageModel
+from las.hypothesis import Hypothesis, LanguageModel, WithWords
 from las.model import LAS, Encoded
 from las.text import BLANK, EOS
 from las_kernels import State
@@ -25,11 +25,12 @@ class _Live(NamedTuple):
     """The hypotheses that may go on; what a setting does not ask for is None."""
 
     total: Tensor  # [B, N] weighted log-probability, -inf where there is no hypothesis
-    summed: Tensor  # [B, N] the part of it that adds up over steps: attention and LM, or all of it
+    summed: Tensor  # [B, N] the part of it that adds up over steps: attention and LMs, or all of it
     tokens: Tensor  # [B, N] last ids
     state: State
     ctc: CTCState | None
     lm: Any
+    words: Any
     covered: Tensor | None  # [B, N, T] summed attention
     centre: Tensor | None  # [B, N] of the last step's attention, in frames
     written: Tensor | None  # [B, N, t] all ids
@@ -77,7 +78,7 @@ def beam_search(
         model: in evaluation mode.
         encoded: the batch.
         config: settings.
-        lm: on the same device and vocabulary.
+        lm: on the same device and vocabulary; used as far as settings weigh it.
 
     Returns:
         For each utterance 1 to ``n_best`` hypotheses, best first.
@@ -92,6 +93,10 @@ class _Beams:
         self, model: LAS, encoded: Encoded, config: SearchConfig, lm: LanguageModel | None
     ) -> None:
         self.model, self.encoded, self.config = model, encoded, config
+        self.words = None
+        if isinstance(lm, WithWords):
+            self.words = lm.words if config.word_weight > 0 else None
+            lm = lm.characters
         self.lm = lm if config.lm_weight > 0 else None
         self.limits = step_limits(encoded, config)
         self.last_steps = set(self.limits.tolist())
@@ -137,6 +142,7 @@ class _Beams:
             state=self.model.speller.start(memory, N),
             ctc=self.ctc.start(N) if self.ctc is not None else None,
             lm=self.lm.start(B, N) if self.lm is not None else None,
+            words=self.words.start(B, N) if self.words is not None else None,
             covered=total.new_zeros(B, N, T) if config.coverage > 0 else None,
             centre=None,
             written=self.limits.new_zeros(B, N, 0) if config.no_repeat_ngram else None,
@@ -149,10 +155,13 @@ class _Beams:
         attention = logits.float().log_softmax(-1)
         V = attention.shape[-1]
         weighted = attention if config.ctc == 0 else (1 - config.ctc) * attention
-        summed, lm = live.summed[..., None] + weighted, live.lm
+        summed, lm, words = live.summed[..., None] + weighted, live.lm, live.words
         if self.lm is not None:
             log_probs, lm = self.lm.step(lm, live.tokens)
             summed = summed + config.lm_weight * log_probs
+        if self.words is not None:
+            scores, words = self.words.step(words, live.tokens, config.unknown_word)
+            summed = summed + config.word_weight * scores
         if self.spaces is not None:
             summed = summed - self.spaces
         total = summed
@@ -220,6 +229,7 @@ class _Beams:
                 if self.ctc is not None and live.ctc is not None
                 else None,
                 lm=self.lm.select(lm, beams) if self.lm is not None else None,
+                words=self.words.select(words, beams) if self.words is not None else None,
                 covered=select(covered, beams) if covered is not None else None,
                 centre=centre.gather(1, beams) if centre is not None else None,
                 written=torch.cat([select(live.written, beams), tokens[..., None]], -1)

@@ -29,6 +29,7 @@ from las.search_options import (
     PrecisionOption,
     SearchOption,
     ThreadsOption,
+    WordsOption,
     search_settings,
 )
 from las.transcribe_cli import transcribe
@@ -232,6 +233,7 @@ def evaluate(
     ctc: CTCOption = None,
     lm: LMOption = None,
     lm_weight: LMWeightOption = None,
+    words: WordsOption = None,
     search: SearchOption = None,
     greedy: GreedyOption = False,
 ) -> None:
@@ -240,23 +242,32 @@ def evaluate(
     from las.model import LAS, read_info
     from las.runtime import choose_device, choose_threads, inference_precision
     from las.search import describe
-    from las.stored_search import LM, lm_name
+    from las.stored_search import LM, WORDS, model_names
 
     choose_threads(threads)
     place = choose_device(device.value)
     las = LAS.from_pretrained(model, place)
     las.precision = inference_precision(precision.value)
     config, language_model = search_settings(
-        las, place, model, lm, search, greedy=greedy, beam=beam, ctc=ctc, lm_weight=lm_weight
+        las,
+        place,
+        model,
+        lm,
+        search,
+        words=words,
+        greedy=greedy,
+        beam=beam,
+        ctc=ctc,
+        lm_weight=lm_weight,
     )
-    name = None if language_model is None else lm_name(lm or model / LM)
+    names = model_names(language_model, lm or model / LM, words or model / WORDS)
     utterances = evaluation.transcribe_manifest(
         las, manifest, place, batch_seconds=batch_seconds, config=config, lm=language_model
     )
     result = scoring.score(utterances)
     extra: dict[str, Any] = {
         "manifest": manifest.name,
-        "search": describe(config, name),
+        "search": describe(config, *names),
         "precision": str(las.precision).removeprefix("torch."),
         "parameters": sum(p.numel() for p in las.parameters()),
         "model_info": read_info(model),

@@ -192,15 +192,17 @@ class TrainingConfig(Settings):
 class SearchConfig(Settings):
     """Search. The defaults are greedy search; lengths are in characters, moves in memory frames.
 
-    A hypothesis is ranked by ``((1 - ctc) attention + ctc CTC + lm_weight LM - word_penalty *
-    spaces) / steps ** length_power + length_bonus * characters - coverage * uncovered frames``, in
-    log-probabilities; its steps are its characters and its end.
+    A hypothesis is ranked by ``((1 - ctc) attention + ctc CTC + lm_weight LM + word_weight words
+    - word_penalty * spaces) / steps ** length_power + length_bonus * characters - coverage *
+    uncovered frames``, in log-probabilities; its steps are its characters and its end.
     """
 
     beam: Positive = 1
     n_best: Positive = 1  # hypotheses to return, at most `beam`
     ctc: Annotated[float, Field(ge=0, lt=1)] = 0.0  # weight of CTC; attention has the rest
     lm_weight: Annotated[float, Field(ge=0)] = 0.3  # of a language model, if one is given
+    word_weight: Annotated[float, Field(ge=0)] = 0.0  # of a word model, if one is given; 0: off
+    unknown_word: Annotated[float, Field(ge=0)] = 0.0  # its cost beside that of `<unk>`, in nats
     word_penalty: Annotated[float, Field(ge=0)] = 0.0  # cost of a space, lest words fall apart
     length_power: Annotated[float, Field(ge=0)] = 0.0
     length_bonus: Annotated[float, Field(ge=0)] = 0.0

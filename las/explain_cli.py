@@ -15,6 +15,7 @@ from las.search_options import (
     LMWeightOption,
     SearchOption,
     ThreadsOption,
+    WordsOption,
     search_settings,
 )
 
@@ -32,6 +33,7 @@ def explain(
     ctc: CTCOption = None,
     lm: LMOption = None,
     lm_weight: LMWeightOption = None,
+    words: WordsOption = None,
     search: SearchOption = None,
     greedy: GreedyOption = False,
 ) -> None:
@@ -52,7 +54,7 @@ def explain(
     las = LAS.from_pretrained(folder, place)
     options = {"beam": beam, "ctc": ctc, "lm_weight": lm_weight}
     config, language_model = search_settings(
-        las, place, folder, lm, search, greedy=greedy, **options
+        las, place, folder, lm, search, words=words, greedy=greedy, **options
     )
     name = "bundled" if model is None else (model.resolve().name or str(model))
     timer = calibration.timer(folder)

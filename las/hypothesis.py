@@ -61,3 +61,50 @@ class LanguageModel(Protocol):
 
     def select(self, state: Any, index: Tensor) -> Any:
         """The state whose hypothesis n of utterance b is the old one's ``index[b, n]``."""
+
+
+class WordScorer(Protocol):
+    """Scores words as they end, over the ids of ``las.text``; otherwise as a language model."""
+
+    def start(self, batch: int, beams: int) -> Any:
+        """State before any character, for [batch, beams] hypotheses."""
+
+    def step(self, state: Any, tokens: Tensor, unknown: float) -> tuple[Tensor, Any]:
+        """Read tokens [B, N]; what each next token adds to scores [B, N, V], and the state.
+
+        It is at most 0; words that are not known cost ``unknown`` more.
+        """
+
+    def select(self, state: Any, index: Tensor) -> Any:
+        """As :meth:`LanguageModel.select`."""
+
+
+class WithWords:
+    """A language model of words beside one of characters, which may be missing.
+
+    It is the one of characters to all but a search, which asks for :attr:`words`, too.
+
+    Args:
+        characters: spells what the words do not know.
+        words: on the same device.
+    """
+
+    def __init__(self, characters: LanguageModel | None, words: WordScorer) -> None:
+        self.characters, self.words = characters, words
+
+    def start(self, batch: int, beams: int) -> Any:
+        """As :meth:`LanguageModel.start`, of characters."""
+        return self._spelling().start(batch, beams)
+
+    def step(self, state: Any, tokens: Tensor) -> tuple[Tensor, Any]:
+        """As :meth:`LanguageModel.step`, of characters."""
+        return self._spelling().step(state, tokens)
+
+    def select(self, state: Any, index: Tensor) -> Any:
+        """As :meth:`LanguageModel.select`, of characters."""
+        return self._spelling().select(state, index)
+
+    def _spelling(self) -> LanguageModel:
+        if self.characters is None:
+            raise ValueError("words alone predict no characters")
+        return self.characters

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from las.beam import beam_search, step_limits
 from las.config import SearchConfig
-from las.hypothesis import Hypothesis, LanguageModel
+from las.hypothesis import Hypothesis, LanguageModel, WithWords
 from las.model import LAS, Encoded
 from las.text import BLANK, EOS
 
-__all__ = ["Hypothesis", "LanguageModel", "ctc_greedy", "describe", "greedy", "search"]
+__all__ = ["Hypothesis", "LanguageModel", "WithWords", "ctc_greedy", "describe", "greedy", "search"]
 
 
 def search(
@@ -28,7 +28,8 @@ def search(
         model: in evaluation mode.
         encoded: the batch.
         config: settings; the default is greedy search.
-        lm: a language model, on the model's device.
+        lm: a language model, on the model's device; :class:`las.hypothesis.WithWords` has one of
+            words, too.
 
     Returns:
         In the batch's order, 1 to ``config.n_best`` hypotheses each, best first.
@@ -39,12 +40,13 @@ def search(
     return beam_search(model, encoded, config, lm)
 
 
-def describe(config: SearchConfig, lm: str | None = None) -> str:
+def describe(config: SearchConfig, lm: str | None = None, words: str | None = None) -> str:
     """One line for reports: what differs from the defaults.
 
     Args:
         config: settings.
         lm: name of the language model, if there is one.
+        words: name of the word model, if there is one.
     """
     if config.greedy and lm is None:
         return "greedy"
@@ -53,6 +55,8 @@ def describe(config: SearchConfig, lm: str | None = None) -> str:
         value = getattr(config, name)
         if name == "lm_weight":
             parts += [f"lm {lm}", f"lm_weight {value:g}"] if lm is not None else []
+        elif name == "word_weight" and value > 0 and words is not None:
+            parts += [f"words {words}", f"word_weight {value:g}"]
         elif name not in ("beam", "n_best") and value != field.default:
             parts.append(f"{name} {value:g}")
     return ", ".join(parts)

@@ -51,6 +51,13 @@ LMOption = Annotated[
     typer.Option(help="Folder of a language model; default: the one `las tune` stored, if any."),
 ]
 LMWeightOption = Annotated[float | None, typer.Option(help="Its weight; default: 0.3.")]
+WordsOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of a word model (`las lm words`), beside --lm; default: the one that `las "
+        "tune` stored, if any."
+    ),
+]
 SearchOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -74,10 +81,11 @@ def search_settings(
     lm: Path | None,
     settings: list[str] | None,
     *,
+    words: Path | None = None,
     greedy: bool = False,
     **options: float | None,
 ) -> "tuple[SearchConfig, LanguageModel | None]":
-    """The settings of a search, and its language model if it has one.
+    """The settings of a search, and its language model if it has one, of words or characters.
 
     What the model folder keeps comes first (:mod:`las.stored_search`); options replace single
     settings of it, and ``settings`` replace options.
@@ -88,6 +96,7 @@ def search_settings(
         folder: its model folder.
         lm: folder of the language model; None is the model folder's, if its settings weigh one.
         settings: ``key=value`` each.
+        words: folder of the word model, likewise.
         greedy: begin with greedy search, whatever the model folder keeps.
         options: settings by name; None is not given.
 
@@ -103,6 +112,8 @@ def search_settings(
     data = {} if kept is None else kept.model_dump(include=kept.model_fields_set)
     if lm is not None and data.get("lm_weight") == 0:
         del data["lm_weight"]  # it says that there is none; now there is
+    if words is not None and not data.get("word_weight"):
+        data["word_weight"] = stored_search.WORD_WEIGHT
     data |= {name: value for name, value in options.items() if value is not None}
     config = configuration.parse(SearchConfig, data, "settings of the search", settings or [])
     if lm is None:
@@ -112,6 +123,10 @@ def search_settings(
                 "--lm-weight: there is no language model to weigh; name one by --lm FOLDER"
             )
         lm = None if kept is None else stored_search.stored_lm(folder, config)
-    if lm is None:
-        return config, None
-    return config, stored_search.load_lm(lm, las.text, place)
+    if words is None and config.word_weight > 0:
+        if kept is None or not (folder / stored_search.WORDS).is_dir():
+            raise LASError(
+                "word_weight: there is no word model to weigh; name one by --words FOLDER"
+            )
+        words = stored_search.stored_words(folder, config)
+    return config, stored_search.load_both(lm, words, las.text, place)

@@ -1,4 +1,4 @@
-"""Search settings and language model that a model folder keeps: ``search.yaml`` and ``lm/``.
+"""Search settings and language models that a folder keeps: ``search.yaml``, ``lm/``, ``words/``.
 
 `las tune` writes them, or a person does. `las transcribe` and `las evaluate` begin with them; so
 does who calls the library with :func:`stored_search`. Without ``search.yaml`` search is greedy.
@@ -12,15 +12,18 @@ import torch
 from las import config as configuration
 from las.config import ModelConfig, SearchConfig
 from las.errors import LASError
-from las.hypothesis import LanguageModel
+from las.hypothesis import LanguageModel, WithWords
 from las.language_models import load
 from las.model import CONFIG, bundled
 from las.pieces import Pieces, units
 from las.search import describe
 from las.text import Characters
+from las.word_ngram import WordModel
 
 SETTINGS = "search.yaml"
 LM = "lm"
+WORDS = "words"
+WORD_WEIGHT = 0.3  # of a word model that is named and not weighed
 
 
 def stored_search(
@@ -33,7 +36,8 @@ def stored_search(
         device: where to put the language model.
 
     Returns:
-        settings, greedy search if the folder keeps none; and the language model if there is one.
+        settings, greedy search if the folder keeps none; and the language model if there is one,
+        with the words beside it if there are (:class:`las.hypothesis.WithWords`).
 
     Raises:
         LASError: what the folder keeps is not right; the message names the file.
@@ -42,11 +46,11 @@ def stored_search(
     config = stored_settings(folder)
     if config is None:
         return SearchConfig(), None
-    lm = stored_lm(folder, config)
-    if lm is None:
+    lm, words = stored_lm(folder, config), stored_words(folder, config)
+    if lm is None and words is None:
         return config, None
     model = configuration.load(ModelConfig, folder / CONFIG)
-    return config, load_lm(lm, units(model.alphabet, model.pieces), device)
+    return config, load_both(lm, words, units(model.alphabet, model.pieces), device)
 
 
 def stored_settings(folder: Path) -> SearchConfig | None:
@@ -80,6 +84,51 @@ def stored_lm(folder: Path, config: SearchConfig) -> Path | None:
     )
 
 
+def stored_words(folder: Path, config: SearchConfig) -> Path | None:
+    """Folder of the word model that stored settings ask for, None if they ask for none.
+
+    Raises:
+        LASError: they weigh one that is not there.
+    """
+    words = folder / WORDS
+    if config.word_weight == 0:
+        return None
+    if words.is_dir():
+        return words
+    raise LASError(
+        f"{folder / SETTINGS}: it weighs a word model (word_weight {config.word_weight:g}) and "
+        f"{words} is missing: put one there, or write word_weight: 0"
+    )
+
+
+def load_both(
+    lm: Path | None, words: Path | None, units: Characters, device: str | torch.device
+) -> LanguageModel | None:
+    """Read the language models of two folders; see :func:`load_lm` and :func:`load_words`."""
+    characters = None if lm is None else load_lm(lm, units, device)
+    return characters if words is None else WithWords(characters, load_words(words, units, device))
+
+
+def load_words(folder: Path, units: Characters, device: str | torch.device) -> WordModel:
+    """Read a word model that is to help a recogniser of these units.
+
+    Raises:
+        LASError: it cannot be read, or is of other units.
+    """
+    model = WordModel.load(folder, device)
+    if isinstance(units, Pieces):
+        raise LASError(
+            f"{folder}: this model scores words of characters and the recogniser writes pieces: "
+            "search without it"
+        )
+    if model.text.alphabet != units.alphabet:
+        raise LASError(
+            f"{folder}: the words of this model are of {model.text.alphabet!r} and the recogniser "
+            f"writes {units.alphabet!r}: make one with the recogniser's alphabet"
+        )
+    return model
+
+
 def load_lm(folder: Path, units: Characters, device: str | torch.device) -> LanguageModel:
     """Read a language model that is to help a recogniser of these units.
 
@@ -103,7 +152,20 @@ def load_lm(folder: Path, units: Characters, device: str | torch.device) -> Lang
 def lm_name(folder: Path) -> str:
     """What reports call a language model: its folder, with the parent of one that all have."""
     folder = folder.resolve()
-    return f"{folder.parent.name}/{folder.name}" if folder.name in (LM, "model") else folder.name
+    return (
+        f"{folder.parent.name}/{folder.name}"
+        if folder.name in (LM, WORDS, "model")
+        else folder.name
+    )
+
+
+def model_names(
+    model: LanguageModel | None, lm: Path, words: Path
+) -> tuple[str | None, str | None]:
+    """Names of what :func:`load_both` read from two folders; None of what there is not."""
+    both = isinstance(model, WithWords)
+    characters = model.characters if isinstance(model, WithWords) else model
+    return lm_name(lm) if characters is not None else None, lm_name(words) if both else None
 
 
 def summary(folder: Path) -> str | None:
@@ -111,27 +173,31 @@ def summary(folder: Path) -> str | None:
     config = stored_settings(folder)
     if config is None:
         return None
-    lm = stored_lm(folder, config)
-    return describe(config, lm_name(lm) if lm is not None else None)
+    lm, words = stored_lm(folder, config), stored_words(folder, config)
+    return describe(config, *(None if path is None else lm_name(path) for path in (lm, words)))
 
 
-def store_search(folder: Path, config: SearchConfig, lm: Path | None = None) -> Path:
-    """Keep settings and a copy of a language model in a model folder.
+def store_search(
+    folder: Path, config: SearchConfig, lm: Path | None = None, words: Path | None = None
+) -> Path:
+    """Keep settings and copies of language models in a model folder.
 
     Args:
         folder: the model folder.
         config: the settings; without a language model its weight is stored as 0.
         lm: folder of the language model; its files are copied, folders in it are not.
+        words: folder of the word model, in the same way.
 
     Returns:
         The file of the settings. A failure on the way leaves none: search is then greedy.
     """
     path = folder / SETTINGS
-    if lm is None:
-        config = config.model_copy(update={"lm_weight": 0.0})
-    elif lm.resolve() != (folder / LM).resolve():
-        path.unlink(missing_ok=True)  # the old settings are not for the new language model
-        _copy(lm, folder / LM)
+    for source, name, weight in ((lm, LM, "lm_weight"), (words, WORDS, "word_weight")):
+        if source is None:
+            config = config.model_copy(update={weight: 0.0})
+        elif source.resolve() != (folder / name).resolve():
+            path.unlink(missing_ok=True)  # the old settings are not for the new language model
+            _copy(source, folder / name)
     configuration.dump(config, path)
     return path
 

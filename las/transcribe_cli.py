@@ -28,6 +28,7 @@ from las.search_options import (
     PrecisionOption,
     SearchOption,
     ThreadsOption,
+    WordsOption,
     search_settings,
 )
 
@@ -91,6 +92,7 @@ def transcribe(
     ctc: CTCOption = None,
     lm: LMOption = None,
     lm_weight: LMWeightOption = None,
+    words: WordsOption = None,
     n_best: Annotated[
         int | None,
         typer.Option(
@@ -137,7 +139,7 @@ def transcribe(
                 las.precision = inference_precision(precision.value)
                 options = {"beam": beam, "ctc": ctc, "lm_weight": lm_weight, "n_best": n_best}
                 config, language_model = search_settings(
-                    las, place, folder, lm, search, greedy=greedy, **options
+                    las, place, folder, lm, search, words=words, greedy=greedy, **options
                 )
                 # The words are wanted before long audio drops its alignments.
                 timer = calibration.timer(folder) if output.formats else None

@@ -14,6 +14,9 @@ def tune(
     lm: Annotated[
         Path | None, typer.Option(help="Folder of a language model; copied if it helps.")
     ] = None,
+    words: Annotated[
+        Path | None, typer.Option(help="Folder of a word model; copied if it helps.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Prefix of the reports; default: MODEL/tuning.")
     ] = None,
@@ -29,7 +32,8 @@ def tune(
     """Choose the settings of the search, and keep them beside the model.
 
     They are the default of `las transcribe` and `las evaluate` from then on (MODEL/search.yaml,
-    MODEL/lm). Where nothing beats greedy search, a line says so and greedy search is kept.
+    MODEL/lm, MODEL/words). Where nothing beats greedy search, a line says so and greedy search is
+    kept.
     """
     import json
 
@@ -37,12 +41,12 @@ def tune(
     from las.files import replacing
     from las.model import LAS, read_info
     from las.runtime import choose_device, choose_threads
-    from las.stored_search import lm_name, load_lm, store_search
+    from las.stored_search import lm_name, load_both, store_search
 
     choose_threads(threads)
     place = choose_device(device.value)
     las = LAS.from_pretrained(model, place)
-    language_model = None if lm is None else load_lm(lm, las.text, place)
+    language_model = load_both(lm, words, las.text, place)
     name = None if lm is None else lm_name(lm)
     lines: list[str] = []
 
@@ -61,17 +65,23 @@ def tune(
         say(tuning.line(trial, name))
         return trial
 
-    result = tuning.tune(measured, beam=beam, lm=lm is not None)
+    result = tuning.tune(measured, beam=beam, lm=lm is not None, words=words is not None)
     say(tuning.summary(result, name))
     report = {
         "manifest": dev.name,
         **({"drawn": {"utterances": utterances, "seed": seed}} if utterances else {}),
+        **({} if words is None else {"word_model": lm_name(words)}),
         **tuning.to_json(result, name),
         "model_info": read_info(model),
         **evaluation.provenance(place),
     }
     chosen = result.chosen.config
-    kept = store_search(model, chosen, lm if chosen.lm_weight > 0 else None)
+    kept = store_search(
+        model,
+        chosen,
+        lm if chosen.lm_weight > 0 else None,
+        words if chosen.word_weight > 0 else None,
+    )
     prefix = output or model / "tuning"
     if prefix.is_dir():
         prefix = prefix / "tuning"

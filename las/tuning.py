@@ -26,10 +26,11 @@ from las.scoring import Utterance
 from las.search import LanguageModel, describe, search
 
 # Settings that are tried, in this order; the first value of each is simplest, and the next ones
-# are ever further from it. A language model of weight 0 is none.
+# are ever further from it. A model of weight 0 is none.
 GRID: dict[str, tuple[float | None, ...]] = {
     "ctc": (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8),
     "lm_weight": (0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0),
+    "word_weight": (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6),
     "word_penalty": (0.0, 0.5, 1.0, 1.5, 2.0, 3.0),
     "length_bonus": (0.0, 0.2, 0.5, 1.0, 1.5),
     "length_power": (0.0, 0.5, 1.0),
@@ -157,18 +158,17 @@ def measure(
         model: in evaluation mode.
         batches: of :func:`listen`.
         config: settings.
-        lm: a language model, used if its weight is above 0.
+        lm: a language model, used if its weight is above 0, and its words if theirs is.
 
     Raises:
         LASError: no reference holds a word.
     """
     device = next(model.parameters()).device
+    weighed = config.lm_weight > 0 or config.word_weight > 0
     found: list[Utterance] = []
     start = time.perf_counter()
     for batch in batches:
-        hypotheses = search(
-            model, _move(batch.encoded, device), config, lm if config.lm_weight > 0 else None
-        )
+        hypotheses = search(model, _move(batch.encoded, device), config, lm if weighed else None)
         for id, text, best in zip(batch.ids, batch.texts, hypotheses, strict=True):
             found.append(Utterance(id, text, best[0].text))
     seconds = time.perf_counter() - start
@@ -186,7 +186,13 @@ def measure(
     )
 
 
-def tune(measured: Callable[[SearchConfig], Trial], *, beam: int = 8, lm: bool = False) -> Tuning:
+def tune(
+    measured: Callable[[SearchConfig], Trial],
+    *,
+    beam: int = 8,
+    lm: bool = False,
+    words: bool = False,
+) -> Tuning:
     """Search for the settings with the fewest errors.
 
     Fewer word errors are better, then fewer character errors, then simpler settings. A setting
@@ -197,8 +203,9 @@ def tune(measured: Callable[[SearchConfig], Trial], *, beam: int = 8, lm: bool =
         measured: measures settings; deterministic.
         beam: the largest beam.
         lm: whether there is a language model.
+        words: whether there is a word model.
     """
-    return _Tuner(measured, beam, lm).run()
+    return _Tuner(measured, beam, lm, words).run()
 
 
 def simplicity(config: SearchConfig) -> tuple[int, float, int]:
@@ -271,10 +278,13 @@ def to_json(tuning: Tuning, lm: str | None = None) -> dict[str, Any]:
 
 
 class _Tuner:
-    def __init__(self, measured: Callable[[SearchConfig], Trial], beam: int, lm: bool) -> None:
+    def __init__(
+        self, measured: Callable[[SearchConfig], Trial], beam: int, lm: bool, words: bool
+    ) -> None:
         self.measured = measured
         self.beam = beam
-        self.names = [name for name in GRID if lm or name != "lm_weight"]
+        absent = {"lm_weight": not lm, "word_weight": not words}
+        self.names = [name for name in GRID if not absent.get(name)]
         self.trials: dict[SearchConfig, Trial] = {}
 
     def run(self) -> Tuning:

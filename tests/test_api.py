@@ -8,10 +8,13 @@ import pytest
 import soundfile
 import torch
 from speech import RATE, sentences, small_model, whistle
+from test_stored_search import word_model
 
 import las
 from las.api import waveform
 from las.config import SearchConfig
+from las.errors import LASError
+from las.hypothesis import WithWords
 from las.lm import LanguageModel
 from las.lm_config import LMModelConfig
 from las.stored_search import store_search
@@ -197,6 +200,21 @@ def test_what_the_model_folder_keeps(tmp_path):
     assert las.load(tmp_path / "model", lm=tmp_path / "lm").config.lm_weight == 0.3
     ready = LanguageModel.load(tmp_path / "lm")
     assert las.load(tmp_path / "model", lm=ready).lm is ready
+
+
+def test_words_beside_the_language_model(tmp_path):
+    small_model().save_pretrained(tmp_path / "model")
+    words = word_model(tmp_path / "words")
+    named = las.load(tmp_path / "model", words=words)
+    assert named.config.word_weight == 0.3
+    assert isinstance(named.lm, WithWords) and named.lm.characters is None
+    ready = las.load(tmp_path / "model", search={"word_weight": 0.1}, words=named.lm.words)
+    assert ready.config.word_weight == 0.1 and ready.lm.words is named.lm.words
+    with pytest.raises(LASError, match="words=FOLDER"):
+        las.load(tmp_path / "model", search={"word_weight": 0.1})
+    store_search(tmp_path / "model", SearchConfig(beam=2, word_weight=0.2), None, words)
+    kept = las.load(tmp_path / "model")
+    assert kept.config.word_weight == 0.2 and isinstance(kept.lm, WithWords)
 
 
 def test_what_cannot_be_loaded(tmp_path, model):

@@ -219,6 +219,8 @@ def test_a_description_names_all_that_differs():
         beam=2,
         ctc=0.25,
         lm_weight=0.5,
+        word_weight=0.7,
+        unknown_word=2.5,
         word_penalty=1.5,
         length_power=0.75,
         length_bonus=0.125,

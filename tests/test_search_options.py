@@ -6,13 +6,15 @@ import pytest
 import soundfile
 import torch
 from speech import RATE, error_line, run_main, sentences, small_model, whistle, write_manifest
+from test_stored_search import word_model
 
 from las.config import SearchConfig
 from las.errors import LASError
+from las.hypothesis import WithWords
 from las.lm import LanguageModel
 from las.lm_config import LMModelConfig
 from las.search_options import search_settings
-from las.stored_search import store_search
+from las.stored_search import WORD_WEIGHT, store_search
 from las.text import EOS
 
 
@@ -237,3 +239,31 @@ def test_kept_settings_that_are_not_right_are_one_line(las, tuned, manifest, aud
     assert f"{tuned / 'search.yaml'}: " in error_line(err) and "`beam`" in err
     if command != "info":
         assert las(command, *arguments[command], "--greedy")[0] == 0
+
+
+# Words
+
+
+def test_words_are_heard(las, model, manifest, tmp_path):
+    words = word_model(tmp_path / "books")
+    options = ("--words", words, "--search", "word_weight=30", "--search", "max_steps=6")
+    las("evaluate", model, manifest, *options, "--beam", 3, "--output", tmp_path / "r")
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["search"] == "beam 3, words books, word_weight 30, max_steps 6"
+    # A word costs 30: where letters cost less, none is finished.
+    assert all(len(u["hypothesis"].strip()) == 6 for u in report["utterances"])
+
+
+def test_named_words_are_weighed_and_kept_ones_are_found(tuned, tmp_path):
+    words = word_model(tmp_path / "books")
+    config, heard = settings(tuned, words=words)
+    assert config == KEPT.model_copy(update={"word_weight": WORD_WEIGHT})
+    assert isinstance(heard, WithWords) and heard.characters is not None
+    given = settings(tuned, None, ["word_weight=0.1"], words=words, greedy=True)
+    assert given[0] == SearchConfig(word_weight=0.1) and given[1].characters is None
+    with pytest.raises(LASError, match="--words FOLDER"):
+        settings(tuned, None, ["word_weight=0.1"])
+    store_search(tuned, SearchConfig(word_weight=0.2), None, words)
+    config, heard = settings(tuned)
+    assert config.word_weight == 0.2 and heard.words.words == ["AB", "A"]
+    assert settings(tuned, None, ["word_weight=0"])[1] is None

@@ -2,6 +2,7 @@
 
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from speech import small_model
@@ -9,9 +10,12 @@ from speech import small_model
 from las import stored_search
 from las.config import SearchConfig
 from las.errors import LASError
+from las.hypothesis import WithWords
 from las.lm import LanguageModel
 from las.lm_config import LMModelConfig
+from las.pieces import Pieces
 from las.stored_search import lm_name, store_search, summary
+from las.word_ngram import FIRST, Table, WordConfig, WordModel, quantise
 
 ALPHABET = small_model().config.alphabet
 
@@ -19,6 +23,15 @@ ALPHABET = small_model().config.alphabet
 def language_model(folder, alphabet=ALPHABET, seed=0):
     torch.manual_seed(seed)
     LanguageModel(LMModelConfig(alphabet=alphabet, width=4, embedding=4)).save_pretrained(folder)
+    return folder
+
+
+def word_model(folder, alphabet=ALPHABET, words=("AB", "A")):
+    """A word model whose words are alike."""
+    ids = np.arange(len(words) + FIRST)
+    alike = quantise(np.full(len(ids), -1.0))
+    table = Table(ids * 0, ids, alike, alike)
+    WordModel(WordConfig(alphabet=alphabet, order=1), words, [table]).save_pretrained(folder)
     return folder
 
 
@@ -136,3 +149,41 @@ def test_names_tell_language_models_apart(tmp_path):
     assert lm_name(tmp_path / "books") == "books"
     assert lm_name(tmp_path / "books" / "model") == "books/model"
     assert lm_name(tmp_path / "recogniser" / "lm") == "recogniser/lm"
+
+
+# Words
+
+
+def test_words_are_stored_beside_the_language_model(model, tmp_path):
+    words = word_model(tmp_path / "books")
+    config = SearchConfig(beam=3, lm_weight=0.4, word_weight=0.2)
+    store_search(model, config, language_model(tmp_path / "lm"), words)
+    found, heard = stored_search.stored_search(model)
+    assert found == config and isinstance(heard, WithWords)
+    assert isinstance(heard.characters, LanguageModel) and heard.words.words == ["AB", "A"]
+    expected = "lm recogniser/lm, lm_weight 0.4, words recogniser/words, word_weight 0.2"
+    assert summary(model) == f"beam 3, {expected}"
+    store_search(model, config.model_copy(update={"word_weight": 0.3}), None, model / "words")
+    found, heard = stored_search.stored_search(model)
+    assert (found.lm_weight, found.word_weight) == (0.0, 0.3)
+    assert isinstance(heard, WithWords) and heard.characters is None
+    store_search(model, config)
+    assert stored_search.stored_search(model)[1] is None
+    assert hidden(model) == []
+
+
+def test_words_that_are_weighed_and_missing(model):
+    (model / "search.yaml").write_text("word_weight: 0.3")
+    with pytest.raises(LASError, match="words is missing") as caught:
+        stored_search.stored_search(model)
+    assert str(model / "search.yaml") in str(caught.value)
+
+
+def test_words_of_other_units_are_refused(model, tmp_path):
+    store_search(
+        model, SearchConfig(word_weight=0.3), None, word_model(tmp_path / "o", " XY", ["X"])
+    )
+    with pytest.raises(LASError, match="' XY'"):
+        stored_search.stored_search(model)
+    with pytest.raises(LASError, match="writes pieces"):
+        stored_search.load_words(tmp_path / "o", Pieces(" AB", ["AB"]), "cpu")

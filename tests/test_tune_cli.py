@@ -7,12 +7,13 @@ import pytest
 import torch
 import yaml
 from speech import error_line, run_main, sentences, small_model, write_manifest
-from test_stored_search import language_model
+from test_stored_search import language_model, word_model
 from test_tuning import trial
 
 from las import tuning
 from las.config import SearchConfig
 from las.evaluation import transcribe_manifest
+from las.hypothesis import WithWords
 from las.stored_search import stored_search
 from las.tuning import GREEDY
 
@@ -109,6 +110,17 @@ def test_a_language_model_that_helps_is_kept(las, model, manifest, monkeypatch, 
     )
     assert "chosen: beam 1, lm books/model, lm_weight 1\n" in out
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["r.json", "r.txt"]
+
+
+def test_words_that_help_are_kept(las, model, manifest, monkeypatch, tmp_path):
+    words = word_model(tmp_path / "words")
+    pretend(monkeypatch, lambda config: 100 - int(100 * (config.word_weight == 0.2)))
+    status, out, err = las("tune", model, manifest, "--words", words, "--beam", 1)
+    assert (status, err) == (0, "")
+    assert "chosen: beam 1, word_weight 0.2" in out
+    config, heard = stored_search(model)
+    assert config.word_weight == 0.2 and isinstance(heard, WithWords)
+    assert json.loads((model / "tuning.json").read_text())["word_model"].endswith("/words")
 
 
 def test_one_that_does_not_is_not(las, model, manifest, monkeypatch, tmp_path):

@@ -65,6 +65,13 @@ def test_a_language_model_is_weighed_only_where_there_is_one():
     assert without.chosen.config.ctc == 0.2
 
 
+def test_words_are_weighed_only_where_there_are_some():
+    best = {"lm_weight": 0.3, "word_weight": 0.2}
+    result = tune(bowl(best), beam=4, lm=True, words=True)
+    assert {name: getattr(result.chosen.config, name) for name in best} == best
+    assert all(t.config.word_weight == 0 for t in tune(bowl(best), beam=4, lm=True).trials)
+
+
 def test_the_beam_that_pays_is_chosen():
     beams = {1: 60, 2: 40, 4: 20, 8: 0, 16: 0}
     assert tune(bowl({"ctc": 0.3}, beams=beams), beam=16).chosen.config.beam == 8
