@@ -13,7 +13,7 @@ from torch import Tensor
 
 from las.config import SearchConfig
 from las.ctc_prefix import CTCPrefixScorer, CTCState
-from las.hypothesis import Hypothesis, LanguageModel, WithWords
+from las.hypothesis import Hypothesis, LanguageModel, parts
 from las.model import LAS, Encoded
 from las.text import BLANK, EOS
 from las_kernels import State
@@ -93,11 +93,9 @@ class _Beams:
         self, model: LAS, encoded: Encoded, config: SearchConfig, lm: LanguageModel | None
     ) -> None:
         self.model, self.encoded, self.config = model, encoded, config
-        self.words = None
-        if isinstance(lm, WithWords):
-            self.words = lm.words if config.word_weight > 0 else None
-            lm = lm.characters
-        self.lm = lm if config.lm_weight > 0 else None
+        characters, words = parts(lm)
+        self.lm = characters if config.lm_weight > 0 else None
+        self.words = words if config.word_weight > 0 else None
         self.limits = step_limits(encoded, config)
         self.last_steps = set(self.limits.tolist())
         # What a score is divided by, and given, at an utterance's limit; see `_bound`.

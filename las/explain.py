@@ -5,8 +5,11 @@ start of the file, logarithms are natural.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +18,7 @@ from torch import Tensor
 from las import audio
 from las.config import SearchConfig
 from las.explanation import Alternative, Character, Explanation, Section, Spike
-from las.hypothesis import Hypothesis, LanguageModel
+from las.hypothesis import Hypothesis, LanguageModel, WordScorer, parts
 from las.model import LAS, Encoded
 from las.search import describe, search
 from las.signs import disagreement, signs
@@ -84,7 +87,7 @@ class Explainer:
         return Explanation(
             name,
             self.name,
-            describe(self.config, "language model" if self.lm is not None else None),
+            describe(self.config, "language model" if parts(self.lm)[0] is not None else None),
             waveform,
             self.rate,
             cut,
@@ -169,6 +172,7 @@ class Explainer:
                 float(h.log_probs.sum()),
                 self._ctc_score(encoded, h),
                 self._lm_score(h),
+                self._word_score(h),
                 h.text == own.text,
             )
             for h in ranked
@@ -187,13 +191,27 @@ class Explainer:
         return -float(loss)
 
     def _lm_score(self, hypothesis: Hypothesis) -> float | None:
-        if self.lm is None:
+        lm, _ = parts(self.lm)
+        return None if lm is None else self._summed(lm, lm.step, hypothesis)
+
+    def _word_score(self, hypothesis: Hypothesis) -> float | None:
+        _, words = parts(self.lm)
+        if words is None:
             return None
-        state = self.lm.start(1, 1)
+        step = partial(words.step, unknown=self.config.unknown_word)
+        return self._summed(words, step, hypothesis)
+
+    def _summed(
+        self,
+        model: LanguageModel | WordScorer,
+        step: Callable[[Any, Tensor], tuple[Tensor, Any]],
+        hypothesis: Hypothesis,
+    ) -> float:
+        state = model.start(1, 1)
         before, total = torch.full((1, 1), EOS, device=self.device), 0.0
         for token in hypothesis.ids.tolist():
-            log_probs, state = self.lm.step(state, before)
-            total += float(log_probs[0, 0, token])
+            scores, state = step(state, before)
+            total += float(scores[0, 0, token])
             before = torch.full((1, 1), token, device=self.device)
         return total
 

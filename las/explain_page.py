@@ -168,15 +168,18 @@ def _alternatives(section: Section) -> str:
         return ""
     chosen = next((a.text for a in section.alternatives if a.chosen), "")
     lm = any(a.lm is not None for a in section.alternatives)
+    words = any(a.words is not None for a in section.alternatives)
     rows = []
     for rank, other in enumerate(section.alternatives, 1):
-        numbers = [other.score, other.attention, other.ctc, *([other.lm] if lm else [])]
+        numbers = [other.score, other.attention, other.ctc]
+        numbers += [x for x in (other.lm, other.words) if x is not None]
         cells = "".join(f"<td>{_number(value)}</td>" for value in numbers)
         row = ' class="chosen"' if other.chosen else ""
         note = ' <span class="note">(written)</span>' if other.chosen else ""
         text = _marked(other, chosen) + note
         rows.append(f'<tr{row}><td>{rank}</td><td class="text">{text}</td>{cells}</tr>')
-    names = ["Score", "Attention", "CTC", *(["Language model"] if lm else [])]
+    names = ["Score", "Attention", "CTC"]
+    names += [*(["Language model"] if lm else []), *(["Words"] if words else [])]
     head = "".join(f'<th scope="col">{name}</th>' for name in names)
     return f"""<h3>What else was considered</h3>
 <div class="scroll"><table>

@@ -37,6 +37,7 @@ class Alternative:
     attention: float  # by the speller
     ctc: float  # by the CTC head; minus infinity where it cannot be aligned
     lm: float | None  # by the language model, if there is one
+    words: float | None  # by the word model, if there is one
     chosen: bool
 
 

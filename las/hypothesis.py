@@ -108,3 +108,8 @@ class WithWords:
         if self.characters is None:
             raise ValueError("words alone predict no characters")
         return self.characters
+
+
+def parts(lm: LanguageModel | None) -> tuple[LanguageModel | None, WordScorer | None]:
+    """The language model of characters and that of words, of what may be both."""
+    return (lm.characters, lm.words) if isinstance(lm, WithWords) else (lm, None)

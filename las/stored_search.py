@@ -12,7 +12,7 @@ import torch
 from las import config as configuration
 from las.config import ModelConfig, SearchConfig
 from las.errors import LASError
-from las.hypothesis import LanguageModel, WithWords
+from las.hypothesis import LanguageModel, WithWords, parts
 from las.language_models import load
 from las.model import CONFIG, bundled
 from las.pieces import Pieces, units
@@ -163,9 +163,9 @@ def model_names(
     model: LanguageModel | None, lm: Path, words: Path
 ) -> tuple[str | None, str | None]:
     """Names of what :func:`load_both` read from two folders; None of what there is not."""
-    both = isinstance(model, WithWords)
-    characters = model.characters if isinstance(model, WithWords) else model
-    return lm_name(lm) if characters is not None else None, lm_name(words) if both else None
+    found = zip(parts(model), (lm, words), strict=True)
+    one, two = (None if part is None else lm_name(folder) for part, folder in found)
+    return one, two
 
 
 def summary(folder: Path) -> str | None:

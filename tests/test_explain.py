@@ -10,11 +10,13 @@ import soundfile
 import torch
 from PIL import Image
 from speech import RATE, error_line, run_main, small_model, whistle
+from test_stored_search import word_model
 
 from las import audio, explain_page, explain_picture, plots
 from las.config import SearchConfig
 from las.explain import ALTERNATIVES, Explainer
 from las.explanation import Alternative, Character, Explanation
+from las.hypothesis import WithWords
 from las.lm import LanguageModel
 from las.lm_config import LMModelConfig
 from las.longform import Judgement
@@ -22,7 +24,9 @@ from las.model import LAS, bundled
 from las.results import Word
 from las.search import ctc_greedy
 from las.signs import disagreement, signs
+from las.text import ALPHABET
 from las.transcribe import Decoded, Transcriber
+from las.word_ngram import WordModel
 
 SAMPLES = bundled().parent / "samples"
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -164,6 +168,21 @@ def test_scores_add_up_with_ctc_and_a_language_model(explainer):
     assert "Language model" in Page(explain_page.page(found)).text
 
 
+def test_scores_add_up_with_words(explainer, tmp_path):
+    words = WordModel.load(word_model(tmp_path / "words", ALPHABET, ("KITCHEN", "RADIO")))
+    config = SearchConfig(beam=3, n_best=3, word_weight=0.1, unknown_word=2.0)
+    both = WithWords(None, words)
+    found = Explainer(explainer.model, explainer.device, config, both).file(
+        SAMPLES / "501-1-0004.wav"
+    )
+    for a in found.sections[0].alternatives:
+        unknown = sum(word not in words.words for word in a.text.split())
+        assert a.words == pytest.approx(-len(a.text.split()) - 1 - 2 * unknown, abs=1e-4)
+        assert a.lm is None and a.score == pytest.approx(a.attention + 0.1 * a.words, abs=1e-2)
+    text = Page(explain_page.page(found)).text
+    assert "Words" in text and "Language model" not in text
+
+
 def test_files_and_arrays_are_explained_alike(explainer, explanation):
     waveform = audio.load(SAMPLES / "501-1-0004.wav")
     again = explainer.array(waveform, "501-1-0004.wav")
@@ -205,7 +224,7 @@ def test_silence_is_said_to_be_silence(explainer):
 
 GOOD = Judgement(True, 1.0, 1, 0.1, 0.0, 2.0)
 LETTER = Character("A", 0.9, 0.1, 0.2, 0.3, 0.1)
-BEST = Alternative("A", -1.0, -1.0, -1.0, None, True)
+BEST = Alternative("A", -1.0, -1.0, -1.0, None, None, True)
 
 
 def told(judgement=GOOD, characters=(LETTER,), words=(), alternatives=(BEST,)) -> str:
@@ -228,7 +247,7 @@ def told(judgement=GOOD, characters=(LETTER,), words=(), alternatives=(BEST,)) -
         (
             {
                 "alternatives": [
-                    Alternative("B", -0.5, -0.5, -1.0, None, False),
+                    Alternative("B", -0.5, -0.5, -1.0, None, None, False),
                     BEST,
                 ]
             },
