@@ -41,6 +41,10 @@ def make(
 
     info = {}
     if arpa.is_arpa(source):
+        if max_megabytes is not None:
+            raise LASError(
+                f"--max-megabytes: {source} is read as it is; prune it with the tool that made it"
+            )
         model, skipped = arpa.read(source, alphabet)
         listed = ", ".join(f"{len(table.words):,}" for table in model.tables)
         say(f"{source.name}: n-grams of length 1 to {len(model.tables)}: {listed}")

@@ -163,6 +163,9 @@ def test_the_command(monkeypatch, capsys, tmp_path):
     code, out, _ = run_main(monkeypatch, capsys, "lm", "words", model, tmp_path / "a")
     assert code == 0 and "n-grams of length 1 to 3: 6, " in out
     assert WordModel.load(tmp_path / "a").words == sorted(WORDS)
+    options = ("--max-megabytes", 1)
+    code, _, err = run_main(monkeypatch, capsys, "lm", "words", model, tmp_path / "b", *options)
+    assert code != 0 and "prune it" in err and len(err.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize(
