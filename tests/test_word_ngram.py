@@ -92,6 +92,20 @@ def test_select_takes_the_words_along():
     assert not torch.equal(both[0, 0], both[0, 1])
 
 
+@given(st.lists(st.text("A B", min_size=6, max_size=6), min_size=2, max_size=6))
+@settings(max_examples=20, deadline=None)
+def test_what_stands_beside_a_hypothesis_changes_no_bit_of_its_scores(texts):
+    _, model = word_model(" AB", 2)
+    rows = torch.tensor([[EOS, *model.text.encode(text)] for text in texts])
+    together = model.start(len(texts), 1)
+    alone = [model.start(1, 1) for _ in texts]
+    for tokens in rows.T:
+        scores, together = model.step(together, tokens[:, None], 1.5)
+        for row, state in enumerate(alone):
+            expected, alone[row] = model.step(state, tokens[row].view(1, 1), 1.5)
+            assert torch.equal(scores[row], expected[0])
+
+
 # Folders
 
 LEARNT = ["A B AA", "B", "AA AA A", "AA B A", "B A"]
