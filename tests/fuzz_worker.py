@@ -149,7 +149,7 @@ class Worker:
         theirs.close()
         self.replaced += 1
         self.pipe.send(self.warm)
-        if not self.pipe.poll(120.0):
+        if not self.pipe.poll(900.0):  # however busy the machine is
             raise RuntimeError("the worker does not start")
         result = self.pipe.recv()
         if result.status != 0:
