@@ -1,6 +1,6 @@
 """Make a model folder to ship: weights as int8, settings of the search, a language model.
 
-    python recipes/general/bundle.py MODEL LM SEARCH.yaml OUTPUT [--dtype int8|float16]
+    python recipes/general/bundle.py MODEL LM SEARCH.yaml OUTPUT [--words FOLDER] [--dtype DTYPE]
 
 Rounding the weights to int8 with a scale a row quarters their bytes, to float16 halves them; the
 reports of the bundle are made with what it ships.
@@ -19,7 +19,7 @@ from las.model import LAS, read_info
 from las.stored_search import store_search
 
 INFO = {
-    "training_data": "LibriSpeech (5.9 h), speechocean762, AN4, synthetic commands: 10 h",
+    "training_data": "see MODEL_CARD.md",
     "licence": "Apache-2.0; attributions in MODEL_CARD.md",
     "recipe": "recipes/general",
 }
@@ -30,6 +30,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("model", "lm", "search", "output"):
         parser.add_argument(name, type=Path)
+    parser.add_argument(
+        "--words", type=Path, help="folder of a word model, if the search weighs it"
+    )
     parser.add_argument("--dtype", choices=["int8", "float16"], default="int8", help="of weights")
     arguments = parser.parse_args()
     try:
@@ -37,7 +40,9 @@ def main() -> None:
         model = LAS.from_pretrained(arguments.model)
         info = read_info(arguments.model) | INFO
         model.save_pretrained(arguments.output, info, getattr(torch, arguments.dtype))
-        store_search(arguments.output, search, arguments.lm)
+        lm = arguments.lm if search.lm_weight > 0 else None
+        words = arguments.words if search.word_weight > 0 else None
+        store_search(arguments.output, search, lm, words)
     except LASError as error:
         sys.exit(f"error: {error}")
 

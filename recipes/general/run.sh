@@ -8,7 +8,7 @@
 # --text         one sentence a line, plain, .gz or .xz, for the language model
 # --init         goes on from the weights of a model: no epochs of CTC alone, and a short warm-up
 # --processes    that train together, 2 by default
-# STAGE          prepare lm train tune bundle evaluate
+# STAGE          prepare lm train tune bundle evaluate; lm counts a model of characters and one of words
 # KEY=VALUE      settings of the training, e.g. training.output=runs/mine training.epochs=12
 # The synthetic commands of recipes/demo are one part more.
 set -euo pipefail
@@ -86,6 +86,7 @@ if due prepare; then
 fi
 if due lm; then
   las lm ngram "$text" "$output-lm" --max-megabytes 8
+  las lm words "$text" "$output-words" --max-megabytes 5
 fi
 if due train; then
   launch=(-m las)
@@ -95,10 +96,12 @@ if due train; then
     "data.dev=$data/dev.jsonl.gz" "training.output=$output" ${settings[@]+"${settings[@]}"}
 fi
 if due tune; then
-  las tune "$output/model" "$data/dev.jsonl.gz" --utterances 60 --lm "$output-lm"
+  las tune "$output/model" "$data/dev.jsonl.gz" --utterances 60 --lm "$output-lm" --words "$output-words"
 fi
-if due bundle; then  # half of the bytes, with the settings of the search and the language model
-  "$PYTHON" "$here/bundle.py" "$output/model" "$output-lm" "$output/model/search.yaml" "$output/bundle"
+if due bundle; then  # a quarter of the bytes, with the settings of the search and the language models
+  "$PYTHON" "$here/bundle.py" "$output/model" "$output-lm" "$output/model/search.yaml" "$output/bundle" --words "$output-words"
+  carved=("$data/librispeech/train-clean-5-dev.jsonl.gz" "$data/an4/train-dev.jsonl.gz")
+  las calibrate "$output/bundle" "${carved[@]}"
 fi
 if due evaluate; then
   tests=(librispeech/dev-clean an4/test demo/test)
