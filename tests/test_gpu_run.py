@@ -249,3 +249,54 @@ def test_counters_are_read():
     assert counters.told(rows[1]) == "counters: combine: ns 3500, registers 40"
     assert list(counters.report("==ERROR== no permission")) == []
     assert "--metrics" in counters.command(["python"])
+
+
+def test_a_rehearsal_writes_where_no_results_are(monkeypatch):
+    """Neither among those that were measured, nor in the place of a run that goes on."""
+    seen = []
+    monkeypatch.setattr(gpu, "measure", lambda chosen: seen.append(chosen) or 0)
+    monkeypatch.setattr(probe, "unpack_wheels", lambda *_: None)
+    for name in ("TRITON_INTERPRET", "TORCHINDUCTOR_COMPILE_THREADS", "OPENBLAS_NUM_THREADS"):
+        monkeypatch.setenv(name, os.environ.get(name, "1"))
+    for name in ("PYTORCH_NVML_BASED_CUDA_CHECK", "PYTHONUNBUFFERED"):
+        monkeypatch.setenv(name, "1")
+    gpu.main([])
+    gpu.main(["--pretend"])
+    real, pretended = seen
+    assert real.into == ROOT / "benchmarks/results" and real.folder == ROOT / "build/gpu"
+    assert pretended.folder != real.folder
+    assert pretended.into.is_relative_to(pretended.folder)
+
+
+def collected(selection: parts.Selection) -> list[str]:
+    environment = {**os.environ, "LAS_KERNELS_TEST_DEVICE": "cpu"}
+    arguments = parts.pytest_arguments(selection, "--collect-only")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *arguments],
+        capture_output=True, text=True, env=environment, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:]
+    return [line for line in done.stdout.splitlines() if "::" in line]
+
+
+def test_selections_reach_what_trains_and_searches():
+    """In bfloat16: the sequence, both CUDA kernels, the tensor cores and greedy search."""
+    every = parts.Selection(
+        tuple({file for x in parts.CHECKS.values() for file in x.files}), " or ".join(
+            f"({x.words})" for x in parts.CHECKS.values()
+        )
+    )  # fmt: skip
+    for selection in (every, parts.TESTS):
+        ids = [name for name in collected(selection) if "bfloat16" in name]
+        for words in (
+            "test_sequence_and_every_gradient", "test_sequence_in_half_precision",
+            "test_step_and_every_gradient", "test_on_a_gpu", "test_sequence_on_a_gpu",
+            "test_greedy_search_on_a_gpu", "tensor cores",
+        ):  # fmt: skip
+            assert any(words in name for name in ids), words
+        assert not any("fp16" in name for name in collected(selection))
+    watched = [
+        name for x in parts.SANITIZED.values() if "decode_cuda" in x.files[0]
+        for name in collected(x)
+    ]  # fmt: skip
+    assert any("tensor cores" in name and "greedy" in name for name in watched)

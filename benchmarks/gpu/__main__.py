@@ -27,7 +27,7 @@ from benchmarks.gpu.jobs import Job
 from benchmarks.gpu.store import Store
 
 SECONDS = {"smoke": 90.0, "headline": 530.0, "rest": 170.0, "all": 600.0}
-RESERVE = 8.0  # seconds left for the summary and the last archive
+RESERVE = 20.0  # seconds left for the summary and the last archive
 SMOKE = 0.25  # of the seconds of all
 SLOWER = 20.0  # a pretended GPU may take so many times as long
 IMPORTED = ("attention", "bounds", "decoder", "greedy", "sequence", "tuning")
@@ -84,7 +84,7 @@ class Run:
         if self.copies:
             for name in IMPORTED:
                 importlib.import_module(f"benchmarks.{name}")
-        before = self.store.load("machine")
+        before = self.store.load("measured")
         if self.run(self.job("machine", 60)):
             self.store.say("a copy of this process cannot use the GPU: every part imports anew")
             self.copies, self.missing = False, []
@@ -96,6 +96,7 @@ class Run:
         if before and any(before.get(key) != machine[key] for key in ("device", "code")):
             self.store.set_aside()
             self.store.save("machine", machine)
+        self.store.save("measured", machine)
         if reason := machine["no CUDA kernels"]:
             self.store.say(f"left out, the kernels in CUDA C++: {reason}")
             self.context = self.context._replace(without=reason)
@@ -108,6 +109,13 @@ class Run:
             return []
         names = [f"build {kind}" for kind in ("cuda", "decode_cuda")]
         return [self.job(name, 150) for name in names if self.store.status(name) != "done"]
+
+    def build(self) -> None:
+        """Build both, or do without them."""
+        if failed := self.run(*self.builds(), at_once=2):
+            reason = f"{', '.join(failed)} failed, see above"
+            self.store.say(f"left out, the kernels in CUDA C++: {reason}")
+            self.context = self.context._replace(without=reason)
 
     def wanted(self, *some: parts.Part) -> list[parts.Part]:
         """Parts whose packages are there; the others are named."""
@@ -135,7 +143,7 @@ class Run:
 
     def headline(self) -> None:
         """Measure what is missing, one after another."""
-        self.run(*self.builds(), at_once=2)
+        self.build()
         for part in self.wanted(*parts.HEADLINE):
             if self.store.status(part.name) != "done":
                 self.run(self.job(part.name, part.limit))
@@ -146,7 +154,7 @@ class Run:
 
     def rest(self) -> None:
         """Look for errors that results do not show, count, and measure what is missing."""
-        self.run(*self.builds(), at_once=2)
+        self.build()
         some = []
         for name, selection in parts.SANITIZED.items():
             if not (selection.cuda and self.context.without):
@@ -176,7 +184,8 @@ class Run:
     def finish(self) -> int:
         """Say what it comes to; the exit status."""
         if (self.store.folder / "results").exists():
-            jobs.run([self.job("summary", 30, lines=200)], self.store, lambda: 30.0)
+            left = max(5.0, self.end - time.monotonic() - 2.0)
+            jobs.run([self.job("summary", 30, lines=200)], self.store, lambda: left)
         if self.missing:
             self.store.say(f"failed, cut off or not started: {', '.join(self.missing)}")
         self.store.say(f"results: {self.store.archive}")
@@ -216,7 +225,7 @@ def measure(chosen: argparse.Namespace) -> int:
     folder = chosen.folder.resolve()
     store = Store(folder / "run", Path(os.environ.get("OUT") or folder) / "results.tgz")
     context = parts.Context(store.folder, pretend=chosen.pretend)
-    seconds = chosen.seconds or SECONDS[command]
+    seconds = chosen.seconds or SECONDS[command] * (SLOWER if chosen.pretend else 1.0)
     run = Run(store, context, seconds, not chosen.anew)
 
     def work() -> int:
@@ -254,18 +263,23 @@ def main(given: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("archive", nargs="?", type=Path, help="of show: results.tgz")
     parser.add_argument("--seconds", type=float, help="that the command may take")
-    parser.add_argument(
-        "--folder", type=Path, default=probe.ROOT / "build" / "gpu", help="of the run"
-    )
-    parser.add_argument("--into", type=Path, default=probe.ROOT / "benchmarks" / "results",
-                        help="folder of the reports")  # fmt: skip
+    parser.add_argument("--folder", type=Path, help="of the run; default: build/gpu")
+    parser.add_argument("--into", type=Path, help="folder of the reports")
     parser.add_argument("--pretend", action="store_true", help="rehearse it, on a CPU, tiny")
     parser.add_argument("--anew", action="store_true", help="every part imports anew")
     for hidden in ("--part", "--without"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
     parser.add_argument("--smallest", action="store_true", help=argparse.SUPPRESS)
     chosen = parser.parse_args(given)
-    probe.unpack_wheels(probe.ROOT / ".whl", chosen.folder / "site")
+    if chosen.archive is not None and chosen.command != "show":
+        parser.error(f"{chosen.command}: takes no archive")
+    if chosen.folder is None:  # a rehearsal is not to take the place of what was measured
+        chosen.folder = probe.ROOT / "build" / ("gpu-pretended" if chosen.pretend else "gpu")
+    if chosen.into is None:
+        results = probe.ROOT / "benchmarks" / "results"
+        chosen.into = chosen.folder / "reports" if chosen.pretend else results
+    if not chosen.part:  # which has it from the program that started it
+        probe.unpack_wheels(probe.ROOT / ".whl", chosen.folder / "site")
     if chosen.pretend:
         os.environ["TRITON_INTERPRET"] = "1"
     # A pool of compilers takes longer to start than the few kernels to compile; and whether there

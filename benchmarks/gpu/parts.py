@@ -72,7 +72,7 @@ HEADLINE = (
         "training", 110, "training", ("auto", "persistent", "reference"),
         sizes=("--rounds", "2", "--batches", "4"),
         smallest=("--rounds", "1", "--batches", "1", *TINY),
-        needs=("pydantic", "torchaudio", "yaml"), option="--backends",
+        needs=("pydantic", "safetensors", "torchaudio", "yaml"), option="--backends",
     ),
     Part(
         "greedy", 60, "greedy",
@@ -96,19 +96,19 @@ class Selection(NamedTuple):
 CHECKS = {
     "triton": Selection(
         ("test_gpu.py", "test_triton.py"),
-        "(test_gpu and every_gradient and (eight or odd or sequence) and not half)"
-        " or (in_float32 and several)",
+        "(test_gpu and every_gradient and (eight or odd or sequence) and not fp16)"
+        " or (in_float32 and several) or (half_precision and bfloat16)",
         small="several and additive",
     ),
     "cuda": Selection(
         ("test_cuda.py",),
-        "on_a_gpu and (odd or training or search) and not half and not dot",
+        "on_a_gpu and (odd or training or search) and not fp16 and not dot",
         cuda=True,
         small="odd and location",
     ),
     "persistent": Selection(
         ("test_decode_cuda.py",),
-        "on_a_gpu and (odd or tensor or large) and not half and not dot",
+        "on_a_gpu and (odd or tensor or large) and not fp16 and not dot",
         cuda=True,
         small="odd and location",
     ),
@@ -117,7 +117,7 @@ CHECKS = {
 TESTS = Selection(
     tuple(f"test_{x}.py" for x in ("gpu", "cuda", "decode_cuda", "triton", "bounds")),
     "(test_gpu or test_triton or bounds_of_a_gpu or on_a_gpu or cuda_graph)"
-    " and not half and not spans_cover",
+    " and not fp16 and not spans_cover",
     small="on_a_gpu and odd and additive and not greedy",
 )
 # Small ones: compute-sanitizer looks at every access to memory.
@@ -129,14 +129,16 @@ SANITIZED = {
         ("test_cuda.py",), "on_a_gpu and odd and bfloat16 and not dot", cuda=True
     ),
     "memcheck persistent": Selection(
-        ("test_decode_cuda.py",), "on_a_gpu and odd and bfloat16 and not dot", cuda=True
+        ("test_decode_cuda.py",), "on_a_gpu and (odd or tile) and bfloat16 and not dot", cuda=True
     ),
     "racecheck cuda": Selection(
         ("test_cuda.py",), "on_a_gpu and odd and bfloat16 and location", cuda=True
     ),
     # Blocks that wait for each other take long when they are looked at.
     "racecheck persistent": Selection(
-        ("test_decode_cuda.py",), "sequence_on_a_gpu and odd and bfloat16 and location", cuda=True
+        ("test_decode_cuda.py",),
+        "sequence_on_a_gpu and (odd or (tensor and one)) and bfloat16 and location",
+        cuda=True,
     ),
 }
 

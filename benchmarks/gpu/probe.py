@@ -26,6 +26,9 @@ WHEELS = (
     "annotated_types",
     "typing_inspection",
     "typing_extensions",
+    "safetensors",
+    "hypothesis",
+    "sortedcontainers",
 )
 DOWNLOAD = (
     "pip download --no-deps --only-binary=:all: --python-version 3.12 "
@@ -119,6 +122,7 @@ def no_cuda_kernels() -> str | None:
     try:
         cuda.nvcc()
         build._ninja()
+        build.cxx()
     except build.BuildError as error:
         return str(error)
     return None

@@ -12,7 +12,7 @@ from las_kernels.threephase import recurrent_parameters
 DEVICE = os.environ.get("LAS_KERNELS_TEST_DEVICE", "cpu")
 KINDS = ("additive", "location", "dot")
 # For ids of tests: no name is part of another, so that `-k` can choose.
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "half": torch.float16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "fp16": torch.float16}
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from cases import DEVICE
 from torch import Tensor
 
 from las_kernels import build, cuda, decode_cuda
@@ -30,6 +31,21 @@ def library(kind: str, packed: int | None = None) -> ctypes.CDLL:
     sizes = cuda.sizes(kind, packed or PACKED[kind])
     steps = cuda.steps(command, kind)
     return build.load(f"{kind}_cuda_emulated", steps, [compiler, "-shared"], sizes)
+
+
+def need(reason: str | None, what: str) -> None:
+    """Skip a test that lacks a GPU or a compiler; fail where both are and it does not run."""
+    if reason is None:
+        return
+    try:
+        cuda.nvcc()
+        build._ninja()
+        build.cxx()
+    except build.BuildError:
+        pytest.skip(f"{what} cannot run here: {reason}")
+    if DEVICE == "cuda":
+        pytest.fail(f"{what} does not run: {reason}")
+    pytest.skip(f"{what} cannot run here: {reason}")
 
 
 class Current:

@@ -27,8 +27,7 @@ def emulator() -> ctypes.CDLL:
 
 @pytest.fixture
 def gpu() -> None:
-    if reason := cuda.available():
-        pytest.skip(f"the CUDA kernel cannot run here: {reason}")
+    emulated.need(cuda.available(), "the CUDA kernel")
 
 
 Arguments = tuple[Tensor, Memory, Score, Tensor]

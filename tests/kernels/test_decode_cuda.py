@@ -280,7 +280,7 @@ HALF_SEARCHES = {
 }
 # By how much the likeliest character must lead to be the same after rounding, and how far
 # log probabilities may be apart.
-ROUNDING = {torch.bfloat16: 0.12, torch.float16: 0.02}
+ROUNDING = {torch.bfloat16: 0.2, torch.float16: 0.03}
 
 
 def assert_same_as_far_as_it_is_sure(found, right, margins, dtype) -> None:
@@ -409,8 +409,7 @@ def test_blocks_that_wait_for_ever_are_noticed(tmp_path):
 
 @pytest.fixture
 def gpu() -> None:
-    if reason := decode_cuda.available():
-        pytest.skip(f"the CUDA decoder cannot run here: {reason}")
+    emulated.need(decode_cuda.available(), "the CUDA decoder")
 
 
 GPU_SHAPES = {

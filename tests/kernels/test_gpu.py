@@ -42,19 +42,25 @@ def test_step_and_every_gradient(name, kind, dtype):
         assert relative(ours[leaf], right) < inputs, leaf
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=dtype_name)
 @pytest.mark.parametrize("kind", ["additive", "location", "dot"])
-def test_sequence_and_every_gradient(kind):
+def test_sequence_and_every_gradient(kind, dtype):
     c = case(kind, Shape(B=4, T=120, A=64, D=96, U=20, S=80, L=2, W=31), dropout=True)
-    c = c.to(torch.float32)
+    c = c.to(dtype)
     exact = c.to(torch.float64)
     arguments = ("embedded", "memory", "decoder", "score", "masks")
     found = las_kernels.decode_sequence(*(getattr(c, x) for x in arguments))
     expected = reference.decode_sequence(*(getattr(exact, x) for x in arguments))
-    for a, b in zip(found, expected, strict=True):
-        assert relative(a, b) < 1e-4  # twenty steps of a recurrence
-    ours = gradients(found, c.sequence_leaves())
+    # Twenty steps of a recurrence; what rounds to bfloat16 is to be no worse than eager PyTorch.
+    eager = reference.decode_sequence(*(getattr(c, x) for x in arguments))
+    outputs, inputs, times = (1e-4, 1e-3, 0.0) if dtype == torch.float32 else (0.02, 0.02, 1.5)
+    for a, b, other in zip(found, expected, eager, strict=True):
+        assert relative(a, b) < max(outputs, times * relative(other, b))
+    ours, theirs = gradients(found, c.sequence_leaves()), gradients(eager, c.sequence_leaves())
     for leaf, right in gradients(expected, exact.sequence_leaves()).items():
-        assert relative(ours[leaf], right) < 1e-3, leaf
+        assert relative(ours[leaf], right) < max(inputs, times * relative(theirs[leaf], right)), (
+            leaf
+        )
 
 
 def test_auto_is_triton():
