@@ -202,7 +202,8 @@ def guarded(store: Store, work: Callable[[], int]) -> int:
 
     def stopped(*_: object) -> None:
         store.stopped = True  # for the exception is lost where a fork calls what it interrupts
-        raise KeyboardInterrupt
+        if not store.starting:  # or nobody would know of the process that has just begun
+            raise KeyboardInterrupt
 
     signals = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
     before = {each: signal.signal(each, stopped) for each in signals}

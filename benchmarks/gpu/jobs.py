@@ -178,13 +178,17 @@ def run(
                     job.cut = True
                     store.note(job.name, "not started: no time left")
                     continue
+                store.starting = True
                 try:
                     job.start(store.logs, seconds)
+                    running.append(job)
                 except OSError as error:
                     job.cut = True
                     store.note(job.name, f"failed: {error}")
-                    continue
-                running.append(job)
+                finally:
+                    store.starting = False
+                if store.stopped:
+                    break
             if store.stopped:
                 raise KeyboardInterrupt
             time.sleep(PAUSE)

@@ -28,6 +28,7 @@ class Store:
         self.folder, self.archive = folder, archive
         self.begin = time.monotonic()
         self.stopped = False  # from outside
+        self.starting = False  # a part is being started
         self.logs = folder / "logs"
         self.logs.mkdir(parents=True, exist_ok=True)
         archive.parent.mkdir(parents=True, exist_ok=True)

@@ -278,9 +278,9 @@ HALF_SEARCHES = {
     "tensor cores, a tile and a part": Shape(B=9, T=6, A=8, D=16, C=2, W=5, S=24, U=2),
     "tensor cores, rounds of utterances": Shape(B=33, T=6, A=16, D=16, C=2, W=5, S=32, U=1),
 }
-# By how much the likeliest character must lead to be the same after rounding, and how far
-# log probabilities may be apart.
-ROUNDING = {torch.bfloat16: 0.2, torch.float16: 0.03}
+# By how much the likeliest character must lead to be the same after rounding; log probabilities
+# may be twice as far apart.
+ROUNDING = {torch.bfloat16: 0.12, torch.float16: 0.02}
 
 
 def assert_same_as_far_as_it_is_sure(found, right, margins, dtype) -> None:
@@ -290,7 +290,7 @@ def assert_same_as_far_as_it_is_sure(found, right, margins, dtype) -> None:
     assert sure.double().mean() > 0.5, "the draw says little"
     assert torch.equal(found.ids[:, :steps][sure], right[0][:, :steps][sure])
     error = (found.log_probs[:, :steps].double() - right[1][:, :steps])[sure]
-    assert error.abs().max() < ROUNDING[dtype]
+    assert error.abs().max() < 2 * ROUNDING[dtype]
 
 
 @pytest.mark.parametrize("dtype", ROUNDING, ids=dtype_name)
