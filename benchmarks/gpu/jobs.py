@@ -212,6 +212,10 @@ def run(
     finally:
         for job in running:
             job.kill(signal.SIGKILL)
+        end = time.monotonic() + PATIENCE[1]
+        for job in running:  # or what it was writing would change while it is packed
+            while not job.ended() and time.monotonic() < end:
+                time.sleep(0.01)
     return [job for job in jobs if job.failed]
 
 
