@@ -60,7 +60,10 @@ class ListenerConfig(Settings):
     layers: Positive = 3
     width: Positive = 256  # of each direction
     reduction: Literal[1, 2, 4, 8] = 4
-    stack: Literal[1, 2, 4] = 1  # frames stacked at the input; 1 is the pyramid of the paper
+    stack: Literal[1, 2, 4] = 1  # frames joined at the input; 1 is the pyramid of the paper
+    # Channels of convolutions that join these frames, two by two; empty: they are stacked.
+    convolutions: list[Positive] = []
+    ctc_frames: Literal[1, 2, 4] = 1  # that CTC makes of a frame of the layer it reads
     dropout: Share = 0.2
     norm: bool = False  # layer normalisation of every layer's output
 
@@ -75,6 +78,11 @@ class ListenerConfig(Settings):
         return (min(self.reduction, 4) // self.stack).bit_length() - 1
 
     @property
+    def ctc_reduction(self) -> float:
+        """Frames of the input to a frame of CTC."""
+        return self.stack * 2**self.ctc_pairings / self.ctc_frames
+
+    @property
     def ctc_layer(self) -> int:
         """Index of the layer that CTC reads."""
         return self.layers - 1 if self.ctc_pairings == self.pairings else self.ctc_pairings
@@ -83,6 +91,11 @@ class ListenerConfig(Settings):
     def _check(self) -> "ListenerConfig":
         if self.stack > self.reduction:
             raise ValueError(f"stack {self.stack} is larger than reduction {self.reduction}")
+        if self.convolutions and 2 ** len(self.convolutions) != self.stack:
+            raise ValueError(
+                f"convolutions {self.convolutions} join {2 ** len(self.convolutions)} frames, "
+                f"stack says {self.stack}; each joins two"
+            )
         if self.layers <= self.pairings:
             raise ValueError(
                 f"reduction {self.reduction} with stack {self.stack} needs at least "

@@ -145,8 +145,7 @@ class Explainer:
     def _spikes(self, encoded: Encoded, start: float) -> list[Spike]:
         """The likeliest path of the CTC head, repetitions and blanks taken out."""
         config = self.model.config
-        reduction = config.listener.stack * 2**config.listener.ctc_pairings
-        frame = config.frontend.hop_length * reduction / self.rate
+        frame = config.frontend.hop_length * config.listener.ctc_reduction / self.rate
         values, path = encoded.ctc[0].max(-1)
         spikes, before = [], BLANK
         for index, (value, token) in enumerate(zip(values.tolist(), path.tolist(), strict=True)):

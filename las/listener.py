@@ -1,4 +1,4 @@
-"""The listener: frames -> memory, by stacked frames and a pyramid of bidirectional LSTMs.
+"""The listener: frames -> memory, by joined frames and a pyramid of bidirectional LSTMs.
 
 A batch changes no output: the backward direction starts at each utterance's own last frame, so that
 no padding is read before speech (:func:`las_kernels.bilstm`).
@@ -8,14 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from las.config import ListenerConfig
+from las.convolution import Convolutions
 from las_kernels import bilstm, padding_mask
 
 
 class Listener(nn.Module):
     """Bidirectional LSTM layers that shorten the sequence by ``config.reduction``.
 
-    The input stacks ``config.stack`` frames; the rest of the reduction joins pairs of frames
-    before the second layer, the third and so on (Chan et al. 2016, section 3.1).
+    The input stacks ``config.stack`` frames, or joins them by convolutions; the rest of the
+    reduction joins pairs of frames before the second layer, the third and so on (Chan et al. 2016,
+    section 3.1).
 
     Args:
         features: width of the input frames.
@@ -27,7 +29,8 @@ class Listener(nn.Module):
         self.config = config
         self.width = 2 * config.width
         self.layers = nn.ModuleList()
-        size = features * config.stack
+        self.front = Convolutions(features, config.convolutions) if config.convolutions else None
+        size = self.front.width if self.front is not None else features * config.stack
         for layer in range(config.layers):
             if 1 <= layer <= config.pairings:
                 size *= 2
@@ -39,11 +42,11 @@ class Listener(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def frames(self, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Frames of the memory, and of the layer that CTC reads, from frames of the input."""
+        """Frames of the memory, and of CTC, from frames of the input."""
         stacked = _ceil(lengths, self.config.stack)
         return (
             _ceil(stacked, 2**self.config.pairings),
-            _ceil(stacked, 2**self.config.ctc_pairings),
+            _ceil(stacked, 2**self.config.ctc_pairings) * self.config.ctc_frames,
         )
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -56,9 +59,12 @@ class Listener(nn.Module):
         Returns:
             memory [B, T/reduction, 2*width] and its lengths [B]; the features for CTC, which are
             the memory itself up to a reduction of 4 and the last layer at a reduction of 4
-            beyond, and their lengths.
+            beyond, and their lengths, before ``config.ctc_frames`` are made of each.
         """
-        x, lengths = join_frames(features, lengths, self.config.stack)
+        if self.front is not None:
+            x, lengths = self.front(features, lengths)
+        else:
+            x, lengths = join_frames(features, lengths, self.config.stack)
         for index, layer in enumerate(self.layers):
             if 1 <= index <= self.config.pairings:
                 x, lengths = join_frames(x, lengths, 2)

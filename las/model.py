@@ -70,7 +70,9 @@ class LAS(nn.Module):
         self.speller = Speller(
             len(self.text), self.listener.width, config.speller, config.attention
         )
-        self.ctc = nn.Linear(self.listener.width, len(self.text))
+        # A frame of the listener becomes one or more of CTC, which needs a frame for each character
+        # and one between equal ones: fast speech has more of them than the listener has frames.
+        self.ctc = nn.Linear(self.listener.width, len(self.text) * config.listener.ctc_frames)
 
     def encode(self, waveforms: Tensor, samples: Tensor) -> Encoded:
         """Listen to waveforms [B, S] of so many samples [B], which may be on the CPU."""
@@ -99,8 +101,10 @@ class LAS(nn.Module):
             encoded, lengths, ctc, ctc_lengths = self.listener(features, frames)
         if after is not None:
             encoded, ctc = encoded.to(after), ctc.to(after)
-        log_probs = self.ctc(ctc).float().log_softmax(-1)
-        return Encoded(self.speller.attend.remember(encoded, lengths), log_probs, ctc_lengths)
+        scores = self.ctc(ctc).float().reshape(ctc.shape[0], -1, len(self.text))
+        ctc_lengths = ctc_lengths * self.config.listener.ctc_frames
+        memory = self.speller.attend.remember(encoded, lengths)
+        return Encoded(memory, scores.log_softmax(-1), ctc_lengths)
 
     def ctc_frames(self, samples: Tensor) -> Tensor:
         """Frames that the CTC head makes of these numbers of samples."""

@@ -84,6 +84,73 @@ def test_join_frames_fills_an_incomplete_group():
     assert joined.shape == (1, 2, 8)
 
 
+# --- convolutions ---------------------------------------------------------------------------
+
+
+def convolutional(**settings) -> Listener:
+    torch.manual_seed(0)
+    config = ListenerConfig(
+        layers=3, width=5, stack=4, convolutions=[4, 6], dropout=0.0, **settings
+    )
+    listener = Listener(7, config)
+    for weight in listener.front.parameters():
+        nn.init.normal_(weight, std=0.5)  # as trained: biases that padding could take
+    return listener
+
+
+@given(ragged, st.integers(0, 9))
+@settings(max_examples=15)
+def test_convolutions_are_torchs_over_each_utterance_alone(lengths, extra):
+    front = convolutional().front
+    x, sizes = frames(lengths, extra, 7)
+    out, counts = front.train()(x, sizes)
+    assert counts.tolist() == [math.ceil(n / 4) for n in lengths]
+    assert out.shape == (len(lengths), math.ceil(x.shape[1] / 4), front.width)
+    for row, length in enumerate(lengths):
+        y = x[row, None, None, :length]
+        for layer in front.layers:
+            y = nn.functional.conv2d(y, layer.weight, layer.bias, 2, 1).relu()
+        y = front.norm(y[0].permute(1, 2, 0).flatten(1))
+        torch.testing.assert_close(out[row, : counts[row]], y, rtol=0, atol=1e-5)
+        assert (out[row, counts[row] :] == 0).all()
+
+
+@given(ragged, st.integers(0, 9))
+@settings(max_examples=10)
+def test_a_batch_changes_no_bit_after_convolutions(lengths, extra):
+    listener = convolutional().eval()
+    x, sizes = frames(lengths, extra, 7)
+    with torch.no_grad():
+        memory, counts, _, _ = listener(x, sizes)
+        for row, length in enumerate(lengths):
+            alone = listener(x[row : row + 1, :length], sizes[row : row + 1])[0]
+            assert torch.equal(memory[row, : counts[row]], alone[0])
+
+
+def test_convolutions_compute_in_float32_under_autocast_on_a_cpu():
+    front = convolutional().front.train()
+    x, sizes = frames([30], 0, 7)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(front(x, sizes)[0], front(x, sizes)[0].float())
+        halved = front(x, sizes)[0]
+    assert torch.equal(halved, front(x, sizes)[0])
+
+
+def test_gradient_passes_convolutions():
+    listener = convolutional().train()
+    x, sizes = frames([13, 8], 0, 7)
+    x.requires_grad_()
+    listener(x, sizes)[0].square().sum().backward()
+    assert all(p.grad.abs().sum() > 0 for p in listener.parameters())
+    assert (x.grad.abs().sum(-1) > 0)[0].all()
+    assert (x.grad[1, 8:] == 0).all()
+
+
+def test_convolutions_have_to_fit_the_stack():
+    with pytest.raises(ValueError, match="convolutions \\[8\\] join 2 frames, stack says 4"):
+        ListenerConfig(stack=4, convolutions=[8])
+
+
 # --- the pyramid ----------------------------------------------------------------------------
 
 

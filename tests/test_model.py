@@ -172,6 +172,36 @@ def test_ctc_frames_are_what_the_head_makes(model, noise):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("many", [1, 2, 4])
+def test_ctc_with_frames_of_its_own(tiny_config, noise, many):
+    listener = {**tiny_config.listener.model_dump(), "stack": 4, "reduction": 4}
+    listener |= {"convolutions": [4, 4], "ctc_frames": many}
+    torch.manual_seed(0)
+    model = LAS(
+        tiny_config.model_copy(update={"listener": config.ListenerConfig(**listener)})
+    ).eval()
+    waveforms, samples = noise([1500, 160, 2300])  # 10, 2 and 15 frames; 3, 1 and 4 of the memory
+    encoded = model.encode(waveforms, samples)
+    assert encoded.ctc_lengths.tolist() == [3 * many, many, 4 * many]
+    assert torch.equal(model.ctc_frames(samples), encoded.ctc_lengths)
+    assert encoded.memory.lengths.tolist() == [3, 1, 4]
+    assert encoded.ctc.shape == (3, 4 * many, len(model.text))
+    torch.testing.assert_close(encoded.ctc.exp().sum(-1), torch.ones(3, 4 * many))
+    # A frame's own scores, in their order in time.
+    scores = model.ctc(model.listener(*model.frontend(waveforms, samples))[2])[0, 1]
+    rows = scores.view(many, -1).log_softmax(-1)
+    torch.testing.assert_close(encoded.ctc[0, many : 2 * many], rows)
+    tokens, sizes = torch.tensor([[2, 3], [2, 0], [4, 4]]), torch.tensor([2, 1, 2])
+    losses = model(waveforms, samples, tokens, sizes)
+    if many < 4:  # paths of sixteen frames would be too many
+        by_hand = sum(
+            ctc_by_paths(encoded.ctc[row, : frames * many].tolist(), tokens[row, :size].tolist())
+            for row, (frames, size) in enumerate([(3, 2), (1, 1), (4, 2)])
+        )
+        assert float(losses.ctc) == pytest.approx(by_hand, abs=1e-4)
+
+
+@torch.no_grad()
 def test_ctc_that_has_no_path_is_zero(model, noise):
     losses = model(*noise([800]), *transcripts([6]))
     assert float(losses.ctc) == 0
