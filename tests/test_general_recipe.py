@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import runpy
 import shutil
 import subprocess
 import sys
@@ -246,3 +247,28 @@ def bundle(*arguments: Path | str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, RECIPE / "bundle.py", *arguments], capture_output=True, text=True
     )
+
+
+def test_where_errors_come_from(tmp_path, monkeypatch, capsys):
+    texts = sentences(6)
+    manifest = write_manifest(tmp_path / "speech", texts)
+    train = write_manifest(tmp_path / "train", texts[:2] * 3)
+    small_model().save_pretrained(tmp_path / "model")
+    report = tmp_path / "errors.json"
+    script = RECIPE / "errors.py"
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        [str(script), *map(str, [tmp_path / "model", manifest, report, "--train", train])],
+    )
+    runpy.run_path(str(script), run_name="__main__")
+    found = json.loads(report.read_text())
+    words = [word for text in texts for word in text.split()]
+    assert found["words"] == len(words)
+    assert 0 <= found["utterances"]["search errors"] <= found["utterances"]["wrong"] <= 6
+    assert sum(row["words"] for row in found["groups"]["speaker"]) == len(words)
+    counts = Counter(word for text in texts[:2] * 3 for word in text.split())
+    unseen = sum(counts[word] == 0 for word in words)
+    groups = {row["of"]: row["words"] for row in found["groups"]["times in the training"]}
+    assert groups.get("under 1", 0) == unseen
+    assert "times in the training" in capsys.readouterr().out

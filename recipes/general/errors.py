@@ -1,0 +1,160 @@
+"""Where a model's word errors come from, as a table and as JSON.
+
+    python recipes/general/errors.py MODEL MANIFEST OUTPUT.json [--train MANIFEST]
+
+The model is searched as its folder says. Every erroneous utterance is either a search error (the
+reference scores better than what was written: a wider beam might have found it) or a model error.
+Words are grouped by their number in the training transcripts and by whether the word model knows
+them, utterances by speaker, duration and speed.
+"""
+
+import argparse
+import json
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from las.config import SearchConfig
+from las.data import read_manifest
+from las.edits import Utterance, align
+from las.errors import LASError
+from las.evaluation import provenance
+from las.files import replacing
+from las.forced import score_text
+from las.hypothesis import LanguageModel, parts
+from las.model import LAS
+from las.scoring import score
+from las.search import search
+from las.stored_search import stored_search
+from las.tuning import listen
+from las.word_ngram import UNKNOWN, WordModel, hash_words
+
+_SECONDS = (4, 8, 12, 16)
+_SPEEDS = (10, 13, 16, 19)  # characters a second
+_COUNTS = (1, 2, 5, 20, 100, 500)  # in the training transcripts
+
+
+def main() -> None:
+    """Search, score, group."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name in ("model", "manifest", "output"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("--train", type=Path, help="manifest whose transcripts are counted")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    try:
+        report = analyse(arguments.model, arguments.manifest, arguments.train)
+        report["provenance"] = provenance(torch.device("cpu"))
+        with replacing(arguments.output) as temporary:
+            temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    except LASError as error:
+        sys.exit(f"error: {error}")
+    for group, rows in report["groups"].items():
+        print(group)
+        for row in rows:
+            print(f"  {row['of']:>18}  {row['words']:6} words  {row['wer']:6.1f} % wrong")
+    print(json.dumps(report["utterances"]))
+
+
+def analyse(folder: Path, manifest: Path, train: Path | None = None) -> dict[str, Any]:
+    """Groups with their error rates, and how many utterances were missed by the search alone.
+
+    Args:
+        folder: of the model, with its search.
+        manifest: of ``las prepare``.
+        train: manifest of the training.
+
+    Raises:
+        LASError: a folder or manifest is not usable.
+    """
+    model = LAS.from_pretrained(folder)
+    config, lm = stored_search(folder)
+    written, missed = _recognise(model, manifest, config, lm)
+    total = score(written)
+    cuts = {cut.id: cut for cut in read_manifest(manifest)}
+    aligned = dict(zip((u.id for u in written), align(written), strict=True))
+    errors = [(cuts[id], a) for id, a in aligned.items()]
+    groups = {
+        "speaker": _table((c.supervisions[0].speaker, a.errors, a.words) for c, a in errors),
+        "seconds": _table((_band(c.duration, _SECONDS), a.errors, a.words) for c, a in errors),
+        "characters a second": _table(
+            (_band(len(c.supervisions[0].text) / c.duration, _SPEEDS), a.errors, a.words)
+            for c, a in errors
+        ),
+    }
+    # Insertions belong to no word of the reference.
+    said = [(r, int(m != " ")) for a in aligned.values() for m, r, _ in a.steps if m != "I"]
+    if train is not None:
+        texts = (cut.supervisions[0].text for cut in read_manifest(train))
+        counts = Counter(word for text in texts for word in text.split())
+        groups["times in the training"] = _table(
+            (_band(counts[word], _COUNTS), wrong, 1) for word, wrong in said
+        )
+    _, words = parts(lm)
+    if isinstance(words, WordModel):
+        known = {word: _knows(words, word) for word, _ in said}
+        groups["word model"] = _table(
+            ("knows it" if known[word] else "does not", wrong, 1) for word, wrong in said
+        )
+    groups["letters"] = _table((len(word), wrong, 1) for word, wrong in said)
+    return {
+        "wer": total.wer,
+        "substitutions": total.substitutions,
+        "deletions": total.deletions,
+        "insertions": total.insertions,
+        "words": total.words,
+        "utterances": {
+            "all": len(written),
+            "wrong": sum(a.errors > 0 for a in aligned.values()),
+            "search errors": missed,
+        },
+        "groups": groups,
+    }
+
+
+def _recognise(
+    model: LAS, manifest: Path, config: SearchConfig, lm: LanguageModel | None
+) -> tuple[list[Utterance], int]:
+    """What was written, and in how many utterances the reference would have scored better."""
+    written, missed = [], 0
+    for batch in listen(model, manifest, torch.device("cpu"), batch_utterances=1):
+        (found,) = search(model, batch.encoded, config, lm)
+        (id,), (text,) = batch.ids, batch.texts
+        written.append(Utterance(id, text, found[0].text))
+        if found[0].text != text:
+            missed += score_text(model, batch.encoded, text, config, lm) > found[0].score
+    return written, missed
+
+
+def _knows(words: WordModel, word: str) -> bool:
+    hashed = torch.from_numpy(hash_words([words.text.encode(word)]))
+    return int(words.find(hashed)) != UNKNOWN
+
+
+def _band(value: float, limits: Iterable[int]) -> str:
+    """The last limit that a value reaches, as text that says so."""
+    reached = [limit for limit in limits if value >= limit]
+    return f"from {reached[-1]}" if reached else f"under {next(iter(limits))}"
+
+
+def _table(rows: Iterable[tuple[Hashable, int, int]]) -> list[dict[str, Any]]:
+    """Error rates of groups, those with most words first."""
+    errors: dict[Hashable, int] = defaultdict(int)
+    words: dict[Hashable, int] = defaultdict(int)
+    for of, wrong, count in rows:
+        errors[of] += wrong
+        words[of] += count
+    ranked = sorted(words, key=lambda of: -words[of])
+    return [
+        {"of": of, "words": words[of], "wer": 100 * errors[of] / max(1, words[of])} for of in ranked
+    ]
+
+
+if __name__ == "__main__":
+    main()
