@@ -101,7 +101,7 @@ def measure(
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, betas=(0.9, 0.98))
     given = batch(config, model, size, seconds)
     processes = Processes(device)
-    trained = _Wrapped(processes.replica(model))
+    trained = _Wrapped(processes.replica(model, whole=True))
     before = listener.bilstm
     if layer == "torch":
         listener.bilstm = partial(bilstm, backend="reference")

@@ -177,15 +177,22 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="E.g. training.epochs=3")
     ] = None,
+    processes: Annotated[
+        int, typer.Option(min=1, help="That train together: one a GPU, or a core or two each.")
+    ] = 1,
 ) -> None:
     """Train a model; the same command resumes a training that was stopped.
 
-    Several processes: torchrun --standalone --nproc-per-node 2 -m las train CONFIG.yaml
+    On several machines: torchrun --nnodes 2 --nproc-per-node 8 ... -m las train CONFIG.yaml
     """
     from las import config as configuration
     from las.config import RunConfig
 
     settings = configuration.load(RunConfig, config, overrides or [])
+    if processes > 1:
+        from las.launch import run_together
+
+        raise typer.Exit(run_together(processes, ["train", str(config), *(overrides or [])]))
 
     import torch
     import torch.distributed as dist

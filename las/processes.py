@@ -30,11 +30,17 @@ class Processes:
         """Whether this is the one that writes files and evaluates."""
         return self.rank == 0
 
-    def replica(self, model: nn.Module) -> nn.Module:
-        """The model, or a copy that exchanges gradients with the other processes' copies."""
+    def replica(self, model: nn.Module, whole: bool) -> nn.Module:
+        """The model, or a copy that exchanges gradients with the other processes' copies.
+
+        Args:
+            model: to train; an earlier replica of it must be gone.
+            whole: whether every parameter takes part in every step; else those that do are
+                searched for in each, which takes time.
+        """
         if self.world == 1:
             return model
-        return DistributedDataParallel(model, find_unused_parameters=True)
+        return DistributedDataParallel(model, find_unused_parameters=not whole)
 
     def exchange(self, replica: nn.Module, now: bool) -> contextlib.AbstractContextManager[None]:
         """Where a batch goes forward and backward: whether gradients are exchanged after it."""

@@ -81,7 +81,7 @@ class Trainer:
             weight_decay=self.settings.weight_decay,
             fused=True if self.device.type == "cpu" else None,  # an eighth of the time there
         )
-        self.replica = self.processes.replica(self.model)
+        self.replica: nn.Module | None = None
         self.train_cuts, self.count = self._training_cuts()
         if config.longest_seconds is None:  # transcription cuts longer audio
             longest = round(max(cut.duration for cut in self.train_cuts), 1)
@@ -123,6 +123,10 @@ class Trainer:
 
     def _epoch(self) -> None:
         self.model.train()
+        spell = self.epoch >= self.settings.ctc_only
+        if self.replica is None or self.epoch == self.settings.ctc_only:
+            self.replica = None
+            self.replica = self.processes.replica(self.model, whole=spell)
         batches = training_batches(
             self.train_cuts,
             self.count,
@@ -145,7 +149,7 @@ class Trainer:
                 waited = time.monotonic() - waited
                 self.journal.waited(waited)
                 last = len(pending) + 1 == self.settings.accumulate
-                pending.append(self._backward(batch, synchronise=last))
+                pending.append(self._backward(self.replica, batch, spell, synchronise=last))
                 self.batches += 1
                 if last:
                     self._update(pending)
@@ -174,20 +178,19 @@ class Trainer:
             self._validate()
         self._save()
 
-    def _backward(self, batch: Batch, synchronise: bool) -> Losses:
+    def _backward(self, replica: nn.Module, batch: Batch, spell: bool, synchronise: bool) -> Losses:
         """Add the gradients of one batch."""
         seed_everything(self._seed())
         settings = self.settings
         batch = batch.to(self.device)
-        spell = self.epoch >= settings.ctc_only
         sampling = (
             settings.scheduled_sampling
             if self.epoch + 1 >= settings.scheduled_sampling_start
             else 0.0
         )
-        with self.processes.exchange(self.replica, synchronise):
+        with self.processes.exchange(replica, synchronise):
             with precision(settings, self.device):
-                losses: Losses = self.replica(
+                losses: Losses = replica(
                     batch.waveforms,
                     batch.samples,
                     batch.tokens,

@@ -16,7 +16,9 @@ def one_of_two(rank: int, folder: Path) -> None:
     processes = Processes(torch.device("cpu"))
     torch.manual_seed(0)
     model = nn.Linear(2, 1, bias=False)
-    replica = processes.replica(model)
+    replica = processes.replica(model, whole=False)
+    replica = None  # as a training does where the speller joins in
+    replica = processes.replica(model, whole=True)
     found: dict[str, object] = {
         "rank": processes.rank,
         "first": processes.first,
@@ -54,7 +56,7 @@ def test_two_agree(tmp_path):
 def test_alone_nothing_is_exchanged():
     processes = Processes(torch.device("cpu"))
     model = nn.Linear(2, 1)
-    assert processes.replica(model) is model
+    assert processes.replica(model, whole=True) is model
     assert (processes.rank, processes.world, processes.first) == (0, 1, True)
     assert processes.total(3) == 3
     assert processes.any(True, False) == [True, False]
