@@ -268,6 +268,8 @@ def training_batches(
     spoken = joined(spoken, config.joins, seed, epoch)
     if epoch < config.short_first:
         sampler = _in_order(spoken, ascending=True, **limits, **common)
+    elif count < 8:  # too few for lhotse to find the limits of buckets
+        sampler = DynamicCutSampler(spoken, shuffle=True, **limits, **common)
     else:
         buckets = max(2, min(config.buckets, count // 8))
         sampler = DynamicBucketingSampler(

@@ -4,8 +4,6 @@ import hashlib
 import importlib.util
 import json
 import re
-import shutil
-import subprocess
 import sys
 import tarfile
 import threading
@@ -15,6 +13,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from recipe import ROOT, TINY, copy_recipe, librispeech_part, run_recipe, summary_names
 
 from las import config as configuration
 from las import resume
@@ -24,9 +23,18 @@ from las.model import LAS
 from las.search import search
 from las.training import InterruptedTrainingError, Trainer
 
-ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes" / "librispeech"
-DEMO = ROOT / "recipes" / "demo" / "corpus"
+# Speakers of each part; as many as the recipe carves out, and one.
+PARTS = {
+    "train-clean-5": 3,
+    "train-clean-100": 7,
+    "train-clean-360": 1,
+    "train-other-500": 1,
+    "dev-clean": 1,
+    "dev-other": 1,
+    "test-clean": 1,
+    "test-other": 1,
+}
 
 
 def load_download() -> ModuleType:
@@ -123,8 +131,21 @@ def test_another_archive_is_refused_and_not_kept(tmp_path, archive, monkeypatch,
 
 
 def test_a_server_that_is_not_there_is_one_line(tmp_path, archive):
+    folder = tmp_path / "corpora"
     with pytest.raises(download.DownloadError, match="the same command goes on"):
-        download.fetch("dev-clean", tmp_path, "http://127.0.0.1:9")
+        download.fetch("dev-clean", folder, "http://127.0.0.1:9")
+    assert list(folder.iterdir()) == []
+
+
+def test_what_an_interrupted_unpacking_left_is_replaced(tmp_path, archive):
+    server = Server(archive)
+    folder = tmp_path / "corpora"
+    half = folder / ".dev-clean.unpacking/LibriSpeech/dev-clean"
+    half.mkdir(parents=True)
+    (half / "half").touch()
+    part = download.fetch("dev-clean", folder, server.base)
+    assert [path.name for path in part.iterdir()] == ["1"]
+    assert sorted(path.name for path in folder.iterdir()) == ["LibriSpeech"]
 
 
 # --- stages ---------------------------------------------------------------------------------
@@ -132,29 +153,22 @@ def test_a_server_that_is_not_there_is_one_line(tmp_path, archive):
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> Path:
-    """LibriSpeech's layout with three speakers to train on and one to test on."""
+    """LibriSpeech's layout: every part that a recipe reads, three utterances a speaker."""
     folder = tmp_path_factory.mktemp("corpora") / "LibriSpeech"
-    speakers = sorted(p for p in (DEMO / "train").iterdir() if p.is_dir())[:3]
-    for speaker in speakers:
-        shutil.copytree(speaker, folder / "train-clean-5" / speaker.name)
-    speaker = next(p for p in sorted((DEMO / "dev").iterdir()) if p.is_dir())
-    shutil.copytree(speaker, folder / "dev-clean" / speaker.name)
+    for part, speakers in PARTS.items():
+        librispeech_part(folder, part, speakers, 3)
     return folder
 
 
-def run_recipe(root: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["bash", root / "recipes/librispeech/run.sh", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={"PATH": "/usr/bin:/bin", "PYTHON": sys.executable, "PYTHONPATH": ":".join(sys.path)},
-        check=False,
-    )
+def words_of(folder: Path) -> str:
+    """What was said in a corpus, a sentence a line, more than once."""
+    lines = [line for path in folder.rglob("*.trans.txt") for line in path.read_text().splitlines()]
+    return "".join(line.partition(" ")[2] + "\n" for line in lines) * 3
 
 
 def test_the_stages_that_prepare(tmp_path, corpus):
-    shutil.copytree(RECIPE, tmp_path / "recipes/librispeech")
-    done = run_recipe(tmp_path, "mini", corpus, "--to", "prepare")
+    copy_recipe(tmp_path, "librispeech")
+    done = run_recipe(tmp_path, "librispeech", "mini", corpus, "--to", "prepare")
     assert done.returncode == 0, done.stderr
     data = tmp_path / "recipes/librispeech/data/mini"
     train, dev = (read_manifest(data / f"{n}.jsonl.gz") for n in ("train", "train-clean-5-dev"))
@@ -163,48 +177,40 @@ def test_the_stages_that_prepare(tmp_path, corpus):
     assert len(read_manifest(data / "dev-clean.jsonl.gz")) > 0
 
 
-# A model and a training that take seconds, by the settings that the script passes on.
-TINY = [
-    "frontend.n_mels=20",
-    "listener.layers=2",
-    "listener.width=16",
-    "listener.stack=2",
-    "listener.reduction=2",
-    "attention.width=16",
-    "attention.channels=2",
-    "attention.taps=5",
-    "speller.width=16",
-    "speller.embedding=8",
-    "data.speeds=[1.0]",
-    "data.batch_utterances=4",
-    "data.buckets=1",
-    "data.workers=0",
-    "training.epochs=2",
-    "training.ctc_only=1",
-    "training.evaluate_every=1",
-    "training.average=0",
-    "training.device=cpu",
-]
+def run_whole(root: Path, *arguments: object) -> str:
+    """Run the recipe by the words of the README; what it printed."""
+    copy_recipe(root, "librispeech")
+    done = run_recipe(root, "librispeech", *arguments, *TINY)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
 
 
 def test_mini_runs_from_its_first_stage_to_its_last(tmp_path, corpus):
-    """By the words of the README, with two processes as it has them."""
-    shutil.copytree(RECIPE, tmp_path / "recipes/librispeech")
-    few = tmp_path / "LibriSpeech"  # three utterances a speaker
-    shutil.copytree(corpus, few)
-    for texts in few.rglob("*.trans.txt"):
-        lines = texts.read_text().splitlines(keepends=True)
-        texts.write_text("".join(lines[:3]))
-        for line in lines[3:]:
-            texts.with_name(f"{line.split()[0]}.opus").unlink()
-    done = run_recipe(tmp_path, "mini", few, *TINY)
-    assert done.returncode == 0, done.stderr[-3000:]
+    """With two processes and a language model."""
+    (tmp_path / "books.txt").write_text(words_of(corpus))
+    out = run_whole(tmp_path, "mini", corpus, "--text", tmp_path / "books.txt")
     runs = tmp_path / "recipes/librispeech/runs"
-    assert (runs / "mini/model/model.safetensors").is_file()
+    assert summary_names(out) == ["dev-clean-greedy", "dev-clean"]
+    assert (runs / "mini-lm/model.safetensors").is_file()
+    assert (runs / "mini/model/search.yaml").is_file()
     for name in ("dev-clean", "dev-clean-greedy"):
         report = json.loads((runs / "mini" / name).with_suffix(".json").read_text())
         assert report["wer"] > 0
-    assert (runs / "mini/model/search.yaml").is_file()
+
+
+def test_960_runs_to_its_last_stage(tmp_path, corpus):
+    out = run_whole(tmp_path, "960", corpus)
+    tests = ("dev-clean", "dev-other", "test-clean", "test-other")
+    assert sorted(summary_names(out)) == sorted([*tests, *(f"{name}-greedy" for name in tests)])
+    data = tmp_path / "recipes/librispeech/data/960"
+    parts = [len(read_manifest(data / f"{part}.jsonl.gz")) for part in PARTS if "train" in part][1:]
+    assert len(read_manifest(data / "train.jsonl.gz")) == sum(parts)
+
+
+def test_100_trains_with_pieces(tmp_path, corpus):
+    run_whole(tmp_path, "100", corpus, "--bpe", 12, "--to", "train")
+    model = LAS.from_pretrained(tmp_path / "recipes/librispeech/runs/100/model")
+    assert len(model.config.pieces) == 12
 
 
 @pytest.mark.parametrize(
@@ -227,8 +233,9 @@ def test_mini_runs_from_its_first_stage_to_its_last(tmp_path, corpus):
 def test_what_is_wrong_is_one_line(tmp_path, arguments, reason):
     if len(arguments) > 1:
         arguments[1] = tmp_path / arguments[1]
-    done = run_recipe(ROOT, *arguments)
+    done = run_recipe(ROOT, "librispeech", *arguments)
     assert done.returncode == 2
+    assert not any(tmp_path.iterdir())
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     assert reason in done.stderr
 

@@ -4,6 +4,9 @@
 #   recipes/an4/run.sh CORPUS [KEY=VALUE ...]
 # CORPUS is the folder `an4` as CMU ships it, with etc/ and wav/ in it.
 set -euo pipefail
+for argument in "$@"; do
+  case $argument in -h | --help) sed -n '2,/^set/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;; esac
+done
 if [ $# -lt 1 ] || [ ! -d "$1/etc" ]; then
   echo "error: usage: $0 CORPUS [KEY=VALUE ...], where CORPUS/etc/an4_train.fileids exists" >&2
   exit 2
@@ -52,3 +55,4 @@ compare() { las compare "$output/$1.json" "$output/$2.json" --output "$output/co
 compare test test-tuned test-tuned
 compare test test-tuned-lm test-tuned-lm
 compare test-tuned test-tuned-lm tuned-lm
+"$PYTHON" recipes/summary.py "$output"

@@ -18,7 +18,7 @@ number() {
   for i in "${!stages[@]}"; do [ "${stages[$i]}" = "$1" ] && { echo "$i"; return; }; done
   fail "no stage '$1'; there are ${stages[*]}"
 }
-usage() { sed -n 's/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
+usage() { sed -n '2,/^set/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
 librispeech="" an4="" speechocean="" commonvoice="" readings="" text="" init="" processes=2
 first=0 last=5 settings=()
 while [ $# -gt 0 ]; do
@@ -89,10 +89,8 @@ if due lm; then
   las lm words "$text" "$output-words" --max-megabytes 5
 fi
 if due train; then
-  launch=(-m las)
-  [ "$processes" -eq 1 ] || launch=(-m torch.distributed.run --standalone --nproc-per-node "$processes" -m las)
   [ -z "$init" ] || settings=("training.init=$init" training.ctc_only=0 training.warmup=100 data.short_first=0 ${settings[@]+"${settings[@]}"})
-  "$PYTHON" "${launch[@]}" train "$here/conf/las.yaml" "data.train=$data/train.jsonl.gz" \
+  las train --processes "$processes" "$here/conf/las.yaml" "data.train=$data/train.jsonl.gz" \
     "data.dev=$data/dev.jsonl.gz" "training.output=$output" ${settings[@]+"${settings[@]}"}
 fi
 if due tune; then
@@ -111,4 +109,5 @@ if due evaluate; then
     las evaluate "$output/bundle" "$data/$test.jsonl.gz" --output "$output/$name-greedy" --greedy --no-texts
     las evaluate "$output/bundle" "$data/$test.jsonl.gz" --output "$output/$name" --no-texts
   done
+  "$PYTHON" recipes/summary.py "$output"
 fi

@@ -8,6 +8,7 @@ The parts lie in FOLDER/LibriSpeech/<part> afterwards; one that is there is not 
 import argparse
 import hashlib
 import http.client
+import shutil
 import sys
 import tarfile
 from pathlib import Path
@@ -74,6 +75,8 @@ def fetch(part: str, folder: Path, base: str = BASE) -> Path:
         try:
             resumable_download(address, archive)
         except (URLError, OSError, http.client.HTTPException) as error:
+            if archive.is_file() and archive.stat().st_size == 0:
+                archive.unlink()
             raise DownloadError(
                 f"{address}: {error}; what has arrived is kept, the same command goes on with it"
             ) from None
@@ -86,12 +89,26 @@ def fetch(part: str, folder: Path, base: str = BASE) -> Path:
                 "try again, or another mirror by --base"
             )
     if part != LM_TEXT:
-        with tarfile.open(archive) as tar:
-            safe_extract(tar, folder)
+        _unpack(archive, folder, target)
     done.touch()
     if part != LM_TEXT:
         archive.unlink()
     return target
+
+
+def _unpack(archive: Path, folder: Path, target: Path) -> None:
+    """Unpack beside the target and move it there: a folder that is there is whole."""
+    beside = folder / f".{target.name}.unpacking"
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir()
+    with tarfile.open(archive) as tar:
+        safe_extract(tar, beside)
+    shutil.rmtree(target, ignore_errors=True)
+    target.parent.mkdir(exist_ok=True)
+    for path in sorted((beside / "LibriSpeech").iterdir()):  # speakers, licence and the like, too
+        if path.name == target.name or not (target.parent / path.name).exists():
+            path.rename(target.parent / path.name)
+    shutil.rmtree(beside)
 
 
 def main() -> None:

@@ -7,14 +7,17 @@
 # --text  one sentence a line, plain, .gz or .xz: counts a language model and searches with it
 # --bpe   write N pieces of words beside characters
 # --processes  that train together: cores or GPUs; 2 for mini, else 1
-# STAGE   download prepare lm train tune evaluate
+# STAGE   download prepare lm train tune evaluate; --from and --to name the first and the last to run
 # KEY=VALUE settings of the training, e.g. training.output=runs/mine
 set -euo pipefail
 fail() { echo "error: $1" >&2; exit 2; }
-[ $# -ge 2 ] || fail "usage: $0 mini|mini-mp3|100|960 CORPUS [--text FILE | --bpe N] [--processes N] [--from STAGE] [--to STAGE] [KEY=VALUE ...]"
+usage() { sed -n '2,/^set/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
+for argument in "$@"; do
+  case $argument in -h | --help) usage; exit 0 ;; esac
+done
+[ $# -ge 2 ] || fail "usage: $0 mini|mini-mp3|100|960 CORPUS [OPTION ...] [KEY=VALUE ...]; --help says more"
 config=$1
-mkdir -p "$2"
-corpus=$(realpath "$2")
+corpus=$(realpath -m "$2")
 shift 2
 stages=(download prepare lm train tune evaluate)
 number() {
@@ -64,6 +67,7 @@ due() { local n; n=$(number "$1"); [ "$n" -ge "$first" ] && [ "$n" -le "$last" ]
 dev=${train[0]}-dev
 
 if due download; then
+  mkdir -p "$corpus"
   missing=()
   for part in "${train[@]}" "${test[@]}"; do [ -d "$corpus/$part" ] || missing+=("$part"); done
   if [ ${#missing[@]} -gt 0 ]; then
@@ -85,15 +89,13 @@ if due lm && [ -n "$text" ]; then
 fi
 if due train; then
   [ -z "$init" ] || [ -d "$init" ] || fail "$init: no such model; train it by \`$0 mini $corpus\`, or name one by training.init=FOLDER"
-  launch=(-m las)
-  [ "${processes:-1}" -eq 1 ] || launch=(-m torch.distributed.run --standalone --nproc-per-node "$processes" -m las)
   if [ -n "$bpe" ]; then
     las bpe "$data/train.jsonl.gz" "$data/pieces-$bpe.txt" --size "$bpe"
     settings=("pieces=$data/pieces-$bpe.txt" ${settings[@]+"${settings[@]}"})
   fi
   # A setting with nothing behind it would be no setting.
   [ -z "$init" ] || settings=("training.init=$init" ${settings[@]+"${settings[@]}"})
-  "$PYTHON" "${launch[@]}" train "$here/conf/$config.yaml" "data.train=$data/train.jsonl.gz" \
+  las train --processes "${processes:-1}" "$here/conf/$config.yaml" "data.train=$data/train.jsonl.gz" \
     "data.dev=$data/$dev.jsonl.gz" "training.output=$output" ${settings[@]+"${settings[@]}"}
 fi
 lm=()
@@ -106,4 +108,5 @@ if due evaluate; then
     las evaluate "$output/model" "$data/$part.jsonl.gz" --output "$output/$part-greedy" --greedy --no-texts
     las evaluate "$output/model" "$data/$part.jsonl.gz" --output "$output/$part" --no-texts
   done
+  "$PYTHON" recipes/summary.py "$output"
 fi
