@@ -7,7 +7,7 @@ that says why it cannot run.
 
 import os
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
@@ -16,6 +16,8 @@ from las_kernels import plain
 VARIABLE = "LAS_KERNELS_BACKEND"
 REFERENCE = "reference"
 PERSISTENT = "persistent"
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Backend(NamedTuple):
@@ -120,6 +122,16 @@ AUTO: dict[str, dict[str, tuple[str, ...]]] = {
 }
 
 
+def same_when_compiled(function: Function) -> Function:
+    """``torch.compiler.assume_constant_result`` without what that imports.
+
+    It marks a function for ``torch.compile``, and loads all of the compiler for it, which takes
+    nearly as long as torch itself.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
 def why_not(name: str, device: torch.device, dtype: torch.dtype) -> str | None:
     """Why the backend of this name cannot run there, or None."""
     if name not in BACKENDS:
@@ -127,7 +139,7 @@ def why_not(name: str, device: torch.device, dtype: torch.dtype) -> str | None:
     return BACKENDS[name].why_not(device, dtype)
 
 
-@torch.compiler.assume_constant_result  # it asks the process and the device, not the tensors
+@same_when_compiled  # it asks the process and the device, not the tensors
 def choose(name: str, device: torch.device, dtype: torch.dtype, work: str = "sequence") -> str:
     """The backend to use.
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from las_kernels import lstm_cpu, lstm_plain, lstm_tiles
-from las_kernels.backends import REFERENCE, choose
+from las_kernels.backends import REFERENCE, choose, same_when_compiled
 from las_kernels.checks import autocasting
 from las_kernels.lstm_plain import Kept, reversal
 from las_kernels.reference import padding_mask
@@ -71,7 +71,7 @@ def bilstm(
     return out.to(torch.get_autocast_dtype(kind)) if autocasting(x.device) else out
 
 
-@torch.compiler.assume_constant_result  # it asks the process and the device, not the tensors
+@same_when_compiled  # it asks the process and the device, not the tensors
 def _choose(backend: str, device: torch.device, dtype: torch.dtype) -> str:
     name = choose(backend, device, dtype)
     if name != "cpp":
