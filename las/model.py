@@ -279,7 +279,7 @@ def fit_weights(
             f"{origin}: these weights are of another model than {config} beside them says "
             f"({len(wrong)} tensors differ, the first is {wrong[0]})"
         )
-    module.load_state_dict({name: w.to(own[name].dtype) for name, w in weights.items()})
+    module.load_state_dict(weights)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
