@@ -4,10 +4,10 @@
 """
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    __version__: str
     from las.api import Recognizer, load
     from las.config import SearchConfig
     from las.errors import LASError
@@ -24,11 +24,6 @@ __all__ = [
     "load",
 ]
 
-try:
-    __version__ = version("listen-attend-spell")
-except PackageNotFoundError:  # a source tree that is not installed
-    __version__ = "0.0.0"
-
 # Read when they are first asked for: `import las` alone need not wait for torch.
 _HOMES = {
     "LASError": "errors",
@@ -42,11 +37,24 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
+    value: object
+    if name == "__version__":
+        value = _version()
+    elif name in _HOMES:
+        value = getattr(import_module(f"las.{_HOMES[name]}"), name)
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"las.{_HOMES[name]}"), name)
     globals()[name] = value
     return value
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("listen-attend-spell")
+    except PackageNotFoundError:  # a source tree that is not installed
+        return "0.0.0"
 
 
 def __dir__() -> list[str]:

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from las.imports import lasting
 from las.search_options import Device, DeviceOption, ThreadsOption
 
 
@@ -29,12 +30,13 @@ def calibrate(
     """
     import json
 
-    from las import calibration, evaluation
-    from las import config as configuration
-    from las.files import replacing
-    from las.model import LAS, read_info
-    from las.runtime import choose_device, choose_threads
-    from las.stored_search import stored_search
+    with lasting():
+        from las import calibration, evaluation
+        from las import config as configuration
+        from las.files import replacing
+        from las.model import LAS, read_info
+        from las.runtime import choose_device, choose_threads
+        from las.stored_search import stored_search
 
     choose_threads(threads)
     place = choose_device(device.value)

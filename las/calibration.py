@@ -18,8 +18,6 @@ from pydantic import Field
 
 from las import config as configuration
 from las.config import SearchConfig, Settings
-from las.data import check_alphabet, evaluation_batches, read_manifest
-from las.edits import Utterance, align
 from las.errors import LASError
 from las.hypothesis import Hypothesis, LanguageModel
 from las.model import LAS
@@ -141,6 +139,9 @@ def listen(
     Raises:
         LASError: a manifest or one of its files is not usable.
     """
+    # Who only applies a map need not wait for lhotse.
+    from las.data import check_alphabet, evaluation_batches, read_manifest
+
     found: dict[str, list[tuple[float, bool]]] = {}
     for path in manifests:
         cuts = read_manifest(path)
@@ -168,6 +169,8 @@ def judged(
     ids: Sequence[str], texts: Sequence[str], hypotheses: Sequence[Hypothesis]
 ) -> list[list[tuple[float, bool]]]:
     """Probability of each word that was written, and whether it is right, by utterance."""
+    from las.edits import Utterance, align  # jiwer
+
     said = [Utterance(*both) for both in zip(ids, texts, (h.text for h in hypotheses), strict=True)]
     return [
         list(

@@ -16,6 +16,7 @@ from las.calibrate_cli import calibrate
 from las.compare_cli import compare
 from las.errors import LASError
 from las.explain_cli import explain
+from las.imports import lasting
 from las.lm_cli import app as lm_app
 from las.search_options import (
     BeamOption,
@@ -108,8 +109,9 @@ def prepare(
     ] = False,
 ) -> None:
     """Check a corpus and write manifests of its usable utterances."""
-    from las import corpora
-    from las.text import ALPHABET
+    with lasting():
+        from las import corpora
+        from las.text import ALPHABET
 
     if corpus is Corpus.LIBRISPEECH:
         parts = corpora.librispeech(source, part or [])
@@ -151,10 +153,11 @@ def bpe(
     alphabet: Annotated[str | None, typer.Option(help="Characters of the text.")] = None,
 ) -> None:
     """Find pieces of words to write instead of characters: `las train CONF.yaml pieces=OUTPUT`."""
-    from las import data, lm_text
-    from las.files import replacing
-    from las.pieces import Pieces, learn
-    from las.text import ALPHABET, Characters
+    with lasting():
+        from las import data, lm_text
+        from las.files import replacing
+        from las.pieces import Pieces, learn
+        from las.text import ALPHABET, Characters
 
     letters = alphabet or ALPHABET
     if text.name.endswith((".jsonl.gz", ".jsonl")):
@@ -194,10 +197,11 @@ def train(
 
         raise typer.Exit(run_together(processes, ["train", str(config), *(overrides or [])]))
 
-    import torch
-    import torch.distributed as dist
+    with lasting():
+        import torch
+        import torch.distributed as dist
 
-    from las.training import InterruptedTrainingError, Trainer
+        from las.training import InterruptedTrainingError, Trainer
 
     distributed = "LOCAL_RANK" in os.environ
     if distributed:
@@ -245,11 +249,12 @@ def evaluate(
     greedy: GreedyOption = False,
 ) -> None:
     """Score a model: WER, CER, interval, and an aligned report."""
-    from las import evaluation, scoring
-    from las.model import LAS, read_info
-    from las.runtime import choose_device, choose_threads, inference_precision
-    from las.search import describe
-    from las.stored_search import LM, WORDS, model_names
+    with lasting():
+        from las import evaluation, scoring
+        from las.model import LAS, read_info
+        from las.runtime import choose_device, choose_threads, inference_precision
+        from las.search import describe
+        from las.stored_search import LM, WORDS, model_names
 
     choose_threads(threads)
     place = choose_device(device.value)
@@ -302,13 +307,14 @@ def info(
     ] = None,
 ) -> None:
     """Print the versions, and what is known of a model."""
-    import torch
-    import torchaudio
+    with lasting():
+        import torch
+        import torchaudio
 
-    from las import config as configuration
-    from las import stored_search
-    from las.calibration import stored as stored_confidence
-    from las.model import LAS, bundled, read_info
+        from las import config as configuration
+        from las import stored_search
+        from las.calibration import stored as stored_confidence
+        from las.model import LAS, bundled, read_info
 
     folder = model or bundled()
     las = LAS.from_pretrained(folder)

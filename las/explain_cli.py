@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from las.imports import lasting
 from las.search_options import (
     BeamOption,
     CTCOption,
@@ -42,11 +43,12 @@ def explain(
     Writes a page (FILE's name and .explain.html) that needs nothing beside it, and a picture
     (.explain.png).
     """
-    from las import calibration, explain_page, explain_picture, plots
-    from las.explain import Explainer
-    from las.files import replacing
-    from las.model import LAS, bundled
-    from las.runtime import choose_device, choose_threads
+    with lasting():
+        from las import calibration, explain_page, explain_picture, plots
+        from las.explain import Explainer
+        from las.files import replacing
+        from las.model import LAS, bundled
+        from las.runtime import choose_device, choose_threads
 
     choose_threads(threads)
     place = choose_device(device.value)

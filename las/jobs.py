@@ -4,12 +4,11 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from las.transcribe import Failure, Transcriber, Transcript
 
 _ALONE = 32  # files that are taken one by one after a batch has failed
@@ -28,31 +27,21 @@ class Report:
         self.seconds = 0.0  # of audio
         self._start = time.perf_counter()
         self._earlier = 0.0  # seconds of audio of the calls before this one
-        self._progress = Progress(
-            TextColumn("transcribing"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[speed]}"),
-            TimeElapsedColumn(),
-            console=Console(stderr=True),
-            disable=not (bar and sys.stderr.isatty()),
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
-        self._task = self._progress.add_task("", total=None, speed="")
+        self._bar = _bar() if bar and sys.stderr.isatty() else None
 
     def __enter__(self) -> "Report":
-        self._progress.start()
+        if self._bar is not None:
+            self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        if self._bar is not None:
+            self._bar.stop()
 
     def expect(self, files: int) -> None:
         """So many files there are."""
         self.files = files
-        self._progress.update(self._task, total=files)
+        self._show(total=files)
 
     def begin(self) -> None:
         """The model is there: time is measured from now."""
@@ -61,7 +50,7 @@ class Report:
     def heard(self, seconds: float) -> None:
         """So much audio of the current call of the Transcriber is done."""
         self.seconds = self._earlier + seconds
-        self._progress.update(self._task, speed=self._speed())
+        self._show(speed=self._speed())
 
     def settle(self) -> None:
         """A call of the Transcriber is over: the next counts from 0 again."""
@@ -70,25 +59,25 @@ class Report:
     def finished(self) -> None:
         """A file is done."""
         self.done += 1
-        self._progress.advance(self._task)
+        self._show(advance=1)
 
     def skip(self, files: int) -> None:
         """Files that need not be done."""
         self.skipped += files
-        self._progress.advance(self._task, files)
+        self._show(advance=files)
 
     def error(self, reason: str) -> None:
         """A file failed, or what was named gave none."""
         self.failed += 1
-        self._progress.advance(self._task)
+        self._show(advance=1)
         self.say(f"error: {reason}")
 
     def say(self, line: str) -> None:
         """Print a line on standard error."""
-        if self._progress.disable:
+        if self._bar is None:
             print(line, file=sys.stderr, flush=True)
         else:
-            self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def summary(self) -> str:
         """One line: files, audio, time, speed; what failed and what was skipped."""
@@ -97,12 +86,42 @@ class Report:
         line += f"; {self.skipped} skipped" if self.skipped else ""
         return line + (f"; {self.failed} failed" if self.failed else "")
 
+    def _show(self, **changes: Any) -> None:
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], **changes)
+
     def _speed(self) -> str:
         passed = time.perf_counter() - self._start
         return (
             f"{_duration(self.seconds)} of audio in {_duration(passed)}, "
             f"{self.seconds / max(passed, 1e-3):.3g}x real time"
         )
+
+
+def _bar() -> "Progress":
+    # Imported where a bar is drawn: it takes as long as parsing the command line.
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    bar = Progress(
+        TextColumn("transcribing"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}"),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+    bar.add_task("", total=None, speed="")
+    return bar
 
 
 def _duration(seconds: float) -> str:

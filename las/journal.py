@@ -15,7 +15,6 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from las import plots
 from las.config import RunConfig
 from las.files import replacing
 from las.validation import Validation
@@ -180,6 +179,8 @@ class Journal:
         for name, value in values.items():
             self.writer.add_scalar(f"dev/{name}", value, step)
         if result.picture is not None:
+            from las import plots  # matplotlib, and inside librosa: not before the first epoch
+
             figure = plots.attention(
                 result.picture.waveform.numpy(),
                 result.picture.alignment.numpy(),

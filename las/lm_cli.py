@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from las.imports import lasting
 from las.text import ALPHABET
 
 app = typer.Typer(no_args_is_help=True, help="Language models, to help the search along.")
@@ -28,7 +29,8 @@ def train(
 
     settings = lm_config.load(config, overrides or [])
 
-    from las.lm_training import InterruptedLMTrainingError, LMTrainer
+    with lasting():
+        from las.lm_training import InterruptedLMTrainingError, LMTrainer
 
     try:
         LMTrainer(settings, text, output).run()
@@ -59,7 +61,8 @@ def ngram(
     ] = 100,
 ) -> None:
     """Count the n-grams of a text: a language model within minutes."""
-    from las.ngram_cli import count
+    with lasting():
+        from las.ngram_cli import count
 
     count(text, output, order, least, max_megabytes, alphabet, max_characters, dev_every)
 
@@ -89,7 +92,8 @@ def words(
     ] = 100,
 ) -> None:
     """Count the words of a text, or read an ARPA file: a model of words, for --words."""
-    from las.word_cli import make
+    with lasting():
+        from las.word_cli import make
 
     make(source, output, order, vocabulary, max_megabytes, alphabet, max_characters, dev_every)
 
@@ -106,10 +110,11 @@ def score(
     ] = 0,
 ) -> None:
     """Report how well a language model predicts a text."""
-    from las import lm_text
-    from las.language_models import load
-    from las.lm import measure
-    from las.runtime import choose_device, choose_threads
+    with lasting():
+        from las import lm_text
+        from las.language_models import load
+        from las.lm import measure
+        from las.runtime import choose_device, choose_threads
 
     choose_threads(threads)
     model = load(folder, choose_device("auto"))

@@ -7,7 +7,6 @@ hears (recipes/general/RESULTS.md).
 import numpy as np
 import torch
 import torchaudio
-from scipy.fft import irfft, next_fast_len, rfft
 
 DECIBELS = (10.0, 50.0)  # of the speech above the noise: from a noisy room to a quiet one
 TILTS = (0.0, 2.0)  # the noise's power falls as 1 / frequency**tilt: white, pink at 1, brown at 2
@@ -35,6 +34,8 @@ def add_noise(
 
 def _coloured(count: int, tilt: float, random: np.random.Generator) -> np.ndarray:
     """Gaussian noise [count] float32 whose power falls as 1 / frequency**tilt."""
+    from scipy.fft import irfft, next_fast_len, rfft  # slow to import; search needs none of it
+
     size = next_fast_len(max(count, 1), real=True)  # some lengths take ten times longer than others
     spectrum = rfft(random.standard_normal(size, np.float32))
     # Below a hundredth of the band brown noise would be all that there is, and nothing to hear.

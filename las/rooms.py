@@ -8,7 +8,6 @@ import functools
 
 import numpy as np
 import torch
-from scipy.signal import oaconvolve
 
 ROOMS = 64
 
@@ -39,6 +38,8 @@ def add_room(samples: np.ndarray, sample_rate: int, room: int) -> np.ndarray:
         sample_rate: in Hz.
         room: its number.
     """
+    from scipy.signal import oaconvolve  # slow to import, and few trainings have rooms
+
     heard = oaconvolve(samples, impulse_response(room, sample_rate))[: len(samples)]
     power = np.square(heard).mean()
     if power > 0:

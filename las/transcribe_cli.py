@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from las.errors import LASError
+from las.imports import lasting
 from las.inputs import STDIN, Source, check_names, find, is_many, read_stdin
 from las.jobs import Report, transcripts
 from las.search_options import (
@@ -127,10 +128,11 @@ def transcribe(
         try:
             due = _due(inputs, output, resume, report)
             if due:
-                from las import calibration
-                from las.model import LAS, bundled
-                from las.runtime import choose_device, choose_threads, inference_precision
-                from las.transcribe import Transcriber
+                with lasting():
+                    from las import calibration
+                    from las.model import LAS, bundled
+                    from las.runtime import choose_device, choose_threads, inference_precision
+                    from las.transcribe import Transcriber
 
                 choose_threads(threads)
                 place = choose_device(device.value)

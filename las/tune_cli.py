@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from las.imports import lasting
 from las.search_options import Device, DeviceOption, ThreadsOption
 
 
@@ -37,11 +38,12 @@ def tune(
     """
     import json
 
-    from las import evaluation, tuning
-    from las.files import replacing
-    from las.model import LAS, read_info
-    from las.runtime import choose_device, choose_threads
-    from las.stored_search import lm_name, load_both, store_search
+    with lasting():
+        from las import evaluation, tuning
+        from las.files import replacing
+        from las.model import LAS, read_info
+        from las.runtime import choose_device, choose_threads
+        from las.stored_search import lm_name, load_both, store_search
 
     choose_threads(threads)
     place = choose_device(device.value)
