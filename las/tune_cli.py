@@ -13,10 +13,12 @@ def tune(
     model: Annotated[Path, typer.Argument(help="Model folder.")],
     dev: Annotated[Path, typer.Argument(help="Manifest to choose on; not the test set.")],
     lm: Annotated[
-        Path | None, typer.Option(help="Folder of a language model; copied if it helps.")
+        Path | None,
+        typer.Option(help="Folder of a language model, MODEL/lm if it is there; kept if it helps."),
     ] = None,
     words: Annotated[
-        Path | None, typer.Option(help="Folder of a word model; copied if it helps.")
+        Path | None,
+        typer.Option(help="Folder of a word model, MODEL/words if it is there; kept if it helps."),
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Prefix of the reports; default: MODEL/tuning.")
@@ -33,8 +35,8 @@ def tune(
     """Choose the settings of the search, and keep them beside the model.
 
     They are the default of `las transcribe` and `las evaluate` from then on (MODEL/search.yaml,
-    MODEL/lm, MODEL/words). Where nothing beats greedy search, a line says so and greedy search is
-    kept.
+    MODEL/lm, MODEL/words). Settings that are there already are where it begins, and stay unless
+    better ones are found. Where nothing beats greedy search, a line says so and it is kept.
     """
     import json
 
@@ -43,11 +45,23 @@ def tune(
         from las.files import replacing
         from las.model import LAS, read_info
         from las.runtime import choose_device, choose_threads
-        from las.stored_search import lm_name, load_both, store_search
+        from las.stored_search import (
+            LM,
+            SETTINGS,
+            WORDS,
+            lm_name,
+            load_both,
+            store_search,
+            stored_search,
+            stored_settings,
+        )
 
     choose_threads(threads)
     place = choose_device(device.value)
     las = LAS.from_pretrained(model, place)
+    kept_search = stored_search(model, place) if stored_settings(model) is not None else None
+    lm = lm or (model / LM if (model / LM).is_dir() else None)
+    words = words or (model / WORDS if (model / WORDS).is_dir() else None)
     language_model = load_both(lm, words, las.text, place)
     name = None if lm is None else lm_name(lm)
     lines: list[str] = []
@@ -67,7 +81,13 @@ def tune(
         say(tuning.line(trial, name))
         return trial
 
-    result = tuning.tune(measured, beam=beam, lm=lm is not None, words=words is not None)
+    stored = None
+    if kept_search is not None:
+        stored = tuning.measure(las, batches, *kept_search)
+        say(f"{tuning.line(stored, LM)}  (stored)")
+    result = tuning.tune(
+        measured, beam=beam, lm=lm is not None, words=words is not None, stored=stored
+    )
     say(tuning.summary(result, name))
     report = {
         "manifest": dev.name,
@@ -78,12 +98,14 @@ def tune(
         **evaluation.provenance(place),
     }
     chosen = result.chosen.config
-    kept = store_search(
-        model,
-        chosen,
-        lm if chosen.lm_weight > 0 else None,
-        words if chosen.word_weight > 0 else None,
-    )
+    kept = model / SETTINGS
+    if not result.kept:
+        kept = store_search(
+            model,
+            chosen,
+            lm if chosen.lm_weight > 0 else None,
+            words if chosen.word_weight > 0 else None,
+        )
     prefix = output or model / "tuning"
     if prefix.is_dir():
         prefix = prefix / "tuning"

@@ -3,7 +3,8 @@
 A coordinate search over :data:`GRID`: one setting at a time takes the best of its values, again
 and again until none moves, with a small beam because it is fast. The best few are measured again
 with the final beam. Then every setting that does not earn its place goes back to its default, and
-what is left must beat greedy search. Nothing is drawn at random.
+what is left must beat greedy search. Settings that a model keeps already are where the search
+begins, and they stay unless it finds some that make no more errors. Nothing is drawn at random.
 """
 
 import time
@@ -82,6 +83,7 @@ class Tuning:
         best: The best settings, without those that did not earn their place.
         better: Whether they save enough errors to be chosen rather than greedy search.
         least: Word errors that are enough.
+        stored: The settings that the model keeps, if it does.
         comparison: The best settings (B) against greedy search (A).
         trials: Everything that was tried, in that order.
     """
@@ -90,13 +92,21 @@ class Tuning:
     best: Trial
     better: bool
     least: int
+    stored: Trial | None
     comparison: Comparison
     trials: list[Trial]
 
     @property
     def chosen(self) -> Trial:
-        """The best settings, or greedy search."""
-        return self.best if self.better else self.greedy
+        """The best settings or greedy search; what is stored if that makes fewer errors."""
+        found = self.best if self.better else self.greedy
+        return self.stored if self.kept and self.stored is not None else found
+
+    @property
+    def kept(self) -> bool:
+        """Whether the stored settings stay: those that were found make more errors."""
+        found = self.best if self.better else self.greedy
+        return self.stored is not None and _errors(self.stored) < _errors(found)
 
 
 @torch.inference_mode()
@@ -192,6 +202,7 @@ def tune(
     beam: int = 8,
     lm: bool = False,
     words: bool = False,
+    stored: Trial | None = None,
 ) -> Tuning:
     """Search for the settings with the fewest errors.
 
@@ -204,8 +215,9 @@ def tune(
         beam: the largest beam.
         lm: whether there is a language model.
         words: whether there is a word model.
+        stored: the settings that the model keeps, measured with its own language models.
     """
-    return _Tuner(measured, beam, lm, words).run()
+    return _Tuner(measured, beam, lm, words, stored).run()
 
 
 def simplicity(config: SearchConfig) -> tuple[int, float, int]:
@@ -214,7 +226,12 @@ def simplicity(config: SearchConfig) -> tuple[int, float, int]:
     Returns:
         settings that differ, steps in :data:`GRID` between, and the beam.
     """
-    steps = [values.index(getattr(config, name)) for name, values in GRID.items()]
+    steps = []
+    for name, values in GRID.items():
+        value = getattr(config, name)
+        # What a person chose may lie between two values.
+        near = [step for step, v in enumerate(values) if (v or 0.0) <= (value or 0.0)]
+        steps.append(values.index(value) if value in values else near[-1] + 1)
     return sum(step > 0 for step in steps), sum(steps), config.beam
 
 
@@ -234,6 +251,11 @@ def title(config: SearchConfig, lm: str | None = None) -> str:
 def summary(tuning: Tuning, lm: str | None = None) -> str:
     """What was chosen and why, in a few lines."""
     greedy, best, result = tuning.greedy, tuning.best, tuning.comparison
+    if tuning.kept and tuning.stored is not None:
+        return (
+            f"the stored settings stay: {tuning.stored.wer:.2f} % ({greedy.wer:.2f} % greedy, "
+            f"{best.wer:.2f} % by the best that were found)"
+        )
     if not tuning.better:
         return (
             f"no settings save the {tuning.least} word errors over greedy search ({greedy.wer:.2f} "
@@ -269,6 +291,7 @@ def to_json(tuning: Tuning, lm: str | None = None) -> dict[str, Any]:
         "words": int(tuning.greedy.words.sum()),
         "greedy": row(tuning.greedy),
         "best": row(tuning.best),
+        "stored": None if tuning.stored is None else row(tuning.stored),
         "better_than_greedy": tuning.better,
         "chosen": row(tuning.chosen) | {"settings": tuning.chosen.config.model_dump()},
         "errors_a_setting_must_save": tuning.least,
@@ -279,10 +302,16 @@ def to_json(tuning: Tuning, lm: str | None = None) -> dict[str, Any]:
 
 class _Tuner:
     def __init__(
-        self, measured: Callable[[SearchConfig], Trial], beam: int, lm: bool, words: bool
+        self,
+        measured: Callable[[SearchConfig], Trial],
+        beam: int,
+        lm: bool,
+        words: bool,
+        stored: Trial | None,
     ) -> None:
         self.measured = measured
         self.beam = beam
+        self.stored = stored
         absent = {"lm_weight": not lm, "word_weight": not words}
         self.names = [name for name in GRID if not absent.get(name)]
         self.trials: dict[SearchConfig, Trial] = {}
@@ -291,12 +320,15 @@ class _Tuner:
         greedy = self._try(GREEDY)
         least = max(1, round(_LEAST * greedy.word_errors))
         start = {name: _START[name] for name in self.names if name in _START}
+        if self.stored is not None and self.stored.config != GREEDY:
+            start = {name: getattr(self.stored.config, name) for name in self.names}
         small = GREEDY.model_copy(update={**start, "beam": min(_SMALL, self.beam)})
         first = self._coordinates(small)
         best = self._simplify(self._confirm(first), least)
         comparison = compare(greedy.errors, best.errors, greedy.words)
         better = greedy.word_errors - best.word_errors >= least
-        return Tuning(greedy, best, better, least, comparison, list(self.trials.values()))
+        trials = list(self.trials.values())
+        return Tuning(greedy, best, better, least, self.stored, comparison, trials)
 
     def _try(self, config: SearchConfig, **changes: float | None) -> Trial:
         config = config.model_copy(update=changes)
@@ -309,7 +341,8 @@ class _Tuner:
         for _ in range(_ROUNDS):
             before = config
             for name in self.names:
-                config = min((self._try(config, **{name: v}) for v in GRID[name]), key=_rank).config
+                values = dict.fromkeys((*GRID[name], getattr(config, name)))
+                config = min((self._try(config, **{name: v}) for v in values), key=_rank).config
             if config == before:
                 break
         return config
@@ -339,8 +372,12 @@ class _Tuner:
             best = min(simpler, key=_rank)
 
 
+def _errors(trial: Trial) -> tuple[int, int]:
+    return trial.word_errors, trial.character_errors
+
+
 def _rank(trial: Trial) -> tuple[int, int, tuple[int, float, int]]:
-    return trial.word_errors, trial.character_errors, simplicity(trial.config)
+    return *_errors(trial), simplicity(trial.config)
 
 
 def _move(encoded: Encoded, device: torch.device) -> Encoded:

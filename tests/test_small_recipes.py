@@ -35,7 +35,11 @@ def an4(tmp_path) -> Path:
 def test_an4_runs_to_its_end(tmp_path, an4):
     copy_recipe(tmp_path, "an4")
     config = tmp_path / "recipes/an4/conf/lm.yaml"
-    config.write_text(config.read_text().replace("steps: 500", "steps: 4").replace("dev_every: 10", "dev_every: 3"))
+    config.write_text(
+        config.read_text()
+        .replace("steps: 500", "steps: 4")
+        .replace("dev_every: 10", "dev_every: 3")
+    )
     done = run_recipe(tmp_path, "an4", an4, *TINY)
     assert done.returncode == 0, done.stderr[-3000:]
     assert summary_names(done.stdout) == ["dev", "test-tuned-lm", "test-tuned", "test"]

@@ -14,7 +14,7 @@ from las import tuning
 from las.config import SearchConfig
 from las.evaluation import transcribe_manifest
 from las.hypothesis import WithWords
-from las.stored_search import stored_search
+from las.stored_search import store_search, stored_search
 from las.tuning import GREEDY
 
 
@@ -139,6 +139,25 @@ def test_greedy_search_stays_where_nothing_is_better(las, model, manifest, monke
     assert stored_search(model) == (GREEDY, None)
     report = json.loads((model / "tuning.json").read_text())
     assert (report["better_than_greedy"], report["chosen"]["search"]) == (False, "greedy")
+
+
+def test_stored_settings_stay_unless_better_ones_are_found(
+    las, model, manifest, monkeypatch, tmp_path
+):
+    lm = language_model(tmp_path / "books")
+    stored = SearchConfig(beam=5, ctc=0.35, lm_weight=0.7)
+    store_search(model, stored, lm)
+    before = {path: path.read_bytes() for path in model.rglob("*") if path.is_file()}
+    pretend(monkeypatch, lambda c: 80 if c.lm_weight == 0.7 and c.beam == 5 else 90)
+    status, out, err = las("tune", model, manifest, "--beam", 2, "--output", tmp_path / "r")
+    assert (status, err) == (0, "")
+    assert "(stored)\n" in out and "the stored settings stay: 8.00 %" in out
+    assert {path: path.read_bytes() for path in before} == before
+    # It begins there, with the language model that is there.
+    pretend(monkeypatch, lambda c: 40 if c.lm_weight == 0.8 else 80)
+    las("tune", model, manifest, "--beam", 2)
+    assert stored_search(model)[0].lm_weight == 0.8
+    assert (model / "lm/lm.yaml").read_bytes() == (lm / "lm.yaml").read_bytes()
 
 
 def test_some_of_a_large_set(las, model, manifest, monkeypatch, tmp_path):

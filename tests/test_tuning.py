@@ -145,6 +145,34 @@ def test_a_gain_that_is_too_small_is_greedy_search_and_said():
     assert "no settings save the 4 word errors" in text and "greedy search is chosen" in text
 
 
+def test_the_search_begins_at_the_stored_settings():
+    # Two settings that help only together.
+    def measured(config):
+        both = config.ctc == 0.8 and config.length_power == 1.0
+        shallow = int(100 + 100 * config.ctc + 50 * config.length_power)
+        return trial(config, 300 if config == GREEDY else 10 if both else shallow)
+
+    stored = measured(SearchConfig(beam=2, ctc=0.7, length_power=1.0, lm_weight=0.0))
+    found = tune(measured, beam=4, stored=stored)
+    assert found.chosen.config.ctc == 0.8 and not found.kept
+    assert tune(measured, beam=4).chosen.config.ctc == 0.0
+
+
+@given(st.integers(0, 500), st.booleans())
+def test_never_worse_than_what_is_stored(seed, off_grid):
+    def measured(config):
+        drawn = zlib.crc32(f"{seed} {config}".encode())
+        return trial(config, 50 + drawn % 150, drawn % 7)
+
+    ctc = 0.33 if off_grid else 0.3
+    stored = measured(SearchConfig(beam=3, ctc=ctc, max_back=5.0, lm_weight=0.0))
+    found = tune(measured, beam=4, stored=stored)
+    assert found.chosen.word_errors <= stored.word_errors
+    assert found.kept == (found.chosen is stored)
+    text = tuning.summary(found)
+    assert text.startswith("the stored settings stay") == found.kept
+
+
 def test_measuring_is_what_evaluating_is(manifest):
     model = small_model()
     batches = listen(model, manifest, CPU, batch_seconds=4.0)
