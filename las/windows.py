@@ -17,6 +17,7 @@ Seconds = Annotated[float, Field(gt=0)]
 
 HOP_SECONDS = 0.01
 _FRAME_SECONDS = 0.05  # a click is shorter, a pause between words longer
+_QUIETEST = 1e-7  # amplitude; digital silence has a level, too
 _FLOOR_PERCENTILE = 10  # of the levels of a window: what is there when nobody speaks
 _FLOOR_DB = 6.0  # speech is this much above that
 _RANGE_DB = 12.0  # what is this close to the loudest is speech, however loud the noise
@@ -81,13 +82,17 @@ class Window:
 
 
 def levels(samples: np.ndarray, rate: int) -> np.ndarray:
-    """Level [S / hop + 1] in dB of full scale around every 10 ms."""
-    import librosa  # slow to import
+    """Level [S / hop + 1] in dB of full scale around every 10 ms.
 
+    To the bit those of ``librosa.feature.rms`` and ``librosa.amplitude_to_db``, which would take
+    longer to import than a short file to transcribe.
+    """
     hop = round(HOP_SECONDS * rate)
     frame = round(_FRAME_SECONDS * rate)
-    rms = librosa.feature.rms(y=samples, frame_length=frame, hop_length=hop, pad_mode="constant")
-    return librosa.amplitude_to_db(rms[0], ref=1.0, amin=1e-7, top_db=None)
+    padded = np.pad(samples, frame // 2)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, frame)[::hop]
+    rms = np.sqrt(np.square(frames).mean(1))
+    return 10.0 * np.log10(np.maximum(_QUIETEST**2, np.square(rms)))
 
 
 def threshold(level: np.ndarray, config: WindowConfig, steady: bool = True) -> float:

@@ -2,6 +2,7 @@
 
 import itertools
 
+import librosa
 import numpy as np
 import pytest
 from hypothesis import given
@@ -171,6 +172,21 @@ def test_memory_is_that_of_a_window():
 
     peak(10)
     assert peak(200) < 1.1 * peak(20)
+
+
+@pytest.mark.parametrize("rate", [2000, 8000, 16000, 44100])
+@pytest.mark.parametrize("size", [1, 79, 800, 16001])
+@pytest.mark.parametrize("volume", [0.0, 1e-9, 0.1, 1e9])
+def test_levels_are_those_of_librosa_to_the_bit(rate, size, volume):
+    noise = np.random.default_rng(size).normal(size=size) * np.linspace(0, volume, size)
+    samples = noise.astype(np.float32)
+    rms = librosa.feature.rms(
+        y=samples, frame_length=round(0.05 * rate), hop_length=round(0.01 * rate)
+    )
+    expected = librosa.amplitude_to_db(rms[0], ref=1.0, amin=1e-7, top_db=None)
+    found = levels(samples, rate)
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_levels_and_masks():
