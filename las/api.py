@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
+from numbers import Real
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, overload
@@ -85,7 +86,7 @@ class Recognizer:
         Raises:
             LASError: the file cannot be read, or the samples are no audio: of a wrong shape, too
                 short, not finite.
-            TypeError: of another type than these.
+            TypeError: of another type than these; the message names what to give.
         """
         (result,) = self.transcribe_many(
             [audio], sample_rate=sample_rate, word_timestamps=word_timestamps
@@ -138,6 +139,13 @@ class Recognizer:
         """
         if isinstance(audios, str | PathLike | np.ndarray | Tensor):
             raise TypeError("audios: give a list; for a single one there is transcribe()")
+        if not isinstance(audios, Sequence):
+            raise TypeError(
+                f"audios: give a list, not {type(audios).__name__}; list(...) makes one of what "
+                "can be gone through"
+            )
+        _check_number("sample_rate", sample_rate, "Hz")
+        _check_number("batch_seconds", batch_seconds, "seconds")
         kinds = [isinstance(item, str | PathLike) for item in audios]
         if sample_rate is not None and all(kinds):
             raise TypeError("sample_rate: it is of arrays; a file tells its own")
@@ -204,6 +212,9 @@ def load(
     Raises:
         LASError: a file is missing, corrupt or not of this project; a setting is not right.
     """
+    for name, given in (("model", model), ("lm", lm), ("words", words)):
+        if isinstance(given, int | float | bytes | list | tuple):
+            raise TypeError(f"{name}: give a folder, not {type(given).__name__}")
     if device not in ("auto", "cpu", "cuda"):
         raise LASError(f"device {device!r}: use auto, cpu or cuda")
     folder = bundled() if model is None else Path(model)
@@ -235,6 +246,11 @@ def load(
     return Recognizer(las, place, config, lm, calibration.timer(folder))
 
 
+def _check_number(name: str, value: object, unit: str) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
+        raise TypeError(f"{name}: give a number of {unit}, not {type(value).__name__}")
+
+
 def waveform(samples: np.ndarray | Tensor, rate: int | None, target: int) -> np.ndarray:
     """Samples of many kinds as those that a model hears: float32 [S] at its rate.
 
@@ -247,7 +263,14 @@ def waveform(samples: np.ndarray | Tensor, rate: int | None, target: int) -> np.
         LASError: they are no audio.
         TypeError: they are no array or tensor, or of a type whose full scale is not known.
     """
+    _check_number("sample_rate", rate, "Hz")
     if isinstance(samples, Tensor):
+        plain = samples.layout == torch.strided and not samples.is_nested
+        if not plain or samples.is_meta or samples.is_quantized:
+            raise TypeError(
+                "audio: give a dense tensor of numbers, not one that is sparse, nested, quantized "
+                "or on the device meta"
+            )
         samples = samples.detach().cpu()
         samples = (samples.float() if samples.is_floating_point() else samples).numpy()
     if not isinstance(samples, np.ndarray):

@@ -33,7 +33,7 @@ def calibrate(
     with lasting():
         from las import calibration, evaluation
         from las import config as configuration
-        from las.files import replacing
+        from las.files import check_file, replacing
         from las.model import LAS, read_info
         from las.runtime import choose_device, choose_threads
         from las.stored_search import stored_search
@@ -41,6 +41,9 @@ def calibrate(
     choose_threads(threads)
     place = choose_device(device.value)
     las = LAS.from_pretrained(model, place)
+    path = output or model / "calibration.json"
+    for file in (path, model / calibration.CONFIDENCE):
+        check_file(file)
     config, lm = stored_search(model, place)
     heard = calibration.listen(las, manifests, place, config, lm, batch_seconds)
     after = calibration.held_out(heard, seed)
@@ -66,7 +69,6 @@ def calibrate(
         **evaluation.provenance(place),
     }
     configuration.dump(chosen, model / calibration.CONFIDENCE)
-    path = output or model / "calibration.json"
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     print(

@@ -29,6 +29,7 @@ CONFIDENCE = "confidence.yaml"
 BINS = 10  # of the expected calibration error
 _EDGE = 1e-6  # keeps logits finite
 _FLATTEST = 0.01  # slope; a surer word never becomes a less probable one
+_TOO_FEW = "there are not two speakers with words: give more manifests or utterances"
 _STEPS = 50  # of Newton's method, which needs about ten
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -137,17 +138,21 @@ def listen(
         batch_seconds: audio in a batch.
 
     Raises:
-        LASError: a manifest or one of its files is not usable.
+        LASError: a manifest or one of its files is not usable, or all are of one speaker.
     """
     # Who only applies a map need not wait for lhotse.
     from las.data import check_alphabet, evaluation_batches, read_manifest
 
-    found: dict[str, list[tuple[float, bool]]] = {}
+    sets = []
     for path in manifests:
         cuts = read_manifest(path)
         check_alphabet(cuts, model.text, str(path))
-        speakers = {cut.id: cut.supervisions[0].speaker or cut.id for cut in cuts}
-        rate = model.config.frontend.sample_rate
+        sets.append((cuts, {cut.id: cut.supervisions[0].speaker or cut.id for cut in cuts}))
+    if len({name for _, speakers in sets for name in speakers.values()}) < 2:
+        raise LASError(_TOO_FEW)
+    found: dict[str, list[tuple[float, bool]]] = {}
+    rate = model.config.frontend.sample_rate
+    for cuts, speakers in sets:
         for batch in evaluation_batches(
             cuts, model.text, sample_rate=rate, batch_seconds=batch_seconds
         ):
@@ -207,7 +212,7 @@ def held_out(heard: dict[str, Heard], seed: int = 0) -> Heard:
     ]
     first, second = halves
     if first is None or second is None or not (len(first.right) and len(second.right)):
-        raise LASError("there are not two speakers with words: give more manifests or utterances")
+        raise LASError(_TOO_FEW)
     return together(
         Heard(fit(*one).of(other.probabilities), other.right)
         for one, other in ((first, second), (second, first))

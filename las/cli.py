@@ -33,6 +33,8 @@ from las.search_options import (
     WordsOption,
     search_settings,
 )
+from las.text import ALPHABET
+from las.threads import of_environment as threads_of_environment
 from las.transcribe_cli import transcribe
 from las.tune_cli import tune
 
@@ -61,6 +63,7 @@ class Corpus(StrEnum):
 def main() -> None:
     """Run the command; a :class:`LASError` becomes one line and exit status 1."""
     try:
+        threads_of_environment()  # torch would take as many as it says
         app()
     except LASError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -100,7 +103,7 @@ def prepare(
         int, typer.Option(min=0, help="Speakers to carve out of each part as <part>-dev.")
     ] = 0,
     seed: Annotated[int, typer.Option(help="Of the draw of the speakers.")] = 0,
-    alphabet: Annotated[str | None, typer.Option(help="Characters a transcript may hold.")] = None,
+    alphabet: Annotated[str, typer.Option(help="Characters a transcript may hold.")] = ALPHABET,
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first unusable utterance.")
     ] = False,
@@ -111,8 +114,9 @@ def prepare(
     """Check a corpus and write manifests of its usable utterances."""
     with lasting():
         from las import corpora
-        from las.text import ALPHABET
 
+    if part and corpus is not Corpus.LIBRISPEECH:
+        raise LASError(f"--part: {corpus.value} has no parts to choose from; leave it out")
     if corpus is Corpus.LIBRISPEECH:
         parts = corpora.librispeech(source, part or [])
     elif corpus is Corpus.AN4:
@@ -131,7 +135,7 @@ def prepare(
             name,
             items,
             output,
-            alphabet=alphabet or ALPHABET,
+            alphabet=alphabet,
             strict=strict,
             decode=not trust_headers,
         )
@@ -150,25 +154,25 @@ def bpe(
     ],
     output: Annotated[Path, typer.Argument(help="File for the pieces, one a line.")],
     size: Annotated[int, typer.Option(min=1, help="Number of pieces.")] = 500,
-    alphabet: Annotated[str | None, typer.Option(help="Characters of the text.")] = None,
+    alphabet: Annotated[str, typer.Option(help="Characters of the text.")] = ALPHABET,
 ) -> None:
     """Find pieces of words to write instead of characters: `las train CONF.yaml pieces=OUTPUT`."""
     with lasting():
         from las import data, lm_text
-        from las.files import replacing
+        from las.files import check_file, replacing
         from las.pieces import Pieces, learn
-        from las.text import ALPHABET, Characters
+        from las.text import Characters
 
-    letters = alphabet or ALPHABET
+    check_file(output)
     if text.name.endswith((".jsonl.gz", ".jsonl")):
         lines = [cut.supervisions[0].text for cut in data.read_manifest(text)]
     else:
-        characters = Characters(letters)
+        characters = Characters(alphabet)
         read = lm_text.read(text, characters, 10000).train
         bounds = zip(read.offsets, read.offsets[1:], strict=False)
         lines = [characters.decode(read.ids[a:b].tolist()) for a, b in bounds]
     pieces = learn(lines, size)
-    Pieces(letters, pieces)  # refuses what a model could not write
+    Pieces(alphabet, pieces)  # refuses what a model could not write
     with replacing(output) as temporary:
         temporary.write_text("".join(piece + "\n" for piece in pieces), encoding="utf-8")
     print(f"{output}: {len(pieces)} pieces of {len(lines)} sentences")
@@ -224,7 +228,8 @@ def evaluate(
     model: Annotated[Path, typer.Argument(help="Model folder.")],
     manifest: Annotated[Path, typer.Argument(help="Manifest of `las prepare`.")],
     output: Annotated[
-        Path | None, typer.Option(help="Prefix of the reports; default: beside the model.")
+        Path | None,
+        typer.Option(help="Prefix of the reports; default: MODEL/evaluation-MANIFEST."),
     ] = None,
     device: DeviceOption = Device.AUTO,
     threads: ThreadsOption = 0,
@@ -251,14 +256,18 @@ def evaluate(
     """Score a model: WER, CER, interval, and an aligned report."""
     with lasting():
         from las import evaluation, scoring
+        from las.files import check_file
         from las.model import LAS, read_info
         from las.runtime import choose_device, choose_threads, inference_precision
         from las.search import describe
         from las.stored_search import LM, WORDS, model_names
 
+    prefix = output or model / f"evaluation-{manifest.name.split('.')[0]}"
     choose_threads(threads)
     place = choose_device(device.value)
     las = LAS.from_pretrained(model, place)
+    for path in scoring.report_paths(prefix):
+        check_file(path)
     las.precision = inference_precision(precision.value)
     config, language_model = search_settings(
         las,
@@ -295,7 +304,6 @@ def evaluate(
             f"batched and single: {count - len(differ)} of {count} texts equal, largest "
             f"difference of the listener's output {largest:.1e}"
         )
-    prefix = output or model / f"evaluation-{manifest.name.split('.')[0]}"
     text, report = scoring.write_reports(prefix, utterances, result, texts=texts, **extra)
     print(f"reports: {text} {report}")
 

@@ -16,8 +16,10 @@ def compare(
 ) -> None:
     """Say whether system B is better than A: paired bootstrap of the WER difference."""
     from las import comparison
-    from las.files import replacing
+    from las.files import check_file, replacing
 
+    if output is not None:
+        check_file(output)
     result = comparison.compare_reports(a, b, samples=samples, seed=seed)
     print(comparison.summary(result, str(a), str(b)))
     if output is not None:

@@ -1,8 +1,5 @@
 """Every setting, typed, with its default; an unknown key is an error that names the right one."""
 
-import difflib
-import types
-import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -10,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from las.config_errors import explain, overridden
 from las.errors import LASError
 from las.files import replacing
 from las.pieces import from_file, units
@@ -24,6 +22,15 @@ class Settings(BaseModel):
     """Base of all sections: frozen, and closed to unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _texts(cls, data: Any) -> Any:
+        """Where a text is wanted, no value (``dev:`` or ``data.dev=``) is an empty one."""
+        if not isinstance(data, dict):
+            return data
+        texts = {name for name, field in cls.model_fields.items() if field.annotation is str}
+        return {key: "" if value is None and key in texts else value for key, value in data.items()}
 
 
 class SpecAugmentConfig(Settings):
@@ -285,7 +292,8 @@ def parse(kind: type[S], data: dict[str, Any], origin: str, overrides: Sequence[
     try:
         return kind.model_validate(data)
     except ValidationError as error:
-        raise LASError(" ".join(f"{origin}: {_explain(kind, error)}".split())) from None
+        place = "command line" if overridden(error, overrides) else origin
+        raise LASError(" ".join(f"{place}: {explain(kind, error)}".split())) from None
 
 
 def dump(settings: Settings, path: Path) -> None:
@@ -325,68 +333,6 @@ def _override(data: dict[str, Any], override: str) -> None:
         data[last] = yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise LASError(f"{override!r}: the value is not YAML ({_one_line(error)})") from None
-
-
-def _explain(kind: type[Settings], error: ValidationError) -> str:
-    """One line for the first error, and how many more there are."""
-    errors = error.errors()
-    location = [str(part) for part in errors[0]["loc"]]
-    where = ".".join(location)
-    if errors[0]["type"] == "extra_forbidden":
-        known = _keys(kind)
-        text = f"unknown setting `{where}`"
-        close = _suggestions(known, location)
-        if close:
-            text += f": did you mean {' or '.join(f'`{key}`' for key in close)}?"
-        else:
-            text += f"; known here: {', '.join(_siblings(known, location[:-1]))}"
-    else:
-        message = errors[0]["msg"].removeprefix("Value error, ")
-        text = f"`{where}`: {message}" if where else message
-        value = errors[0].get("input")
-        if isinstance(value, str | int | float | bool):
-            text += f" (it is {value!r})"
-    more = len(errors) - 1
-    return text + (f" (and {more} more)" if more else "")
-
-
-def _keys(kind: type[Settings], prefix: str = "") -> list[str]:
-    """Dotted names of all settings below a section, sections included."""
-    keys = []
-    for name, field in kind.model_fields.items():
-        keys.append(prefix + name)
-        annotation = field.annotation
-        options = (
-            typing.get_args(annotation)
-            if isinstance(annotation, types.UnionType)
-            else (annotation,)
-        )
-        for option in options:
-            if isinstance(option, type) and issubclass(option, Settings):
-                keys += _keys(option, f"{prefix}{name}.")
-    return keys
-
-
-def _suggestions(known: list[str], location: list[str]) -> list[str]:
-    """What an unknown key may stand for: a like name in its section, else its name elsewhere."""
-    *section, name = location
-    here = {_name(key): key for key in _siblings(known, section)}
-    everywhere = [_name(key) for key in known]
-    if name not in everywhere:
-        close = difflib.get_close_matches(name, here, n=1, cutoff=0.6)
-        if close:
-            return [here[close[0]]]
-        name = next(iter(difflib.get_close_matches(name, everywhere, n=1, cutoff=0.5)), name)
-    return [key for key in known if _name(key) == name]
-
-
-def _name(key: str) -> str:
-    return key.rpartition(".")[2]
-
-
-def _siblings(known: list[str], section: list[str]) -> list[str]:
-    prefix = "".join(part + "." for part in section)
-    return [k for k in known if k.startswith(prefix) and "." not in k[len(prefix) :]]
 
 
 def _one_line(error: Exception) -> str:

@@ -21,7 +21,7 @@ from lhotse.audio import AudioSource
 
 from las import audio
 from las.errors import LASError
-from las.files import replacing
+from las.files import make_folder, replacing
 from las.text import ALPHABET, normalise, outside
 
 AUDIO_SUFFIXES = (".flac", ".wav", ".opus", ".ogg", ".mp3", ".sph", ".aiff", ".aif")
@@ -197,7 +197,7 @@ def prepare(
     Raises:
         LASError: with ``strict``; or if nothing is left.
     """
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     result = Prepared(part, output / f"{part}.jsonl.gz")
     cuts: list[MonoCut | MultiCut] = []
     seen: set[str] = set()

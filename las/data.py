@@ -147,7 +147,8 @@ class Utterances(Dataset):
             parts = getattr(cut, "tracks", None)
             recording = parts[0].cut.recording if parts else cut.recording
             source = recording.sources[0].source
-            raise LASError(f"{source}: cannot read the audio ({_line(error)})") from None
+            what = _line(error) if Path(source).exists() else "no such file"
+            raise LASError(f"{source}: cannot read the audio ({what})") from None
         return self.change(cut, samples) if self.change else samples
 
 

@@ -14,7 +14,7 @@ from las.config import SearchConfig
 from las.data import check_alphabet, evaluation_batches, read_manifest
 from las.errors import LASError
 from las.model import LAS
-from las.scoring import Utterance
+from las.scoring import Utterance, check
 from las.search import LanguageModel, search
 
 
@@ -43,10 +43,12 @@ def transcribe_manifest(
         lm: a language model for the search, on the same device.
 
     Raises:
-        LASError: the manifest or one of its files is not usable.
+        LASError: the manifest cannot be scored (see :func:`las.scoring.check`), or it or one of its
+            files is not usable.
     """
     cuts = read_manifest(manifest)
     check_alphabet(cuts, model.text, str(manifest))
+    check(((cut.id, cut.supervisions[0].text) for cut in cuts), manifest)
     utterances: list[Utterance] = []
     for batch in evaluation_batches(
         cuts,

@@ -46,10 +46,11 @@ def explain(
     with lasting():
         from las import calibration, explain_page, explain_picture, plots
         from las.explain import Explainer
-        from las.files import replacing
+        from las.files import check_folder, replacing
         from las.model import LAS, bundled
         from las.runtime import choose_device, choose_threads
 
+    check_folder(output_dir)
     choose_threads(threads)
     place = choose_device(device.value)
     folder = model or bundled()

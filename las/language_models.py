@@ -23,4 +23,7 @@ def load(
         return ngram.NgramModel.load(folder, device)
     if (folder / word_ngram.CONFIG).is_file():
         raise LASError(f"{folder}: a model of words, not of characters; give it by --words")
+    if folder.is_dir() and not (folder / lm.CONFIG).is_file():
+        names = f"neither {lm.CONFIG} nor {ngram.CONFIG}"
+        raise LASError(f"{folder}: not a language model folder: it has {names}")
     return lm.LanguageModel.load(folder, device)

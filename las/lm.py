@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from las import config as configuration
 from las.errors import LASError
+from las.files import make_folder
 from las.lm_config import LMModelConfig
 from las.lm_text import Sentences
 from las.model import WEIGHTS, fit_weights, read_weights, write_weights
@@ -126,7 +127,7 @@ class LanguageModel(nn.Module):
             info: what to remember with the weights: text, steps, perplexity, licence.
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         configuration.dump(self.config, folder / CONFIG)
         weights = {name: tensor.detach().cpu() for name, tensor in self.state_dict().items()}
         write_weights(weights, folder / WEIGHTS, info)

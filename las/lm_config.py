@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -80,7 +80,4 @@ def load(path: str | Path | None, overrides: Sequence[str] = ()) -> LMConfig:
     """
     if path is not None:
         return configuration.load(LMConfig, path, overrides)
-    data: dict[str, Any] = {}
-    for override in overrides:
-        configuration._override(data, override)
-    return configuration.parse(LMConfig, data, "command line")
+    return configuration.parse(LMConfig, {}, "command line", overrides)

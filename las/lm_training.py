@@ -30,11 +30,11 @@ from torch import nn
 from las import config as configuration
 from las import lm_text, resume
 from las.errors import LASError
-from las.files import replacing
+from las.files import check_folder, make_folder, replacing
 from las.lm import LanguageModel, Perplexity, measure
 from las.lm_config import LMConfig, LMTrainingConfig
 from las.model import fit_weights
-from las.runtime import choose_device, seed_everything
+from las.runtime import choose_device, choose_threads, seed_everything
 
 STATE = "training.pt"
 _LINE_SECONDS = 15.0  # between lines of progress
@@ -78,7 +78,7 @@ class LMTrainer:
         self.output = output
         self.device = choose_device(self.settings.device)
         self.halves = self.settings.precision == "bfloat16"
-        torch.set_num_threads(self.settings.threads)
+        choose_threads(self.settings.threads, "training.threads")
         seed_everything(self.settings.seed)
         self.model = LanguageModel(config.model_settings()).to(self.device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), betas=(0.9, 0.99))
@@ -108,7 +108,8 @@ class LMTrainer:
             LASError: the folder is of another training, or the training broke down.
             InterruptedLMTrainingError: a signal asked to stop.
         """
-        self.output.mkdir(parents=True, exist_ok=True)
+        check_folder(self.output)
+        make_folder(self.output)
         self._resume()
         train = self.text.train
         self._line(

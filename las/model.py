@@ -16,7 +16,7 @@ from las import config as configuration
 from las import rounding
 from las.config import ModelConfig
 from las.errors import LASError
-from las.files import replacing
+from las.files import make_folder, replacing
 from las.frontend import Frontend
 from las.listener import Listener
 from las.pieces import units
@@ -193,7 +193,7 @@ class LAS(nn.Module):
             LASError: weights that are not finite cannot be int8.
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         configuration.dump(self.config, folder / CONFIG)
         int8 = dtype == torch.int8
         weights = {
@@ -298,6 +298,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _corrupt(path: Path, error: Exception) -> LASError:
+    if not path.is_file():
+        return LASError(f"{path}: no such file; name a model folder")
     reason = " ".join(str(error).split())
     return LASError(f"{path}: corrupt or no safetensors file ({reason})")
 

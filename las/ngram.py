@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from las import config as configuration
 from las.config import Settings
 from las.errors import LASError
+from las.files import make_folder
 from las.model import WEIGHTS, read_weights, write_weights
 from las.text import ALPHABET, EOS, Characters
 
@@ -149,7 +150,7 @@ class NgramModel(nn.Module):
             info: what to remember with the model: text, sentences, perplexity, licence.
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         configuration.dump(self.config, folder / CONFIG)
         followers = self.followers[:-1].cpu()
         write_weights(

@@ -6,7 +6,7 @@ from pathlib import Path
 from las import config as configuration
 from las import lm_text
 from las.errors import LASError
-from las.files import replacing
+from las.files import check_folder, replacing
 from las.lm import measure
 from las.ngram import NgramConfig
 from las.ngram_counts import build
@@ -41,6 +41,7 @@ def count(
         raise LASError(f"--least {least!r}: write counts from 1 on, like 1,1,2")
     if dev_every == 1:
         raise LASError("--dev-every 1 would hold out every sentence; use 2 or more, or 0")
+    check_folder(output)
     lines: list[str] = []
 
     def say(line: str) -> None:

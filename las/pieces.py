@@ -6,6 +6,7 @@ that encoding needs, so that a trained model needs no file beside its own.
 """
 
 import itertools
+import re
 import tempfile
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -152,7 +153,10 @@ def learn(lines: Iterable[str], count: int) -> list[str]:
             )
         except RuntimeError as error:
             reason = " ".join(str(error).split())
-            raise LASError(f"cannot find {count} pieces in this text ({reason})") from None
+            if limit := re.search(r"value <= (\d+)", reason):
+                most = int(limit[1]) - len(letters) - 2
+                reason = f"it gives {most}; ask for fewer, or give more text"
+            raise LASError(f"cannot find {count} pieces in this text: {reason}") from None
         found = sentencepiece.SentencePieceProcessor(model_file=f"{prefix}.model")
         pieces = [found.id_to_piece(i).replace(_SPACE, " ") for i in range(found.get_piece_size())]
     return [piece for i, piece in enumerate(pieces) if len(piece) > 1 and not found.is_unknown(i)][

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 
 from las.config import FrontendConfig
@@ -112,15 +113,21 @@ def learning_curves(log: Path) -> Figure:
     return figure
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write a picture under a temporary name, then rename; the suffix says the format.
+def kind_of(path: Path) -> str:
+    """The format of a picture, by its suffix.
 
     Raises:
         LASError: no picture has this suffix.
     """
     kind = path.suffix.lstrip(".").lower() or "png"
-    known = figure.canvas.get_supported_filetypes()
+    known = FigureCanvasBase.get_supported_filetypes()
     if kind not in known:
         raise LASError(f"{path}: cannot draw {kind!r}; use one of {', '.join(sorted(known))}")
+    return kind
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a picture under a temporary name, then rename; see :func:`kind_of`."""
+    kind = kind_of(path)
     with replacing(path) as temporary:
         figure.savefig(temporary, format=kind, dpi=110)

@@ -1,26 +1,30 @@
 """Device, threads, precision and seeds of a process."""
 
-import os
 import random
 
 import numpy as np
 import torch
 
+from las import threads
 from las.config import TrainingConfig
 from las.errors import LASError
 
 
 def choose_device(name: str) -> torch.device:
-    """``auto`` is the GPU of this process if there is one."""
+    """``auto`` is the GPU of this process if there is one.
+
+    Raises:
+        LASError: there is none, and it has to be.
+    """
     if name == "cuda" and not torch.cuda.is_available():
-        raise LASError("training.device=cuda: torch sees no GPU here; use auto or cpu")
+        raise LASError("device cuda: torch sees no GPU here; use auto or cpu")
     if name == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", torch.cuda.current_device())
 
 
-def choose_threads(wanted: int = 0) -> int:
-    """Set how many threads of a CPU torch computes with in inference.
+def choose_threads(wanted: int = 0, asked: str = "--threads") -> int:
+    """Set how many threads of a CPU torch computes with; in inference one will do.
 
     The steps of search and of the listener's LSTM are too small to be shared out: on a busy
     machine two threads that wait for each other took 5 to 60 times as long as one
@@ -28,15 +32,17 @@ def choose_threads(wanted: int = 0) -> int:
 
     Args:
         wanted: threads; 0 is what the variable ``OMP_NUM_THREADS`` says, else one.
+        asked: what asks for them, for the message.
 
     Returns:
         how many it is now.
+
+    Raises:
+        LASError: they are too many.
     """
-    if wanted == 0:
-        asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # a list by level
-        wanted = int(asked) if asked.isdecimal() and int(asked) > 0 else 1
-    torch.set_num_threads(wanted)
-    return wanted
+    count = threads.checked(wanted, asked) or threads.of_environment() or 1
+    torch.set_num_threads(count)
+    return count
 
 
 def precision(settings: TrainingConfig, device: torch.device) -> torch.autocast:

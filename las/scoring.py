@@ -92,19 +92,9 @@ def score(
         raise LASError(f"bootstrap is {bootstrap}; draw at least 1 sample (1000 is usual)")
     if not 0 < interval < 1:
         raise LASError(f"interval is {interval:g}; give a level between 0 and 1, as 0.95")
-    repeated = [id for id, count in Counter(u.id for u in utterances).items() if count > 1]
-    if repeated:
-        raise LASError(
-            f"utterance {repeated[0]!r} comes more than once ({len(repeated)} such ids);"
-            " score each utterance once"
-        )
+    check((u.id, u.reference) for u in utterances)
     aligned = align(utterances)
     words = np.array([a.words for a in aligned], dtype=np.int64)
-    if words.sum() == 0:
-        raise LASError(
-            f"the references of all {len(aligned)} utterances are empty;"
-            " an error rate needs at least one reference word"
-        )
     errors = np.array([a.errors for a in aligned], dtype=np.int64)
     character_errors, characters = character_counts(utterances)
     marks = Counter(step for a in aligned for step in a.steps if step[0] != " ")
@@ -128,6 +118,31 @@ def score(
         top_deletions=_top((r, n) for (m, r, _), n in marks.items() if m == "D"),
         top_insertions=_top((h, n) for (m, _, h), n in marks.items() if m == "I"),
     )
+
+
+def check(references: Iterable[tuple[str, str]], origin: str | Path | None = None) -> None:
+    """Refuse what cannot be scored, whatever is recognised: before anything is.
+
+    Args:
+        references: ids and texts.
+        origin: where they are from, for the message.
+
+    Raises:
+        LASError: an id comes twice, or no text holds a word.
+    """
+    references = list(references)
+    place = "" if origin is None else f"{origin}: "
+    repeated = [id for id, count in Counter(id for id, _ in references).items() if count > 1]
+    if repeated:
+        raise LASError(
+            f"{place}utterance {repeated[0]!r} comes more than once ({len(repeated)} such ids);"
+            " score each utterance once"
+        )
+    if not any(text.split() for _, text in references):
+        raise LASError(
+            f"{place}the references of all {len(references)} utterances are empty;"
+            " an error rate needs at least one reference word"
+        )
 
 
 def bootstrap_interval(
@@ -248,6 +263,14 @@ def report_json(
     return report | extra
 
 
+def report_paths(folder_or_prefix: str | Path) -> tuple[Path, Path]:
+    """Where :func:`write_reports` writes: the text and the JSON."""
+    prefix = Path(folder_or_prefix)
+    if prefix.is_dir():
+        prefix = prefix / "report"
+    return prefix.with_name(f"{prefix.name}.txt"), prefix.with_name(f"{prefix.name}.json")
+
+
 def write_reports(
     folder_or_prefix: str | Path,
     utterances: Sequence[Utterance],
@@ -272,12 +295,9 @@ def write_reports(
     Raises:
         LASError: The folder cannot be made or written to.
     """
-    prefix = Path(folder_or_prefix)
-    if prefix.is_dir():
-        prefix = prefix / "report"
     report = report_json(utterances, score, texts=texts, **extra)
     data = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
-    text_path, json_path = (prefix.with_name(f"{prefix.name}.{end}") for end in ("txt", "json"))
+    text_path, json_path = report_paths(folder_or_prefix)
     try:
         with replacing(text_path) as text, replacing(json_path) as json_file:
             text.write_text(report_text(utterances, score), encoding="utf-8")
@@ -285,7 +305,7 @@ def write_reports(
     except OSError as problem:
         what = problem.strerror or type(problem).__name__
         raise LASError(
-            f"{prefix}: cannot write the reports ({what}); choose another place"
+            f"{folder_or_prefix}: cannot write the reports ({what}); choose another place"
         ) from None
     return text_path, json_path
 

@@ -42,20 +42,31 @@ ThreadsOption = Annotated[
 ]
 
 # None is not given: the model's own setting counts (`las tune`), else the default.
-BeamOption = Annotated[int | None, typer.Option(min=1, help="Hypotheses kept; 1 is greedy.")]
+BeamOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Hypotheses kept; 1 is greedy. Default: what the model keeps (`las info`), else 1.",
+    ),
+]
 CTCOption = Annotated[
-    float | None, typer.Option(help="Weight of CTC in the search, 0 to below 1; default: 0.")
+    float | None,
+    typer.Option(
+        help="Weight of CTC in the search, 0 to below 1; default: what the model keeps, else 0."
+    ),
 ]
 LMOption = Annotated[
     Path | None,
-    typer.Option(help="Folder of a language model; default: the one `las tune` stored, if any."),
+    typer.Option(help="Folder of a language model; default: what the model keeps, if any."),
 ]
-LMWeightOption = Annotated[float | None, typer.Option(help="Its weight; default: 0.3.")]
+LMWeightOption = Annotated[
+    float | None, typer.Option(help="Its weight; default: what the model keeps, else 0.3.")
+]
 WordsOption = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of a word model (`las lm words`), beside --lm; default: the one that `las "
-        "tune` stored, if any."
+        help="Folder of a word model (`las lm words`), beside --lm; default: what the model keeps, "
+        "if any."
     ),
 ]
 SearchOption = Annotated[
@@ -68,8 +79,10 @@ SearchOption = Annotated[
 GreedyOption = Annotated[
     bool,
     typer.Option(
+        "--no-stored-search",
         "--greedy",
-        help="Do not begin with the search.yaml of the model, but with greedy search.",
+        help="Leave out the search that the model keeps (`las tune`): it is greedy, but for what "
+        "other options ask.",
     ),
 ]
 

@@ -29,10 +29,12 @@ from las.data import (
     training_batches,
 )
 from las.errors import LASError
+from las.files import check_folder, make_folder
 from las.journal import Journal
 from las.model import LAS, WEIGHTS, Losses, read_weights, write_weights
 from las.processes import Processes
-from las.runtime import choose_device, precision, seed_everything
+from las.runtime import choose_device, choose_threads, precision, seed_everything
+from las.scoring import check
 from las.validation import Validation, validate
 
 STATE = "training.pt"
@@ -66,10 +68,12 @@ class Trainer:
     def __init__(self, config: RunConfig) -> None:
         self.config = config
         self.settings = config.training
+        if not self.settings.output:
+            raise LASError("training.output is empty: name a folder for the run")
         self.device = choose_device(self.settings.device)
         self.processes = Processes(self.device)
         self.output = Path(self.settings.output)
-        torch.set_num_threads(self.settings.threads)
+        choose_threads(self.settings.threads, "training.threads")
         seed_everything(self.settings.seed)
         self.model = LAS(config.model_settings()).to(self.device)
         if self.settings.init:
@@ -89,6 +93,7 @@ class Trainer:
         self.dev_cuts = read_manifest(config.data.dev) if config.data.dev else None
         if self.dev_cuts is not None:
             check_alphabet(self.dev_cuts, self.model.text, config.data.dev)
+            check(((cut.id, cut.supervisions[0].text) for cut in self.dev_cuts), config.data.dev)
         # Where the training is: all that resuming needs beside weights and optimizer.
         self.epoch = self.batches = self.seen = self.step = self.skipped = 0
         self.in_a_row = 0
@@ -105,7 +110,8 @@ class Trainer:
             LASError: the data or the folder is not usable, or the training broke down.
             InterruptedTrainingError: a signal asked to stop.
         """
-        self.output.mkdir(parents=True, exist_ok=True)
+        check_folder(self.output)
+        make_folder(self.output)
         self._resume()
         with self._signals(), Journal(self.output, self.config, self.processes.rank) as journal:
             self.journal = journal

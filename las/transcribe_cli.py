@@ -1,11 +1,9 @@
 """The command ``las transcribe``: what it is given, what it writes, and what it says."""
 
 import io
-import os
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from las.errors import LASError
+from las.files import check_file, check_folder, make_folder
 from las.imports import lasting
 from las.inputs import STDIN, Source, check_names, find, is_many, read_stdin
 from las.jobs import Report, transcripts
@@ -86,7 +85,8 @@ def transcribe(
     batch_size: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Pieces of audio to decode at once, at most; default: two minutes of them."
+            min=1,
+            help="Pieces of audio to decode at once, at most; never more than a minute of them.",
         ),
     ] = None,
     beam: BeamOption = None,
@@ -118,6 +118,11 @@ def transcribe(
     what is finished is there and whole.
     """
     output = Output.of(kind, output_dir, inputs, word_timestamps, n_best is not None)
+    if attention is not None:
+        from las import plots
+
+        plots.kind_of(attention)
+        check_file(attention)
     if resume and output.folder is None:
         raise LASError("--resume: no files are written to resume from; add --format or -o")
     for stream in (sys.stdout, sys.stderr):  # names of files may be any bytes
@@ -212,10 +217,8 @@ class Output:
         """
         check_names(sources)
         assert self.folder is not None
-        with suppress(FileExistsError):
-            self.folder.mkdir(parents=True)
-        if not self.folder.is_dir() or not os.access(self.folder, os.W_OK):
-            raise LASError(f"{self.folder}: not a folder that can be written to; name another")
+        check_folder(self.folder)
+        make_folder(self.folder)
 
     def put(self, transcript: "Transcript", source: Source, rate: int) -> None:
         """Write or print one result."""

@@ -42,7 +42,7 @@ def tune(
 
     with lasting():
         from las import evaluation, tuning
-        from las.files import replacing
+        from las.files import check_folder, replacing
         from las.model import LAS, read_info
         from las.runtime import choose_device, choose_threads
         from las.stored_search import (
@@ -59,6 +59,11 @@ def tune(
     choose_threads(threads)
     place = choose_device(device.value)
     las = LAS.from_pretrained(model, place)
+    prefix = output or model / "tuning"
+    if prefix.is_dir():
+        prefix = prefix / "tuning"
+    for folder in (model, prefix.parent):
+        check_folder(folder)
     kept_search = stored_search(model, place) if stored_settings(model) is not None else None
     lm = lm or (model / LM if (model / LM).is_dir() else None)
     words = words or (model / WORDS if (model / WORDS).is_dir() else None)
@@ -106,9 +111,6 @@ def tune(
             lm if chosen.lm_weight > 0 else None,
             words if chosen.word_weight > 0 else None,
         )
-    prefix = output or model / "tuning"
-    if prefix.is_dir():
-        prefix = prefix / "tuning"
     with replacing(prefix.with_name(f"{prefix.name}.json")) as temporary:
         temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     with replacing(prefix.with_name(f"{prefix.name}.txt")) as temporary:

@@ -141,6 +141,7 @@ def listen(
         count = min(utterances, len(whole))
         drawn = np.random.default_rng(seed).choice(len(whole), count, replace=False)
         cuts = CutSet.from_cuts(whole[i] for i in sorted(drawn.tolist()))
+    scoring.check(((cut.id, cut.supervisions[0].text) for cut in cuts), manifest)
     batches = []
     for batch in evaluation_batches(
         cuts,

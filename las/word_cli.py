@@ -6,7 +6,7 @@ from pathlib import Path
 from las import arpa, lm_text
 from las import config as configuration
 from las.errors import LASError
-from las.files import replacing
+from las.files import check_folder, replacing
 from las.text import Characters
 from las.word_counts import build
 from las.word_measure import measure
@@ -33,6 +33,7 @@ def make(
     config = configuration.parse(WordConfig, {"alphabet": alphabet, "order": order}, "command line")
     if dev_every == 1:
         raise LASError("--dev-every 1 would hold out every sentence; use 2 or more, or 0")
+    check_folder(output)
     lines: list[str] = []
 
     def say(line: str) -> None:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from las import config as configuration
 from las.config import Settings
 from las.errors import LASError
+from las.files import make_folder
 from las.model import WEIGHTS, read_weights, write_weights
 from las.ngram import pack, unpack
 from las.text import ALPHABET, EOS, Characters
@@ -180,7 +181,7 @@ class WordModel(nn.Module):
             info: what to remember with the model: text, sentences, perplexity, licence.
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         configuration.dump(self.config, folder / CONFIG)
         spelt = np.frombuffer("\n".join(self.words).encode(), np.uint8)
         stored = {"spelt": torch.from_numpy(spelt.copy())}

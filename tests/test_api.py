@@ -121,6 +121,36 @@ def test_wrong_types(recognizer, samples):
         recognizer.transcribe(samples)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda x: x.to_sparse(),
+        lambda x: x.to("meta"),
+        lambda x: torch.quantize_per_tensor(x, 1.0, 0, torch.qint8),
+        lambda x: torch.nested.nested_tensor([x], layout=torch.jagged),
+    ],
+    ids=["sparse", "meta", "quantized", "nested"],
+)
+def test_tensors_that_hold_no_plain_samples(recognizer, make):
+    with pytest.raises(TypeError, match="audio: give a dense tensor"):
+        recognizer.transcribe(make(torch.zeros(RATE)))
+
+
+def test_numbers_that_are_none(recognizer, sound):
+    for rate in ("16000", True, [16000]):
+        with pytest.raises(TypeError, match="sample_rate: give a number of Hz, not"):
+            recognizer.transcribe(sound, sample_rate=rate)
+    with pytest.raises(TypeError, match="batch_seconds: give a number of seconds, not str"):
+        recognizer.transcribe_many([sound], batch_seconds="60")
+    assert recognizer.transcribe(sound, sample_rate=np.int32(RATE)) is not None
+
+
+@pytest.mark.parametrize("name", ["model", "lm", "words"])
+def test_folders_that_are_none(name):
+    with pytest.raises(TypeError, match=f"{name}: give a folder, not int"):
+        las.load(**{name: 3})
+
+
 def test_a_file_tells_its_own_rate(recognizer):
     with pytest.raises(TypeError, match="sample_rate"):
         recognizer.transcribe("a.wav", sample_rate=16000)
@@ -161,7 +191,9 @@ def test_errors_among_many(recognizer, sound, tmp_path):
     assert found[0] == found[3]
 
 
-@pytest.mark.parametrize("given", ["a.wav", np.zeros((2, RATE)), torch.zeros(2, RATE)])
+@pytest.mark.parametrize(
+    "given", ["a.wav", np.zeros((2, RATE)), torch.zeros(2, RATE), iter(["a.wav"]), None, {"a.wav"}]
+)
 def test_many_are_a_list(recognizer, given):
     with pytest.raises(TypeError, match="give a list"):
         recognizer.transcribe_many(given)

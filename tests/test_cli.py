@@ -1,5 +1,6 @@
 """The command: every way to use it wrongly gives one clear line, and never a traceback."""
 
+import dataclasses
 import json
 import os
 import pickle
@@ -329,6 +330,103 @@ def test_prepare_of_what_is_not_there(las, tmp_path):
     for corpus in ("librispeech", "an4", "folder"):
         status, _, err = las("prepare", corpus, tmp_path / "missing", tmp_path / "out")
         assert status == 1 and str(tmp_path / "missing") in error_line(err)
+
+
+# --- said before the work begins --------------------------------------------------------------
+
+
+@pytest.fixture
+def idle(monkeypatch):
+    """Whoever listens to audio fails."""
+
+    def listen(*_):
+        raise AssertionError("it listened")
+
+    monkeypatch.setattr("las.model.LAS.encode", listen)
+
+
+def test_where_nothing_can_be_written(las, idle, model, manifest, tmp_path):
+    file, audio = tmp_path / "file", recording(tmp_path / "a.wav")
+    file.write_text("mine")
+    text = tmp_path / "text.txt"
+    text.write_text("ABE CAB\n" * 20)
+    for arguments in (
+        ("prepare", "folder", manifest.parent / "audio", file),
+        ("evaluate", model, manifest, "--output", file / "x"),
+        ("tune", model, manifest, "--output", file / "x"),
+        ("calibrate", model, manifest, "--output", file / "x"),
+        ("explain", audio, "--model", model, "--output-dir", file),
+        ("transcribe", audio, "--model", model, "-o", file / "x"),
+        ("transcribe", audio, "--model", model, "--attention", file / "x.png"),
+        ("compare", tmp_path / "a.json", tmp_path / "b.json", "--output", file / "x"),
+        ("bpe", text, file / "x"),
+        ("lm", "ngram", text, file),
+        ("lm", "words", text, file),
+    ):
+        status, out, err = las(*arguments)
+        assert (status, out) == (1, ""), arguments
+        assert str(file) in error_line(err) and "a file is where" in err
+    status, _, err = las("transcribe", audio, "--model", model, "--attention", tmp_path / "x.doc")
+    assert status == 1 and "cannot draw 'doc'" in error_line(err)
+    for command in (("bpe", text), ("evaluate", model, manifest, "--output")):
+        (tmp_path / "r.txt").mkdir(exist_ok=True)
+        status, _, err = las(*command, tmp_path / ("r.txt" if command[0] == "bpe" else "r"))
+        assert status == 1 and "a folder is where this file is to be" in error_line(err)
+
+
+def test_what_cannot_be_scored(las, idle, model, manifest, tmp_path):
+    cuts = list(CutSet.from_file(manifest))
+    empty = [c.map_supervisions(lambda s: dataclasses.replace(s, text=" ")) for c in cuts]
+    alone = [c.map_supervisions(lambda s: dataclasses.replace(s, speaker="one")) for c in cuts]
+    for name, part, words in (
+        ("repeated", [*cuts, cuts[0]], "comes more than once"),
+        ("empty", empty, "the references of all 6 utterances are empty"),
+        ("alone", alone, "there are not two speakers"),
+    ):
+        path = tmp_path / f"{name}.jsonl.gz"
+        CutSet.from_cuts(part).to_file(path)
+        for command in ("calibrate",) if name == "alone" else ("evaluate", "tune"):
+            status, _, err = las(command, model, path, "--output", tmp_path / "r")
+            assert status == 1 and words in error_line(err)
+            assert name == "alone" or str(path) in err
+        if name != "alone":
+            config = tmp_path / "config.yaml"
+            configuration.dump(run_config(manifest, tmp_path / "run", path), config)
+            status, _, err = las("train", config)
+            assert status == 1 and f"{path}: " in error_line(err) and words in err
+
+
+def test_audio_that_is_gone(las, model, tmp_path):
+    manifest = write_manifest(tmp_path, sentences(2))
+    shutil.rmtree(tmp_path / "audio")
+    status, _, err = las("evaluate", model, manifest)
+    assert status == 1 and "(no such file)" in error_line(err)
+
+
+def test_what_misled(las, model, manifest, tmp_path, monkeypatch):
+    config, text = tmp_path / "config.yaml", tmp_path / "text.txt"
+    configuration.dump(run_config(manifest, tmp_path / "run"), config)
+    text.write_text("ABE CAB\n" * 20)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for arguments, words in (
+        (("evaluate", model, manifest, "--device", "cuda"), "device cuda: "),
+        (("train", config, "training.init=nowhere"), "nowhere/model.safetensors: no such file"),
+        (("train", config, "training.output="), "training.output is empty"),
+        (("train", config, "training.threads=100000"), "training.threads: 100000 threads"),
+        (("prepare", "folder", tmp_path, tmp_path / "o", "--part", "x"), "--part: folder has no"),
+        (("lm", "score", tmp_path, text), "neither lm.yaml nor ngram.yaml"),
+        (("lm", "train", text, tmp_path / "lm", "lr=3"), "`training.learning_rate`"),
+        (("bpe", text, tmp_path / "pieces", "--size", 999), "it gives 10; ask for fewer"),
+    ):
+        status, _, err = las(*arguments)
+        assert status == 1 and words in error_line(err), arguments
+    monkeypatch.setenv("OMP_NUM_THREADS", "99999")
+    for arguments in (("info", model), ("lm", "ngram", text, tmp_path / "lm")):
+        status, _, err = las(*arguments)
+        assert status == 1 and error_line(err).startswith("error: OMP_NUM_THREADS: 99999")
+
+
+# --- what is not known ------------------------------------------------------------------------
 
 
 def test_unknown_words(las, tmp_path):

@@ -17,6 +17,7 @@ from las.config import (
     SpecAugmentConfig,
     TrainingConfig,
 )
+from las.config_errors import setting_names
 from las.errors import LASError
 
 
@@ -138,6 +139,13 @@ def test_bytes_that_are_no_text(tmp_path):
         ("data: {seed: 4}", "`training.seed`"),
         ("frontend: {time_masks: 0}", "`frontend.specaugment.time_masks`"),
         ("layers: 3", "`listener.layers` or `speller.layers`"),
+        # initials, and words of names
+        ("training: {lr: 1}", "`training.learning_rate`"),
+        ("lr: 1", "`training.learning_rate`"),
+        ("training: {WD: 1}", "`training.weight_decay`"),
+        ("data: {batch_size: 1}", "`data.batch_seconds`"),
+        ("training: {batch_size: 1}", "`data.batch_seconds`"),
+        ("batch: 1", "`data.batch_seconds` or `data.batch_utterances`"),
     ],
 )
 def test_an_unknown_key_suggests_the_right_one(write, text, cure):
@@ -147,7 +155,7 @@ def test_an_unknown_key_suggests_the_right_one(write, text, cure):
 
 
 def test_every_setting_is_found_from_the_top(write):
-    keys = config._keys(RunConfig)
+    keys = setting_names(RunConfig)
     assert {"training.epochs", "frontend.specaugment.time_width", "alphabet"} < set(keys)
     for key in keys:
         name = key.rpartition(".")[2]
@@ -158,6 +166,8 @@ def test_every_setting_is_found_from_the_top(write):
 def test_a_key_like_no_other_lists_what_is_known(write):
     assert "known here: alphabet, pieces, frontend," in message(write("zzz: 1"))
     assert "known here: training.output, training.init" in message(write("training: {qqq: 1}"))
+    for name in ("encoder", "model", "optimizer"):  # near to `silence`, `n_mels`, `time_share`
+        assert "known here" in message(write(f"{name}: 1"))
 
 
 def test_further_errors_are_counted(write):
@@ -253,6 +263,30 @@ def test_an_override_makes_the_section_below(write):
 def test_a_wrong_override_is_one_line(write, override, part):
     before = ["alphabet.x=1"] if override.startswith("alphabet") else []
     assert part in message(write(""), [*before, override])
+
+
+def test_what_is_wrong_on_the_command_line_is_not_laid_to_the_file(write):
+    path = write("training: {epochs: 3}")
+    for override in ("training.lr=1", "speler.width=3", "training.epochs=0", "training=3"):
+        assert message(path, [override]).startswith("command line: ")
+    assert message(write("training: {epochs: 0}"), ["training.seed=3"]).startswith(f"{path}: ")
+
+
+def test_no_value_is_an_empty_text_where_texts_are(write):
+    path = write("data: {train: a.jsonl, dev: b.jsonl}")
+    assert config.load(RunConfig, path, ["data.dev="]).data.dev == ""
+    assert config.load(RunConfig, write("data:\n  dev:\n")).data.dev == ""
+    assert config.load(RunConfig, path, ["frontend.specaugment="]).frontend.specaugment is None
+    assert "`training.epochs`" in message(path, ["training.epochs="])
+    assert message(path, ["training.epochs="]).endswith("(it is empty)")
+    assert "at least 1 character" in message(path, ["alphabet="])
+
+
+def test_a_section_is_not_a_value(write):
+    for override in ("listener=3", "listener="):
+        assert "is a section: give its settings one by one, as `listener.layers`" in message(
+            write(""), [override]
+        )
 
 
 # --- what follows from settings -------------------------------------------------------------

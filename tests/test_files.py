@@ -2,7 +2,8 @@
 
 import pytest
 
-from las.files import replacing
+from las.errors import LASError
+from las.files import check_file, check_folder, make_folder, replacing
 
 
 def test_written_file_takes_the_name_and_leaves_nothing_beside_it(tmp_path):
@@ -36,3 +37,30 @@ def test_nothing_written_is_an_error_not_an_empty_file(tmp_path):
     with pytest.raises(FileNotFoundError), replacing(tmp_path / "a"):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def write_into(folder):
+    with replacing(folder / "a"):
+        pass
+
+
+@pytest.mark.parametrize("use", [make_folder, check_folder, write_into])
+def test_a_file_where_a_folder_is_to_be_is_named(tmp_path, use):
+    (tmp_path / "file").write_text("mine")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(LASError, match=f"^{folder}: a file is where this folder is to be"):
+            use(folder)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path, monkeypatch):
+    def refuse(dir):
+        raise PermissionError(13, "Permission denied")
+
+    check_folder(tmp_path / "new" / "folder")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(LASError, match=f"^{tmp_path}: a folder is where this file is to be"):
+        check_file(tmp_path)
+    monkeypatch.setattr("las.files.tempfile.TemporaryFile", refuse)
+    with pytest.raises(LASError, match=rf"^{tmp_path}: not a folder .*\(Permission denied\)"):
+        check_file(tmp_path / "a.json")

@@ -130,6 +130,12 @@ def test_without_a_gpu_it_says_so_in_one_line(tmp_path):
     assert "Traceback" not in done.stdout
 
 
+def test_a_torch_without_cuda_is_not_a_machine_without_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert "is a build without CUDA" in probe.look()["error"]
+
+
 def test_without_an_interpreter_it_says_so(tmp_path):
     done = command(tmp_path, PYTHON="no-such-python")
     assert (done.returncode, done.stdout) == (1, "")

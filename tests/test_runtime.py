@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from las.errors import LASError
-from las.runtime import choose_threads, inference_precision
+from las.runtime import choose_device, choose_threads, inference_precision
+from las.threads import MOST
 
 
 @pytest.fixture
@@ -39,3 +40,23 @@ def test_precisions():
     assert inference_precision("bfloat16") is torch.bfloat16
     with pytest.raises(LASError, match=r"--precision half: .*auto, float32, bfloat16"):
         inference_precision("half")
+
+
+def test_more_threads_than_go_well_are_refused(variable):
+    variable(None)
+    before = torch.get_num_threads()
+    with pytest.raises(LASError, match=f"^--threads: 100000 threads .* at most {MOST}$"):
+        choose_threads(100_000)
+    with pytest.raises(LASError, match=r"^training\.threads: "):
+        choose_threads(MOST + 1, "training.threads")
+    variable("99999")
+    with pytest.raises(LASError, match=r"^OMP_NUM_THREADS: 99999 threads"):
+        choose_threads()
+    assert torch.get_num_threads() == before
+    assert choose_threads(2) == 2  # whatever the variable says
+
+
+def test_no_gpu_is_named_as_every_command_has_it(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(LASError, match=r"^device cuda: torch sees no GPU"):
+        choose_device("cuda")

@@ -325,9 +325,9 @@ def test_what_json_cannot_hold_writes_nothing(tmp_path):
 
 def test_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(LASError, match="cannot write the reports") as caught:
+    with pytest.raises(LASError, match="a file is where this folder") as caught:
         write_reports(tmp_path / "file" / "r", EXAMPLE, score(EXAMPLE))
-    assert str(tmp_path / "file" / "r") in str(caught.value)
+    assert str(tmp_path / "file") in str(caught.value)
 
 
 def test_a_report_without_texts_has_the_counts():

@@ -8,6 +8,7 @@ import torch
 from speech import RATE, error_line, run_main, sentences, small_model, whistle, write_manifest
 from test_stored_search import word_model
 
+from las import search_options
 from las.config import SearchConfig
 from las.errors import LASError
 from las.hypothesis import WithWords
@@ -215,6 +216,7 @@ def test_commands_use_what_is_kept_and_say_so(las, tuned, manifest, audio, tmp_p
     assert (status, out, err) == (0, "AAAAA\n", "")
     _, greedy, _ = las("transcribe", "--model", tuned, "--greedy", audio[0])
     assert greedy != out
+    assert las("transcribe", "--model", tuned, "--no-stored-search", audio[0])[1] == greedy
     las("evaluate", tuned, manifest, "--output", tmp_path / "r", "--beam", 3)
     report = json.loads((tmp_path / "r.json").read_text())
     assert report["search"] == "beam 3, lm tuned/lm, lm_weight 30, max_steps 5"
@@ -267,3 +269,9 @@ def test_named_words_are_weighed_and_kept_ones_are_found(tuned, tmp_path):
     config, heard = settings(tuned)
     assert config.word_weight == 0.2 and heard.words.words == ["AB", "A"]
     assert settings(tuned, None, ["word_weight=0"])[1] is None
+
+
+def test_help_names_no_default_that_the_model_replaces():
+    for name in ("Beam", "CTC", "LM", "LMWeight", "Words"):
+        (option,) = getattr(search_options, f"{name}Option").__metadata__
+        assert "efault: what the model keeps" in option.help

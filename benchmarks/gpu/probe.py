@@ -86,6 +86,8 @@ def look() -> dict[str, Any]:
     import torch
 
     if not torch.cuda.is_available():
+        if torch.version.cuda is None:
+            return {"error": f"torch {torch.__version__} is a build without CUDA: install one with"}
         return {"error": "torch finds no GPU"}
     capability = torch.cuda.get_device_capability()
     name = torch.cuda.get_device_name()
