@@ -4,7 +4,9 @@ Only the first process writes. ``log.jsonl`` has one object a step or validation
 what lies beyond the state that was resumed is cut off, so that each step stands there once.
 """
 
+import contextlib
 import json
+import threading
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -16,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from las.config import RunConfig
-from las.files import replacing
+from las.files import naming, replacing
 from las.validation import Validation
 
 _LINE_SECONDS = 30.0  # between lines where there is no terminal for a bar
@@ -50,6 +52,7 @@ class Journal:
         from torch.utils.tensorboard import SummaryWriter
 
         self.writer = SummaryWriter(str(self.folder / "tensorboard"))
+        self.before, threading.excepthook = threading.excepthook, self._thread_failed
         self.log = (self.folder / "train.log").open("a", encoding="utf-8")
         self.steps = (self.folder / "log.jsonl").open("a", encoding="utf-8")
         if self.console.is_terminal:
@@ -74,11 +77,17 @@ class Journal:
     ) -> None:
         if self.silent:
             return
-        if self.progress is not None:
-            self.progress.stop()
-        self.writer.close()
-        self.log.close()
-        self.steps.close()
+        with contextlib.ExitStack() as stack:
+            if error is not None:  # that the disk is full, say, is raised only once
+                stack.enter_context(contextlib.suppress(OSError))
+            stack.callback(setattr, threading, "excepthook", self.before)
+            for file, name in ((self.steps, "log.jsonl"), (self.log, "train.log")):
+                stack.enter_context(self._naming(name))
+                stack.callback(file.close)
+            stack.enter_context(self._naming("tensorboard"))
+            stack.callback(self.writer.close)
+            if self.progress is not None:
+                self.progress.stop()
 
     def truncate(self, step: int, epoch: int) -> None:
         """Drop what was logged after this step, and validations after this many epochs.
@@ -110,8 +119,9 @@ class Journal:
         if self.silent:
             return
         stamped = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}Z  {line}"
-        self.log.write(stamped + "\n")
-        self.log.flush()
+        with self._naming("train.log"):
+            self.log.write(stamped + "\n")
+            self.log.flush()
         self.console.print(stamped, markup=False, highlight=False, soft_wrap=True)
 
     def warning(self, line: str) -> None:
@@ -131,9 +141,9 @@ class Journal:
         self.last_step, self.waiting = now, 0.0
         self._smooth({**values, "input_wait": wait})
         self._write({"step": step, "epoch": epoch, **values, "input_wait": wait})
-        for name, value in values.items():
-            self.writer.add_scalar(f"train/{name}", value, step)
-        self.writer.add_scalar("train/input_wait", wait, step)
+        with self._naming("tensorboard"):
+            for name, value in {**values, "input_wait": wait}.items():
+                self.writer.add_scalar(f"train/{name}", value, step)
         self._show(step, epoch, share, now)
 
     def _smooth(self, row: Mapping[str, float]) -> None:
@@ -176,20 +186,30 @@ class Journal:
             f"{(time.monotonic() - self.began) / 60:.1f} min)"
         )
         self._write({"step": step, "epoch": epoch, "dev": values})
-        for name, value in values.items():
-            self.writer.add_scalar(f"dev/{name}", value, step)
-        if result.picture is not None:
-            from las import plots  # matplotlib, and inside librosa: not before the first epoch
+        with self._naming("tensorboard"):
+            for name, value in values.items():
+                self.writer.add_scalar(f"dev/{name}", value, step)
+            if result.picture is not None:
+                from las import plots  # matplotlib, and inside librosa: not before the first epoch
 
-            figure = plots.attention(
-                result.picture.waveform.numpy(),
-                result.picture.alignment.numpy(),
-                result.picture.text,
-                self.config.frontend,
-            )
-            self.writer.add_figure("dev/attention", figure, step)
-        self.writer.flush()
+                figure = plots.attention(
+                    result.picture.waveform.numpy(),
+                    result.picture.alignment.numpy(),
+                    result.picture.text,
+                    self.config.frontend,
+                )
+                self.writer.add_figure("dev/attention", figure, step)
+            self.writer.flush()
 
     def _write(self, values: dict[str, Any]) -> None:
-        self.steps.write(json.dumps(values) + "\n")
-        self.steps.flush()
+        with self._naming("log.jsonl"):
+            self.steps.write(json.dumps(values) + "\n")
+            self.steps.flush()
+
+    def _naming(self, name: str) -> contextlib.AbstractContextManager[None]:
+        return naming(self.folder / name)
+
+    def _thread_failed(self, failure: threading.ExceptHookArgs) -> None:
+        """TensorBoard's thread gives its error to who writes next, and need not print it."""
+        if not isinstance(failure.exc_value, OSError):
+            self.before(failure)

@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import os
+import re
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -255,11 +257,20 @@ def write_weights(
         path: of the file.
         info: what to remember with them.
         form: recorded in the file, for :func:`read_weights`.
+
+    Raises:
+        OSError: they cannot be written, say because the disk is full.
     """
     contiguous = {name: tensor.contiguous() for name, tensor in weights.items()}
     metadata = {"format": form, "info": json.dumps(dict(info or {}))}
     with replacing(path) as temporary:
-        safetensors.torch.save_file(contiguous, temporary, metadata)
+        try:
+            safetensors.torch.save_file(contiguous, temporary, metadata)
+        except safetensors.SafetensorError as error:
+            number = re.search(r"\(os error (\d+)\)", str(error))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from None
 
 
 def fit_weights(

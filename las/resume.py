@@ -1,20 +1,56 @@
-"""The state of a training on disk: one file, whole or not at all, read without unpickling code."""
+"""The folder of a training: one process at a time, and its state, read without unpickling code."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from las.errors import LASError
-from las.files import replacing
+from las.files import locked, remove_leftovers, replacing
+from las.processes import Processes
 
 _FORMAT = "las-training/1"
 
 
+@contextmanager
+def alone(folder: Path, processes: Processes | None = None) -> Iterator[None]:
+    """Have the folder of a training for oneself.
+
+    Args:
+        folder: made if it is missing.
+        processes: which train together, and of which the first takes the folder for all.
+
+    Raises:
+        LASError: another training has it; in all processes, so that none waits for the others.
+    """
+    first = processes is None or processes.first
+    with ExitStack() as stack:
+        taken = first and not stack.enter_context(locked(folder))
+        if any(processes.any(taken)) if processes is not None else taken:
+            raise LASError(
+                f"{folder}: another training runs in this folder; wait for its end, or choose a "
+                "new folder"
+            )
+        if first:
+            for inside in (folder, folder / "model", folder / "best", folder / "epochs"):
+                remove_leftovers(inside, ".pt")
+                remove_leftovers(inside, ".safetensors")
+        yield
+
+
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write tensors and plain values under a temporary name, then rename."""
-    with replacing(path) as temporary:
-        torch.save({"format": _FORMAT, **state}, temporary)
+    """Write tensors and plain values under a temporary name, then rename.
+
+    Raises:
+        OSError: it cannot be written, say because the disk is full.
+    """
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        try:
+            torch.save({"format": _FORMAT, **state}, file)
+        except RuntimeError as error:  # behind which torch hides what the file raised
+            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import torch
 from las import config as configuration
 from las.config import ModelConfig, SearchConfig
 from las.errors import LASError
+from las.files import locked, replacing
 from las.hypothesis import LanguageModel, WithWords, parts
 from las.language_models import load
 from las.model import CONFIG, bundled
@@ -192,13 +193,14 @@ def store_search(
         The file of the settings. A failure on the way leaves none: search is then greedy.
     """
     path = folder / SETTINGS
-    for source, name, weight in ((lm, LM, "lm_weight"), (words, WORDS, "word_weight")):
-        if source is None:
-            config = config.model_copy(update={weight: 0.0})
-        elif source.resolve() != (folder / name).resolve():
-            path.unlink(missing_ok=True)  # the old settings are not for the new language model
-            _copy(source, folder / name)
-    configuration.dump(config, path)
+    with locked(folder, wait=True):  # or the settings of one could stand beside another's models
+        for source, name, weight in ((lm, LM, "lm_weight"), (words, WORDS, "word_weight")):
+            if source is None:
+                config = config.model_copy(update={weight: 0.0})
+            elif source.resolve() != (folder / name).resolve():
+                path.unlink(missing_ok=True)  # the old settings are not for the new models
+                _copy(source, folder / name)
+        configuration.dump(config, path)
     return path
 
 
@@ -211,7 +213,8 @@ def _copy(source: Path, target: Path) -> None:
         new.mkdir(parents=True)
         for path in source.iterdir():
             if path.is_file():
-                shutil.copyfile(path, new / path.name)
+                with replacing(new / path.name) as temporary:
+                    shutil.copyfile(path, temporary)
         if target.exists():
             target.rename(old)
         new.rename(target)

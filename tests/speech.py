@@ -4,11 +4,13 @@ Words repeat letters, and letters repeat over words, so that nothing but an alig
 characters spells an utterance.
 """
 
+import contextlib
 import json
+import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -180,3 +182,14 @@ def start(*arguments: object, launcher: Sequence[object] = ()) -> subprocess.Pop
         # A shell starts what runs in its background deaf to SIGINT, and that is inherited.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
+
+
+@contextlib.contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """No file may grow beyond this many bytes: a full disk, but for the number of its error."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

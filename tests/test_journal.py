@@ -1,11 +1,12 @@
 """What a training says: each step once, in a file that other programs can read."""
 
 import json
+import threading
 
 import numpy as np
 import pytest
 import torch
-from speech import run_config, whistle
+from speech import full_disk, run_config, whistle
 
 from las.journal import Journal
 from las.scoring import Utterance, score
@@ -135,3 +136,26 @@ def test_numbers_that_are_none_do_not_stop_it(journal, tmp_path):
     step(journal, 1, attention=float("nan"))
     step(journal, 2, attention=float("inf"))
     assert np.isnan(rows(tmp_path)[0]["attention"])
+
+
+def test_a_full_disk_names_the_file_once(tmp_path, monkeypatch):
+    failed = []
+    monkeypatch.setattr(threading, "excepthook", failed.append)
+    hook = threading.excepthook
+    for name, size in (("train.log", 10), ("log.jsonl", 100), ("tensorboard", 1000)):
+        folder = tmp_path / name
+        with (
+            pytest.raises(OSError, match="too large") as caught,
+            Journal(folder, run_config("", tmp_path), 0) as journal,
+            full_disk(size),
+        ):
+            if name == "train.log":
+                journal.text("hello, hello")
+            for number in range(1, 100):
+                step(journal, number)
+                if name == "tensorboard":
+                    (folder / "log.jsonl").write_text("")
+                    journal.writer.flush()
+        assert caught.value.filename == str(folder / name)
+        assert threading.excepthook == hook
+    assert not failed  # TensorBoard's thread has not printed it as well
