@@ -307,17 +307,6 @@ def to_yaml(settings: Settings) -> str:
     return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def same(settings: S, written: str) -> bool:
-    """Whether these are the settings that :func:`to_yaml` wrote, perhaps an earlier version's.
-
-    Settings that there were not yet count as having their defaults, with which all is as it was.
-    """
-    try:
-        return type(settings).model_validate(yaml.safe_load(written)) == settings
-    except (yaml.YAMLError, ValidationError):
-        return False
-
-
 def _override(data: dict[str, Any], override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals or not key.strip():

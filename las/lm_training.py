@@ -27,16 +27,28 @@ import numpy as np
 import torch
 from torch import nn
 
+from las import changes, lm_text, resume
 from las import config as configuration
-from las import lm_text, resume
 from las.errors import LASError
-from las.files import check_folder, make_folder, replacing
+from las.files import check_folder, make_folder, naming, replacing
 from las.lm import LanguageModel, Perplexity, measure
 from las.lm_config import LMConfig, LMTrainingConfig
 from las.model import fit_weights
 from las.runtime import choose_device, choose_threads, seed_everything
 
 STATE = "training.pt"
+# What a training that goes on may have otherwise than before; see las.training.
+_FREE = frozenset(
+    [
+        "training.steps",
+        "training.max_minutes",
+        "training.threads",
+        "training.device",
+        "training.evaluate_every",
+        "training.log_every",
+        "training.checkpoint_minutes",
+    ]
+)
 _LINE_SECONDS = 15.0  # between lines of progress
 _PARTS = 4  # of a batch
 _POSITION = ("step", "epoch", "batches", "skipped", "in_a_row", "best", "minutes")
@@ -110,6 +122,10 @@ class LMTrainer:
         """
         check_folder(self.output)
         make_folder(self.output)
+        with resume.alone(self.output):
+            return self._run()
+
+    def _run(self) -> Path:
         self._resume()
         train = self.text.train
         self._line(
@@ -271,10 +287,7 @@ class LMTrainer:
             (self.output / "log.jsonl").unlink(missing_ok=True)
             return
         state = resume.load(path)
-        if state.get("lm") != configuration.to_yaml(self.config):
-            raise LASError(
-                f"{path}: belongs to a training with other settings; choose a new folder"
-            )
+        changed = changes.check(self.config, state.get("lm"), path, _FREE)
         if state["text"] != self._fingerprint():
             raise LASError(f"{path}: belongs to a training on another text; choose a new folder")
         fit_weights(self.model, state["model"], path, "config.yaml")
@@ -282,6 +295,9 @@ class LMTrainer:
         for name, value in state["position"].items():
             setattr(self, name, value)
         self._truncate()
+        if changed:
+            configuration.dump(self.config, self.output / "config.yaml")
+            self._line(f"goes on with other settings: {changes.shown(changed)}")
 
     def _fingerprint(self) -> list[int]:
         """What tells one text from another."""
@@ -307,12 +323,15 @@ class LMTrainer:
     def _line(self, text: str) -> None:
         stamped = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}Z  {text}"
         print(stamped, flush=True)
-        with (self.output / "train.log").open("a", encoding="utf-8") as file:
-            file.write(stamped + "\n")
+        self._append("train.log", stamped)
 
     def _log(self, **values: Any) -> None:
-        with (self.output / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": self.step, **values}) + "\n")
+        self._append("log.jsonl", json.dumps({"step": self.step, **values}))
+
+    def _append(self, name: str, line: str) -> None:
+        path = self.output / name
+        with naming(path), path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
 
     def _truncate(self) -> None:
         """Drop what was logged after the step that is resumed, and lines that were cut off."""

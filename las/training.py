@@ -17,8 +17,8 @@ import torch
 from lhotse import CutSet
 from torch import Tensor, nn
 
+from las import changes, resume
 from las import config as configuration
-from las import resume
 from las.config import RunConfig, TrainingConfig
 from las.data import (
     Batch,
@@ -38,6 +38,21 @@ from las.scoring import check
 from las.validation import Validation, validate
 
 STATE = "training.pt"
+# What a training that goes on may have otherwise than before: where things are, how often it looks,
+# what computes, and how long it trains. The learning rate then follows the new number of epochs.
+_FREE = frozenset(
+    [
+        "data.train",
+        "data.dev",
+        "data.workers",
+        "training.output",
+        "training.epochs",
+        "training.threads",
+        "training.device",
+        "training.evaluate_every",
+        "training.checkpoint_minutes",
+    ]
+)
 
 
 class InterruptedTrainingError(LASError):
@@ -112,14 +127,19 @@ class Trainer:
         """
         check_folder(self.output)
         make_folder(self.output)
-        self._resume()
-        with self._signals(), Journal(self.output, self.config, self.processes.rank) as journal:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(resume.alone(self.output, self.processes))
+            changed = self._resume()
+            stack.enter_context(self._signals())
+            journal = stack.enter_context(Journal(self.output, self.config, self.processes.rank))
             self.journal = journal
             journal.text(
                 f"{self.count} utterances, {sum(p.numel() for p in self.model.parameters()):,} "
                 f"parameters, {self.device} x {self.processes.world}, epoch {self.epoch + 1} of "
                 f"{self.settings.epochs}"
             )
+            if changed:
+                journal.text(f"goes on with other settings: {changes.shown(changed)}")
             journal.truncate(self.step, self.epoch)
             while self.epoch < self.settings.epochs:
                 self._epoch()
@@ -355,25 +375,28 @@ class Trainer:
             )
         self.processes.wait()
 
-    def _resume(self) -> None:
+    def _resume(self) -> list[changes.Change]:
+        """Take the state that the folder holds, if any; returns the settings that were others."""
         path = self.output / STATE
         if not path.is_file():
-            if self.processes.first:
-                configuration.dump(self.config, self.output / "config.yaml")
-            return
+            self._write_config()
+            return []
         state = resume.load(path)
-        if (
-            not configuration.same(self.config, state["config"])
-            or state["world"] != self.processes.world
-        ):
-            raise LASError(
-                f"{path}: belongs to a training with other settings or another number of "
-                "processes; set training.output to a new folder"
-            )
+        world = ("processes", state.get("world"), self.processes.world)
+        changed = changes.check(self.config, state.get("config"), path, _FREE, [world])
         self.model.load_weights(state["model"], path)
+        for group in state["optimizer"]["param_groups"]:  # the device may be another
+            group["fused"] = self.optimizer.param_groups[0]["fused"]
         self.optimizer.load_state_dict(state["optimizer"])
         for name, value in state["position"].items():
             setattr(self, name, value)
+        if changed:
+            self._write_config()
+        return changed
+
+    def _write_config(self) -> None:
+        if self.processes.first:
+            configuration.dump(self.config, self.output / "config.yaml")
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:

@@ -6,7 +6,7 @@ import signal
 import numpy as np
 import pytest
 import torch
-from speech import error_line, log_rows, run_main
+from speech import error_line, full_disk, log_rows, run_main
 
 from las import lm_training
 from las.errors import LASError
@@ -165,8 +165,8 @@ def test_a_finished_training_is_not_trained_on(text, tmp_path):
 def test_a_folder_of_another_training_is_refused(text, tmp_path):
     output = tmp_path / "run"
     LMTrainer(config(steps=2), text, output).run()
-    with pytest.raises(LASError, match="other settings"):
-        LMTrainer(config(steps=3), text, output).run()
+    with pytest.raises(LASError, match=r"\(training.learning_rate: 0.002 -> 0.001\)"):
+        LMTrainer(config(steps=2, learning_rate=1e-3), text, output).run()
     other = tmp_path / "other.txt"
     other.write_text(text.read_text()[:-2] + "A\n")
     with pytest.raises(LASError, match="another text"):
@@ -174,6 +174,44 @@ def test_a_folder_of_another_training_is_refused(text, tmp_path):
     (output / "training.pt").write_bytes(b"nonsense")
     with pytest.raises(LASError, match="corrupt or no training state"):
         LMTrainer(config(steps=2), text, output).run()
+
+
+def test_a_training_goes_on_with_more_steps_at_the_rate_of_the_new_total(text, tmp_path):
+    LMTrainer(config(steps=4), text, tmp_path / "run").run()
+    LMTrainer(config(steps=8, evaluate_every=3), text, tmp_path / "run").run()
+    LMTrainer(config(steps=8), text, tmp_path / "whole").run()
+    one, other = (
+        [row["rate"] for row in log_rows(tmp_path / name) if "rate" in row]
+        for name in ("run", "whole")
+    )
+    assert one[4:] == other[4:] and len(one) == 8 and one[3] < other[3]
+    log = (tmp_path / "run" / "train.log").read_text()
+    assert "training.steps: 4 -> 8; training.evaluate_every: 4 -> 3\n" in log
+    assert load(tmp_path / "run" / "config.yaml") == config(steps=8, evaluate_every=3)
+
+
+def test_a_second_training_in_the_folder_is_refused(text, tmp_path, monkeypatch):
+    output = tmp_path / "run"
+    trainer = LMTrainer(config(steps=2), text, output)
+
+    def second():
+        with pytest.raises(LASError, match="another training runs in this folder"):
+            LMTrainer(config(steps=3), text, output).run()
+        LMTrainer._save(trainer)
+
+    monkeypatch.setattr(trainer, "_save", second)
+    trainer.run()
+    assert load(output / "config.yaml") == config(steps=2) and not list(output.rglob(".*"))
+
+
+@pytest.mark.parametrize("size", [10, 1000, 4000])
+def test_a_full_disk_is_one_line_that_names_the_file(text, tmp_path, monkeypatch, capsys, size):
+    arguments = ("lm", "train", text, tmp_path / "run", "width=16", "training.steps=2")
+    with full_disk(size):
+        status, _, errors = run_main(monkeypatch, capsys, *arguments)
+    assert status == 1
+    name = {10: "config.yaml", 1000: "model/model.safetensors", 4000: "model/model.safetensors"}
+    assert error_line(errors) == f"error: {tmp_path / 'run' / name[size]}: File too large"
 
 
 def test_time_ends_a_training(text, tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import os
 import pickle
 import random
+import shutil
 import signal
 import time
 
@@ -11,6 +12,7 @@ import torch
 from speech import (
     RANDOM,
     equal,
+    full_disk,
     log_rows,
     run_config,
     run_main,
@@ -23,6 +25,7 @@ from speech import (
 
 from las import config as configuration
 from las import resume, training
+from las.config import RunConfig
 from las.errors import LASError
 from las.training import Trainer
 
@@ -271,21 +274,128 @@ def test_a_state_from_before_there_was_a_setting_is_resumed(corpus, tmp_path):
     assert log_rows(output) == rows
 
 
+def test_a_training_goes_on_with_more_epochs_at_the_rate_of_the_new_total(corpus, dev, tmp_path):
+    output, longer = tmp_path / "run", {"training__epochs": 4, "training__hold": 0.0}
+    trainer = train(run_config(corpus, output, training__epochs=2, training__hold=0.0))
+    step = trainer.step
+    # Where everything lies, and what looks at it, may be new as well.
+    moved = output.rename(tmp_path / "moved")
+    data = (corpus.parent / "copy.jsonl.gz", dev.parent / "copy.jsonl.gz")
+    for old, new in zip((corpus, dev), data, strict=True):
+        shutil.copyfile(old, new)
+    free = {
+        "data__workers": 1,
+        "training__evaluate_every": 4,
+        "training__checkpoint_minutes": 1.0,
+    }
+    config = run_config(data[0], moved, data[1], **longer, **free)
+    trainer = train(config)
+    assert trainer.epoch == 4 and trainer.step > step
+    rows = [row for row in log_rows(moved) if "rate" in row]
+    assert len(rows) == trainer.step
+    whole = tmp_path / "whole"
+    train(run_config(corpus, whole, **longer))
+    expected = [row for row in log_rows(whole) if "rate" in row]
+    assert [row["rate"] for row in rows[step:]] == [row["rate"] for row in expected[step:]]
+    assert rows[step - 1]["rate"] < expected[step - 1]["rate"]  # two epochs had come to their end
+    assert configuration.load(RunConfig, moved / "config.yaml") == config
+    line = next(x for x in (moved / "train.log").read_text().splitlines() if "goes on" in x)
+    assert "training.epochs: 2 -> 4" in line and f"data.train: {corpus} -> {data[0]}" in line
+
+
 def test_resuming_with_other_settings_or_a_damaged_state(corpus, tmp_path):
     output = tmp_path / "run"
-    config = run_config(corpus, output, training__epochs=1)
+    config = run_config(corpus, output, training__epochs=1, training__learning_rate=0.001)
     train(config)
-    for changes in (
-        {"training__learning_rate": 1e-4},
-        {"speller__width": 40},
-        {"training__epochs": 2},
+    for changes, words in (
+        ({"training__learning_rate": 0.002}, "(training.learning_rate: 0.001 -> 0.002)"),
+        (
+            {"speller__width": 40, "training__seed": 2, "training__epochs": 2},
+            "(speller.width: 48 -> 40; training.seed: 1 -> 2)",
+        ),
     ):
-        other = run_config(corpus, output, **({"training__epochs": 1} | changes))
+        settings = {"training__epochs": 1, "training__learning_rate": 0.001} | changes
         with pytest.raises(LASError, match="other settings") as caught:
-            train(other)
-        assert str(output / training.STATE) in str(caught.value)
-    for data in (b"", b"a text", (output / training.STATE).read_bytes()[:5000]):
+            train(run_config(corpus, output, **settings))
+        assert str(caught.value).startswith(f"{output / training.STATE}: ")
+        assert words in str(caught.value) and len(str(caught.value).splitlines()) == 1
+    whole = (output / training.STATE).read_bytes()
+    state = torch.load(output / training.STATE, weights_only=True)
+    torch.save({**state, "world": 2}, output / training.STATE)
+    with pytest.raises(LASError, match=r"\(processes: 2 -> 1\)"):
+        train(config)
+    torch.save({"format": state["format"], "lm": state["config"]}, output / training.STATE)
+    with pytest.raises(LASError, match="another kind"):
+        train(config)
+    for data in (b"", b"a text", whole[:5000]):
         (output / training.STATE).write_bytes(data)
         with pytest.raises(LASError, match="corrupt or no training state") as caught:
             train(config)
         assert len(str(caught.value).splitlines()) == 1
+
+
+# --- one training to a folder ---------------------------------------------------------------
+
+
+def test_a_second_training_in_the_folder_is_refused(corpus, tmp_path, monkeypatch):
+    output = tmp_path / "run"
+    refused = []
+    update = Trainer._update
+
+    def second(self, losses):
+        update(self, losses)
+        if not refused:
+            before = {path: path.read_bytes() for path in output.glob("*.*") if path.is_file()}
+            with pytest.raises(LASError) as caught:
+                Trainer(run_config(corpus, output, speller__width=24)).run()
+            refused.append(str(caught.value))
+            assert before == {path: path.read_bytes() for path in before}
+
+    monkeypatch.setattr(Trainer, "_update", second)
+    (output / "epochs").mkdir(parents=True)
+    (output / "epochs" / ".partial-left.safetensors").touch()
+    train(run_config(corpus, output, training__epochs=1, data__workers=1))
+    assert len(refused) == 1 and refused[0].startswith(f"{output}: another training runs")
+    assert configuration.load(RunConfig, output / "config.yaml").speller.width == 48
+    assert not list(output.rglob(".*"))
+
+
+class Second:
+    """Of two processes that train together."""
+
+    first = False
+
+    def __init__(self, taken):
+        self.taken = taken
+
+    def any(self, taken):
+        assert not taken  # it has not looked
+        return [self.taken]
+
+
+def test_with_several_processes_the_first_takes_the_folder_for_all(tmp_path):
+    with resume.alone(tmp_path), resume.alone(tmp_path, Second(taken=False)):
+        with pytest.raises(LASError, match="another training"), resume.alone(tmp_path):
+            pass
+        with (
+            pytest.raises(LASError, match="another training"),
+            resume.alone(tmp_path, Second(taken=True)),
+        ):
+            pass
+
+
+def test_a_full_disk_ends_a_training_with_one_line(corpus, tmp_path, monkeypatch, capsys):
+    config = run_config(corpus, tmp_path / "run", training__epochs=1)
+    configuration.dump(config, tmp_path / "config.yaml")
+    named = set()
+    for size in (100, 3000, 200_000):
+        with full_disk(size):
+            status, _, errors = run_main(monkeypatch, capsys, "train", tmp_path / "config.yaml")
+        (line,) = errors.splitlines()
+        assert status == 1 and line.endswith(": File too large")
+        named.add(line.split(": ")[1].removeprefix(f"{tmp_path}/run/"))
+    assert named >= {"config.yaml", "training.pt"}, named
+    assert named <= {"config.yaml", "training.pt", "tensorboard", "log.jsonl", "train.log"}
+    assert not list((tmp_path / "run").rglob(".*"))
+    status, _, errors = run_main(monkeypatch, capsys, "train", tmp_path / "config.yaml")
+    assert (status, errors) == (0, "")

@@ -1,0 +1,105 @@
+"""What changed in the settings of a training that goes on, and whether it may."""
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from las.config import Settings
+from las.errors import LASError
+
+_LONGEST = 200  # characters of a value in a message
+
+Change = tuple[str, Any, Any]
+"""Dotted name of a setting, its value of before, and that of now."""
+
+
+def between(settings: Settings, written: str) -> list[Change]:
+    """What is not as in the settings that :func:`las.config.to_yaml` wrote, perhaps long ago.
+
+    Settings that there were not yet count as having their defaults, with which all is as it was.
+
+    Raises:
+        ValueError: these are no settings, or not of this kind.
+    """
+    kind = type(settings)
+    try:
+        data = yaml.safe_load(written)
+        try:
+            data = kind.model_validate(data).model_dump(mode="json")
+        except ValidationError:  # a setting that there is no more, or a value no longer allowed
+            data = _filled(data, kind().model_dump(mode="json"))
+    except (yaml.YAMLError, AttributeError, TypeError) as error:
+        raise ValueError("no settings") from error
+    return list(_compared(data, settings.model_dump(mode="json")))
+
+
+def check(
+    settings: Settings,
+    written: object,
+    path: Path,
+    free: Collection[str],
+    more: Collection[Change] = (),
+) -> list[Change]:
+    """Refuse to resume a state whose settings were others, but for what may change.
+
+    Args:
+        settings: those of now.
+        written: those of the state, as YAML.
+        path: of the state.
+        free: dotted names of the settings that may change.
+        more: what else has to be the same, and whether it is.
+
+    Returns:
+        What has changed and may.
+
+    Raises:
+        LASError: something else has; the message names all of it.
+    """
+    try:
+        if not isinstance(written, str):
+            raise ValueError("no settings")
+        found = between(settings, written)
+    except ValueError:
+        raise LASError(
+            f"{path}: belongs to a training of another kind; choose a new folder"
+        ) from None
+    refused = [change for change in found if change[0] not in free]
+    refused += [change for change in more if change[1] != change[2]]
+    if refused:
+        raise LASError(
+            f"{path}: belongs to a training with other settings ({shown(refused)}); go on with "
+            "those, or choose a new folder"
+        )
+    return found
+
+
+def shown(found: Collection[Change]) -> str:
+    """Changes in one line: ``training.epochs: 2 -> 4; data.workers: 1 -> 0``."""
+    return "; ".join(f"{name}: {_value(old)} -> {_value(new)}" for name, old, new in found)
+
+
+def _compared(old: Any, new: Any, name: str = "") -> Iterator[Change]:
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        if old != new:
+            yield name, old, new
+        return
+    for key in [*new, *(key for key in old if key not in new)]:
+        yield from _compared(old.get(key), new.get(key), f"{name}.{key}" if name else str(key))
+
+
+def _filled(data: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """Defaults for what is missing."""
+    filled = {**defaults, **data}
+    for name, value in filled.items():
+        if isinstance(value, dict) and isinstance(defaults.get(name), dict):
+            filled[name] = _filled(value, defaults[name])
+    return filled
+
+
+def _value(value: Any) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6)
+    text = " ".join(text.removesuffix("...\n").split())
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
