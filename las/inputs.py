@@ -7,20 +7,27 @@ there: their folders are made again below the output folder.
 import glob
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from las import folders
 from las.errors import LASError
+from las.files import naming
+from las.folders import Passed
 
 STDIN = "-"
 # Searched for in folders: what libsndfile reads, and what ffmpeg reads if it is installed.
 _SUFFIXES = """
-.aac .ac3 .aif .aifc .aiff .amr .ape .au .caf .flac .flv .m4a .m4b .mka .mkv .mov .mp2 .mp3 .mp4
-.oga .ogg .opus .rf64 .snd .sph .tta .voc .w64 .wav .wave .webm .wma .wv
+.3g2 .3gp .aac .ac3 .aif .aifc .aiff .amr .ape .asf .au .avi .caf .dts .eac3 .f4v .flac .flv .gsm
+.iff .m2ts .m4a .m4b .m4r .m4v .mka .mkv .mov .mp2 .mp3 .mp4 .mpc .mpeg .mpg .mpga .mts .oga .ogg
+.ogv .opus .qt .ra .rf64 .rm .shn .snd .sph .spx .svx .tta .vob .voc .w64 .wav .wave .weba .webm
+.wma .wmv .wv
 """
 AUDIO_SUFFIXES = frozenset(_SUFFIXES.split())
+_RESULTS = frozenset([".json", ".srt", ".tsv", ".txt", ".vtt"])  # often beside audio, and no loss
+_UNKNOWN = "not audio by its name"
 
 
 @dataclass(frozen=True)
@@ -38,23 +45,29 @@ class Source:
 
 def is_many(argument: str) -> bool:
     """Whether an argument is a folder or a pattern, whatever number of files it gives."""
-    path = Path(argument)
-    return path.is_dir() or (glob.has_magic(argument) and not path.exists())
+    return _is_folder(Path(argument)) or (
+        glob.has_magic(argument) and not os.path.lexists(argument)
+    )
 
 
-def find(arguments: Iterable[str]) -> Iterator[Source | LASError]:
+def find(
+    arguments: Iterable[str], note: Callable[[str], None] | None = None
+) -> Iterator[Source | LASError]:
     """Audio files in the order in which they are named, each once.
 
     Args:
-        arguments: files, folders (searched with all below them), patterns with ``*``, ``?``,
-            ``[...]`` or ``**``, and ``-`` for standard input, whose path is then ``-``.
+        arguments: files, folders (searched with all below them, links to folders followed),
+            patterns with ``*``, ``?``, ``[...]`` or ``**``, and ``-`` for standard input, whose
+            path is then ``-``.
+        note: called with a line about what a folder or a pattern has beside audio.
 
     Yields:
-        files, whether they exist or not; an error for a folder or a pattern that gives none.
+        files, whether they exist or not; an error for a folder or a pattern that gives none, and
+        for a folder in it that cannot be read.
     """
     seen: set[str] = set()
     for argument in arguments:
-        for source in _expanded(argument):
+        for source in _expanded(argument, note):
             if isinstance(source, Source):
                 real = STDIN if argument == STDIN else os.path.realpath(source.path)
                 if real in seen:
@@ -63,59 +76,72 @@ def find(arguments: Iterable[str]) -> Iterator[Source | LASError]:
             yield source
 
 
-def _expanded(argument: str) -> Iterator[Source | LASError]:
+def _expanded(argument: str, note: Callable[[str], None] | None) -> Iterator[Source | LASError]:
     path = Path(argument)
     if argument == STDIN:
         yield Source(path, Path("stdin"))
-    elif path.is_dir():
-        try:
-            found = _below(path)
-        except OSError as error:
-            what = f"{error.filename}: cannot be searched ({error.strerror})"
-            yield LASError(f"{what}; make it readable for this user")
-            return
-        yield from found
-        if not found:
-            yield LASError(f"{argument}: no audio below this folder; name the files one by one")
-    elif is_many(argument):
-        found = _matching(argument)
-        yield from found
-        if not found:
-            yield LASError(f"{argument}: no audio file matches this pattern; check it")
-    else:
+        return
+    if not is_many(argument):
         yield Source(path, Path(path.stem or path.name))
+        return
+    folder = _is_folder(path)
+    found, passed = _below(path) if folder else _matching(argument)
+    unreadable = [one for one in passed if one.reason == folders.UNREADABLE]
+    rest = [one for one in passed if one not in unreadable]
+    for one in unreadable:
+        what = f"{one.path}: cannot be searched ({one.detail})"
+        yield LASError(f"{what}; make it readable for this user")
+    yield from found
+    if rest and note is not None:
+        note(f"{argument}: passed over {folders.summary(rest)}")
+    if not found and not unreadable:
+        below = "no audio below this folder; name the files one by one"
+        what = below if folder else "no audio file matches this pattern; check it"
+        yield LASError(f"{argument}: {what}")
 
 
-def _below(folder: Path) -> list[Source]:
-    def fail(error: OSError) -> None:
-        raise error
-
-    found = []
-    for parent, folders, names in os.walk(folder, onerror=fail):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            path = Path(parent, name)
-            if _is_audio(path):
-                found.append(Source(path, path.relative_to(folder).with_suffix("")))
-    return sorted(found, key=lambda source: source.path)
+def _below(folder: Path) -> tuple[list[Source], list[Passed]]:
+    paths, passed = folders.walk(folder)
+    found = [
+        Source(path, path.relative_to(folder).with_suffix("")) for path in paths if _is_audio(path)
+    ]
+    return found, [*passed, *_others(paths)]
 
 
-def _matching(pattern: str) -> list[Source]:
+def _matching(pattern: str) -> tuple[list[Source], list[Passed]]:
     """Files that match; without a suffix in the pattern, those whose own says audio."""
     root = Path(pattern)
     while glob.has_magic(str(root)):
         root = root.parent
     chosen = not glob.has_magic(Path(pattern).suffix) and Path(pattern).suffix != ""
-    paths = sorted(Path(found) for found in glob.glob(pattern, recursive=True))  # noqa: PTH207 (absolute ones too)
-    return [
+    paths = folders.matching(pattern)
+    # By links a file is found under many names: the shortest is its own.
+    own: dict[str, Path] = {}
+    for path in sorted(paths, key=lambda path: len(path.parts)):
+        own.setdefault(os.path.realpath(path), path)
+    found = [
         Source(path, path.relative_to(root).with_suffix(""))
-        for path in paths
-        if path.is_file() and (chosen or _is_audio(path))
+        for path in sorted(own.values())
+        if chosen or _is_audio(path)
     ]
+    return found, [] if chosen else _others(own.values())
 
 
 def _is_audio(path: Path) -> bool:
     return path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")
+
+
+def _others(paths: Iterable[Path]) -> list[Passed]:
+    """Files that are no audio by their names, nor what is usually written beside audio."""
+    known = AUDIO_SUFFIXES | _RESULTS
+    return [Passed(path, _UNKNOWN) for path in paths if path.suffix.lower() not in known]
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name too long to be one
+        return False
 
 
 def check_names(sources: Sequence[Source]) -> None:
@@ -144,6 +170,6 @@ def read_stdin(stream: TextIO | None, folder: Path) -> Path:
     if stream is None or stream.isatty():
         raise LASError("stdin: nothing is piped in; write `las transcribe - < FILE`")
     path = folder / "stdin"
-    with path.open("wb") as file:
+    with naming(path), path.open("wb") as file:
         shutil.copyfileobj(stream.buffer, file)
     return path

@@ -1,5 +1,6 @@
 """The command ``las transcribe``: what it is given, what it writes, and what it says."""
 
+import errno
 import io
 import sys
 import tempfile
@@ -207,7 +208,9 @@ class Output:
 
     def exists(self, source: Source) -> bool:
         """Whether all of them are there."""
-        return all(path.is_file() for path in self.paths(source))
+        with suppress(OSError):  # a name too long to be there
+            return all(path.is_file() for path in self.paths(source))
+        return False
 
     def prepare(self, sources: Sequence[Source]) -> None:
         """Make the folder.
@@ -248,11 +251,14 @@ class Output:
 
 def _due(inputs: Sequence[str], output: Output, resume: bool, report: Report) -> list[Source]:
     """What there is to do; says what gives nothing, and makes the output's folder."""
-    found = list(find(inputs))
+    notes: list[str] = []
+    found = list(find(inputs, notes.append))
     report.expect(len(found))
     sources = [source for source in found if isinstance(source, Source)]
     if output.folder is not None:
         output.prepare(sources)
+    for note in notes:
+        report.say(note)
     for problem in found:
         if isinstance(problem, LASError):
             report.error(str(problem))
@@ -284,11 +290,31 @@ def _run(
             if isinstance(result, Failure):
                 report.error(result.reason.replace(str(path), source.shown))
                 continue
-            output.put(result, source, rate)
+            try:
+                output.put(result, source, rate)
+                if attention is not None and result.windows:
+                    _picture(transcriber, path, result, attention)
+                    attention = None
+            except Exception as error:
+                report.error(_failed(error, source))
+                continue
             report.finished()
-            if attention is not None and result.windows:
-                _picture(transcriber, path, result, attention)
-                attention = None
+
+
+def _failed(error: Exception, source: Source) -> str:
+    """Why a result was not written, if that is a matter of this file alone.
+
+    Raises:
+        Exception: the others would fail as well: standard output is closed, the disk is full.
+    """
+    if isinstance(error, LASError):
+        return str(error)
+    if isinstance(error, OSError):
+        if error.filename is None or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise error
+        return f"{error.filename}: {error.strerror}"
+    reason = " ".join(str(error).split())
+    return f"{source.shown}: cannot be written ({type(error).__name__}: {reason})"
 
 
 def _picture(transcriber: "Transcriber", path: Path, transcript: "Transcript", to: Path) -> None:

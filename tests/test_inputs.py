@@ -92,9 +92,41 @@ def test_a_folder_that_cannot_be_read(tree, monkeypatch):
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    assert found("a", "b") == [
-        "a/sub: cannot be searched (Permission denied); make it readable for this user",
-        ("b/x.wav", "x"),
+    line = "a/sub: cannot be searched (Permission denied); make it readable for this user"
+    assert found("a", "b") == [line, ("a/x.wav", "x"), ("b/x.wav", "x")]
+    assert found("a/sub") == [line]
+
+
+def test_links_to_folders_are_followed_as_a_pattern_follows_them(tree):
+    (tree / "a" / "link").symlink_to("../b")
+    (tree / "a" / "aa").symlink_to(".")  # before `sub` in the alphabet, and in a circle
+    (tree / "b" / "up").symlink_to("../a")
+    (tree / "a" / "self.wav").symlink_to("self.wav")
+    paths = ["a/link/x.wav", "a/sub/x.mp3", "a/sub/y.FLAC", "a/x.wav"]
+    assert [path for path, _ in found("a/**")] == paths
+    assert [path for path, _ in found("a")] == [*paths[:1], "a/self.wav", *paths[1:]]
+
+
+def test_what_is_passed_over_is_said(tree):
+    (tree / "a" / "aa").symlink_to("sub")
+    (tree / "a" / "notes.pdf").touch()
+    for name in "1234":
+        (tree / "b" / f"{name}.none").touch()
+    notes = []
+    assert len(list(find(["a", "b", "b/**", "b/*.none", "c"], notes.append))) == 9
+    other = "b: passed over 4 not audio by its name (1.none, 2.none, 3.none, ...)"
+    assert notes == [
+        "a: passed over 2 hidden (._x.wav, .hidden), 1 link to a folder that is searched anyway "
+        "(aa), 1 not audio by its name (notes.pdf)",
+        other,
+        other.replace("b: ", "b/**: "),
+    ]
+
+
+def test_names_too_long_to_be_folders_are_left_to_the_reader(tree):
+    assert found("a" * 300, "[a]" * 100) == [
+        ("a" * 300, "a" * 300),
+        f"{'[a]' * 100}: no audio file matches this pattern; check it",
     ]
 
 

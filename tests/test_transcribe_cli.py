@@ -1,5 +1,6 @@
 """`las transcribe`: many inputs, files of every format, failures, interrupts and resuming."""
 
+import errno
 import io
 import json
 import os
@@ -14,7 +15,7 @@ import pysrt
 import pytest
 import soundfile
 import webvtt
-from speech import RATE, error_line, run_main, small_model, start, whistle
+from speech import RATE, error_line, full_disk, run_main, small_model, start, whistle
 
 from las import transcribe
 from las.formats import FORMATS
@@ -198,6 +199,62 @@ def test_an_error_in_decoding_is_one_line(las, calls, monkeypatch):
     line, summary = err.splitlines()
     assert line.startswith("error: calls/x.wav: decoding failed (RuntimeError: no kernel image)")
     assert summary.endswith("; 1 failed")
+
+
+def test_names_may_be_as_long_as_the_file_system_takes(las, calls, tmp_path):
+    long = recording(calls / ("字" * 82 + "a.wav"))  # 251 bytes, as its result has
+    status, _, err = las(long, calls / "x.wav", "-f", "txt", "-o", "out", "--resume")
+    assert status == 0 and err.startswith("2 files, ")
+    assert tree(tmp_path / "out") == ["x.txt", long.with_suffix(".txt").name]
+    for name in ("字" * 82 + "a.json", "b" * 300):
+        status, _, err = las(name, calls / "x.wav", "-f", "json", "-o", "out", "--resume")
+        assert status == 1 and err.splitlines()[0].startswith(f"error: {name}: ")
+
+
+def test_a_result_that_cannot_be_written_does_not_end_the_others(las, calls, tmp_path):
+    (tmp_path / "out" / "x.txt").mkdir(parents=True)
+    (tmp_path / "out" / "monday").touch()
+    recording(calls / "z.wav")
+    status, _, err = las("calls", "-f", "txt", "-o", "out", "--attention", "a.none")
+    assert status == 1 and tree(tmp_path / "out") == ["monday", "z.txt"]
+    *errors, summary = err.splitlines()
+    assert [line.split(":")[1] for line in errors] == [
+        " out/monday",
+        " out/monday",
+        " out/x.txt",
+        " a.none",
+    ]
+    assert summary.startswith("0 files; 4 failed")
+
+
+def test_a_full_disk_names_the_result_and_ends_the_run(las, calls, tmp_path, monkeypatch):
+    assert las("calls", "-f", "txt", "-o", "out")[0] == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*")}
+    with full_disk(2):
+        status, _, err = las("calls", "-f", "txt", "-o", "out")
+    assert status == 1 and "error: out/x.txt: File too large\n" in err
+
+    def full(self, *_, **settings):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        status, _, err = las("calls", "-f", "txt", "-o", "out")
+    assert (status, error_line(err)) == (1, "error: out/monday/x.txt: No space left on device")
+    assert {path: path.read_bytes() for path in before} == before
+    assert tree(tmp_path / "out") == ["monday/x.txt", "monday/y.txt", "x.txt"]
+
+
+def test_what_a_folder_has_beside_audio_is_said(las, calls):
+    (calls / "x.pdf").touch()
+    (calls / "again").symlink_to("monday")
+    status, out, err = las("calls")
+    assert status == 0 and len(out.splitlines()) == 3
+    line, _ = err.splitlines()
+    assert line == (
+        "calls: passed over 1 link to a folder that is searched anyway (again), 1 not audio by its "
+        "name (x.pdf)"
+    )
 
 
 def test_results_never_replace_each_other(las, calls, tmp_path):
