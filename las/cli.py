@@ -57,6 +57,7 @@ class Corpus(StrEnum):
 
     LIBRISPEECH = "librispeech"
     AN4 = "an4"
+    COMMONVOICE = "commonvoice"
     FOLDER = "folder"
 
 
@@ -97,7 +98,7 @@ def prepare(
     source: Annotated[Path, typer.Argument(help="The corpus, or a CSV/TSV/JSONL file.")],
     output: Annotated[Path, typer.Argument(help="Folder for the manifests.")],
     part: Annotated[
-        list[str] | None, typer.Option(help="Part of a LibriSpeech layout; repeatable.")
+        list[str] | None, typer.Option(help="Part of LibriSpeech or Common Voice; repeatable.")
     ] = None,
     dev_speakers: Annotated[
         int, typer.Option(min=0, help="Speakers to carve out of each part as <part>-dev.")
@@ -121,6 +122,8 @@ def prepare(
         parts = corpora.librispeech(source, part or [])
     elif corpus is Corpus.AN4:
         parts = corpora.an4(source)
+    elif corpus is Corpus.COMMONVOICE:
+        parts = corpora.commonvoice(source, part or [])
     else:
         parts = corpora.folder(source)
     if dev_speakers:

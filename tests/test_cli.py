@@ -18,6 +18,7 @@ from lhotse import CutSet, RecordingSet
 from speech import (
     RATE,
     error_line,
+    full_disk,
     run_config,
     run_main,
     sentences,
@@ -306,6 +307,50 @@ def test_prepare_counts_what_it_leaves_out(las, tmp_path):
     ]
     status, _, err = las("prepare", "folder", mine, tmp_path / "out", "--strict")
     assert status == 1 and "u002.wav: characters outside the alphabet" in error_line(err)
+
+
+def test_prepare_of_a_folder_with_one_bad_text_and_hidden_files(las, tmp_path):
+    mine = write_folder(tmp_path / "mine", ["ABE", "CAB"])
+    (mine / "s0" / "u000.txt").write_bytes(b"\xff")
+    (mine / "s0" / "._u000.wav").write_bytes(b"\0\5\x16\7")
+    status, out, err = las("prepare", "folder", mine, tmp_path / "out")
+    assert (status, err) == (0, "")
+    first, *skipped = out.splitlines()
+    assert "mine.jsonl.gz: 1 utterances" in first
+    assert sorted(line.strip() for line in skipped) == [
+        "skipped 1: hidden (listed in mine.skipped.jsonl)",
+        "skipped 1: unreadable text (listed in mine.skipped.jsonl)",
+    ]
+
+
+def test_prepare_of_common_voice(las, tmp_path):
+    audio = write_folder(tmp_path / "en" / "clips", ["ABE", "CAB"]) / "s0" / "u000.wav"
+    audio.rename(tmp_path / "en" / "clips" / "a.wav")
+    for part in ("train", "dev"):
+        (tmp_path / "en" / f"{part}.tsv").write_text(
+            'client_id\tpath\tsentence\neve\ta.wav\t"Abe\n'
+        )
+    status, out, _ = las("prepare", "commonvoice", tmp_path / "en", tmp_path / "out")
+    assert status == 0 and ["train.jsonl.gz" in line for line in out.splitlines()] == [True, False]
+    arguments = (tmp_path / "en", tmp_path / "out", "--part", "dev")
+    status, out, _ = las("prepare", "commonvoice", *arguments)
+    assert status == 0 and len(out.splitlines()) == 1 and "dev.jsonl.gz: 1 utterances" in out
+
+
+def test_a_full_disk_names_the_file(las, model, manifest, tmp_path):
+    (tmp_path / "text").write_text("ABE CAB\n" * 200)
+    mine = write_folder(tmp_path / "mine", ["ABE"])
+    for size, file, *arguments in (
+        (50, "out/mine.jsonl.gz", "prepare", "folder", mine, tmp_path / "out"),
+        (50, "report", "evaluate", model, manifest, "--output", tmp_path / "report"),
+        (10, "lm/ngram.yaml", "lm", "ngram", tmp_path / "text", tmp_path / "lm", "--order", 2),
+        (200, "words/model.safetensors", "lm", "words", tmp_path / "text", tmp_path / "words"),
+    ):
+        with full_disk(size):
+            status, _, err = las(*arguments)
+        assert status == 1 and error_line(err).startswith(f"error: {tmp_path / file}: ")
+        assert "File too large" in err
+    assert not [path for path in tmp_path.rglob(".*") if path.is_file()]
 
 
 def test_prepare_carves_out_speakers(las, tmp_path):

@@ -1,7 +1,9 @@
 """Layouts on disk become manifests; what is not usable is counted, listed and left out."""
 
+import csv
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +11,9 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 from lhotse import CutSet
-from speech import RATE, whistle, write_folder
+from speech import RATE, full_disk, whistle, write_folder
 
-from las import corpora
+from las import audio, corpora
 from las.corpora import Item, prepare
 from las.errors import LASError
 
@@ -93,7 +95,34 @@ def test_librispeech_reads_bom_crlf_blank_lines_and_tabs(librispeech):
     ]
 
 
-@pytest.mark.parametrize("reader", [corpora.librispeech, corpora.an4, corpora.folder])
+def test_librispeech_lists_what_has_no_usable_transcript(librispeech, tmp_path):
+    part = librispeech / "train-clean-100"
+    sound(part / "19" / "121" / "19-121-0009.flac")
+    (part / "26" / "121" / "26-121.trans.txt").write_bytes(b"26-121-0000 \xff\n")
+    (part / "19" / "121" / "._19-121.trans.txt").write_bytes(b"\xff")
+    (part / "26" / "121" / "notes.doc").touch()
+    sound(part / "30" / "5" / "30-5-0000.flac")
+    (part / "31" / "6").mkdir(parents=True)
+    (part / "31" / "6" / "31-6.trans.txt").write_bytes(b"\xff")
+    (part / "32").symlink_to("19")
+    items = corpora.librispeech(librispeech, ["train-clean-100"])["train-clean-100"]
+    result = prepare("p", items, tmp_path / "out")
+    assert ids(result.manifest) == ["19-121-0000", "19-121-0001"]
+    assert {skipped.id: skipped.reason for skipped in result.skipped} == {
+        "19/121/._19-121.trans.txt": "hidden",
+        "19-121-0009": "empty text",
+        "26-121-0000": "unreadable text",
+        "26-121-0001": "unreadable text",
+        "26/121/notes.doc": "not audio by its name",
+        "30-5-0000": "empty text",
+        "31/6": "unreadable text",
+        "32": "link to a folder that is searched anyway",
+    }
+
+
+@pytest.mark.parametrize(
+    "reader", [corpora.librispeech, corpora.an4, corpora.commonvoice, corpora.folder]
+)
 def test_sources_that_are_no_folder(reader, tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(LASError) as caught:
@@ -157,6 +186,61 @@ def test_an4_without_its_transcript_or_list(an4, tmp_path):
     one_line(caught, "an4_test.fileids", "cannot read")
 
 
+# --- Common Voice ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def commonvoice(tmp_path):
+    root = tmp_path / "en"
+    header = "client_id\tpath\tsentence\tup_votes\n"
+    for name in ("a.mp3", "b.wav", "c.mp3"):
+        sound(root / "clips" / name)
+    (root / "train.tsv").write_bytes(
+        "\ufeff".encode()
+        + header.encode()
+        + b'eve\ta.mp3\t"Abe", he said\t2\n'
+        + b'ann\tb\t"Cab\t2\r\n'
+        + b"ann\tc.mp3\tDab\n"
+        + b"ann\tc.mp3\t\xff\t1\n\n"
+        + b"ann\tgone.mp3\tDab\t1\n"
+        + b"ann\tc.mp3\tFade\t1\n"
+    )
+    (root / "test.tsv").write_text(header + "ann\tc.mp3\tFade\t1\n")
+    (root / "other.tsv").write_text(header)
+    (root / "reported.tsv").write_text("sentence\treason\n")
+    return root
+
+
+def test_commonvoice_as_it_is_shipped(commonvoice, tmp_path):
+    parts = corpora.commonvoice(commonvoice)
+    assert list(parts) == ["train", "test"]
+    result = prepare("train", parts["train"], tmp_path / "out")
+    cuts = [cut.supervisions[0] for cut in CutSet.from_jsonl(result.manifest)]
+    assert [(cut.id, cut.text, cut.speaker) for cut in cuts] == [
+        ("a", "ABE HE SAID", "eve"),
+        ("b", "CAB", "ann"),
+        ("c", "FADE", "ann"),
+    ]
+    assert [(s.id, s.reason, s.detail) for s in result.skipped] == [
+        ("train.tsv:4", "malformed row", "line 4 has 3 fields, the header 4"),
+        ("train.tsv:5", "malformed row", "line 5 is not UTF-8 text"),
+        ("gone", "missing audio", "no such file"),
+    ]
+    assert corpora.commonvoice(commonvoice, ["other"]) == {"other": []}
+
+
+def test_commonvoice_is_not_there(commonvoice, tmp_path):
+    with pytest.raises(LASError) as caught:
+        corpora.commonvoice(commonvoice, ["reported"])
+    one_line(caught, commonvoice / "reported.tsv", "header", "reason")
+    with pytest.raises(LASError) as caught:
+        corpora.commonvoice(commonvoice, ["gone"])
+    one_line(caught, commonvoice / "gone.tsv", "No such file")
+    with pytest.raises(LASError) as caught:
+        corpora.commonvoice(commonvoice / "clips")
+    one_line(caught, "train.tsv")
+
+
 # --- a user's folder and tables -------------------------------------------------------------
 
 
@@ -173,6 +257,73 @@ def test_folder_of_audio_and_text(tmp_path):
     ]
     result = prepare("mine", parts["mine"], tmp_path / "out")
     assert result.utterances == 3 and result.counts() == {"empty text": 1}
+
+
+def test_nothing_of_a_folder_is_passed_over_unsaid(tmp_path):
+    root = tmp_path / "in"
+    for name in ("a.wav", "B.WAV", "c.wav", "d.wav", "e.wav", "s/f.wav", "._a.wav", ".h/x.wav"):
+        sound(root / name, format="WAV")
+        (root / name).with_suffix(".txt").write_text("ABE")
+    (root / "B.txt").rename(root / "B.TXT")
+    (root / "c.txt").write_bytes("ÄBE".encode("latin-1"))
+    (root / "d.txt").unlink()
+    (root / "d.txt").mkdir()
+    (root / "e.txt").unlink()
+    (root / "b.m4a").write_bytes(b"\0\0\0\x1cftypM4A " + bytes(100))
+    (root / "b.txt").write_text("ABE")
+    (root / "notes.txt").write_text("ABE")
+    (root / "notes.pdf").touch()
+    (root / "link").symlink_to("../real")
+    (root / "again").symlink_to("s")
+    (root / "s" / "up").symlink_to("..")
+    (root / "z.wav").symlink_to("gone.wav")
+    (root / "z.txt").write_text("ABE")
+    sound(tmp_path / "real" / "g.wav").with_suffix(".txt").write_text("ABE")
+    items = corpora.folder(root)["in"]
+    result = prepare("in", items, tmp_path / "out")
+    assert ids(result.manifest) == ["B", "a", "link-g", "s-f"]
+    assert {skipped.id: skipped.reason for skipped in result.skipped} == {
+        "._a.txt": "hidden",
+        "._a.wav": "hidden",
+        ".h": "hidden",
+        "again": "link to a folder that is searched anyway",
+        "b": "unreadable audio",
+        "c": "unreadable text",
+        "d": "empty text",
+        "e": "empty text",
+        "notes.pdf": "not audio by its name",
+        "notes.txt": "text without audio",
+        "s/up": "link to a folder that is searched anyway",
+        "z": "missing audio",
+    }
+    assert {s.id: s.detail for s in result.skipped}["c"] == f"{root / 'c.txt'}: not UTF-8 text"
+    assert all(s.path.startswith(str(root)) and s.detail for s in result.skipped)
+    # What lies beside the utterances is no reason to stop, nor a speaker.
+    good = [item for item in items if item.beside or item.id in ("a", "s-f", "link-g", "B")]
+    assert prepare("in", good, tmp_path / "out", strict=True).utterances == 4
+    with pytest.raises(LASError, match=r"b\.m4a: unreadable audio"):
+        prepare("in", items, tmp_path / "out", strict=True)
+    stay, moved = corpora.split_speakers(items, 1)
+    assert sorted(i.id for i in [*stay, *moved]) == sorted(i.id for i in items)
+    assert not [item for item in moved if item.beside]
+
+
+def test_a_folder_that_cannot_be_read_is_listed(tmp_path, monkeypatch):
+    sound(tmp_path / "in" / "a.wav").with_suffix(".txt").write_text("ABE")
+    (tmp_path / "in" / "closed").mkdir()
+    scandir = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    items = corpora.folder(tmp_path / "in")["in"]
+    result = prepare("in", items, tmp_path / "out")
+    assert result.utterances == 1 and result.counts() == {"unreadable folder": 1}
+    with pytest.raises(LASError, match="closed: unreadable folder: Permission denied"):
+        prepare("in", items, tmp_path / "out", strict=True)
 
 
 def test_folder_without_audio(tmp_path):
@@ -232,7 +383,13 @@ def test_a_text_may_hold_line_breaks_and_separators(tmp_path):
         ("a.csv", "audio,text\na.wav," + "A" * 200_000 + "\n", ["malformed", "line 2"]),
         ("a.csv", "file,transcript\na.wav,ABE\n", ["header", "audio", "file"]),
         ("a.csv", "", ["header"]),
+        ("a.csv", 'audio,text\na.wav,"A\nB"\n\nb.wav,"ABE\nCAB\n', ["malformed", "line 5"]),
+        ("a.csv", 'audio,text\na.wav,"A\nB"\nb.wav\n', ["line 4", "lacks"]),
         ("a.tsv", "audio,text\na.wav,ABE\n", ["header"]),
+        ("a.tsv", "audio\ttext\na.wav\tABE\tCAB\n", ["line 2", "more fields", "tab"]),
+        ("a.tsv", "audio\ttext\n\nb.wav\n", ["line 3", "lacks"]),
+        ("a.tsv", "client_id\tpath\tsentence\n", ["header", "las prepare commonvoice"]),
+        ("a.jsonl", '{"audio": "a.wav", "text": ["A"]}\n', ["line 1", "`text`"]),
         ("a.jsonl", '{"audio": "a.wav", "text": "A"}\n\n{"audio"\n', ["line 3", "not JSON"]),
         ("a.jsonl", "[1]\n", ["line 1", "not a JSON object"]),
         ("a.jsonl", "[" * 100_000 + "\n", ["line 1", "not JSON"]),
@@ -244,6 +401,55 @@ def test_malformed_tables(tmp_path, name, text, words):
     with pytest.raises(LASError) as caught:
         corpora.folder(tmp_path / name)
     one_line(caught, tmp_path / name, *words)
+
+
+def test_quotes_in_a_tsv_are_characters_like_others(tmp_path):
+    lines = ["audio\ttext", 'a.wav\t"ABE" CAB', 'b.wav\t"ABE', 'c.wav\tA "B" E', 'd.wav\t"A, B"']
+    (tmp_path / "a.tsv").write_text("\r\n".join(lines))
+    texts = [item.text for item in corpora.folder(tmp_path / "a.tsv")["a"]]
+    assert texts == ['"ABE" CAB', '"ABE', 'A "B" E', '"A, B"']
+    (tmp_path / "a.tsv").write_bytes(b"audio\ttext\na.wav\tABE\nb.wav\t\xff\n")
+    with pytest.raises(LASError) as caught:
+        corpora.folder(tmp_path / "a.tsv")
+    one_line(caught, tmp_path / "a.tsv", "line 3", "UTF-8")
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl"])
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.text(st.characters(codec="utf-8", exclude_characters="\t\r\n\0"), min_size=1),
+            st.text(st.characters(codec="utf-8", exclude_characters="\t\r\n\0")),
+        ),
+        min_size=1,
+    )
+)
+def test_what_is_written_by_a_format_s_rules_is_read(tmp_path_factory, kind, rows):
+    path = tmp_path_factory.getbasetemp() / f"table.{kind}"
+    named = [{"audio": f"x/{n}.wav", "id": id, "text": text} for n, (id, text) in enumerate(rows)]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        if kind == "csv":
+            writer = csv.DictWriter(file, ["id", "text", "audio"])
+            writer.writeheader()
+            writer.writerows(named)
+        elif kind == "tsv":
+            lines = (f"{row['id']}\t{row['text']}\t{row['audio']}\n" for row in named)
+            file.write("id\ttext\taudio\n" + "".join(lines))
+        else:
+            file.writelines(json.dumps(row) + "\n" for row in named)
+    items = corpora.folder(path)["table"]
+    assert [(item.id, item.text) for item in items] == rows
+
+
+def test_the_speaker_of_a_table_does_not_depend_on_where_one_stands(tmp_path, monkeypatch):
+    folder = tmp_path / "eve"
+    (folder / "ann").mkdir(parents=True)
+    (folder / "t.csv").write_text("audio,text\na.wav,ABE\nann/b.wav,ABE\n../c.wav,ABE\n/d.wav,A\n")
+    absolute = corpora.folder(folder / "t.csv")["t"]
+    assert [item.speaker for item in absolute] == ["eve", "ann", tmp_path.name, "t"]
+    monkeypatch.chdir(folder)
+    relative = corpora.folder(Path("t.csv"))["t"]
+    assert [(i.id, i.speaker) for i in relative] == [(i.id, i.speaker) for i in absolute]
 
 
 def test_tables_that_are_no_text(tmp_path):
@@ -316,6 +522,45 @@ def test_unusable_utterances_are_counted_listed_and_left_out(tmp_path):
     assert all(row["path"] and row["detail"] for row in listed)
     reasons = [reason for _, reason in expected if reason]
     assert result.counts() == {reason: reasons.count(reason) for reason in sorted(set(reasons))}
+
+
+def test_whatever_a_file_makes_a_library_raise_the_others_go_on(tmp_path, monkeypatch):
+    paths = [sound(tmp_path / f"{name}.wav") for name in "abc"]
+    sound(tmp_path / "d.wav").rename(tmp_path / os.fsdecode(b"\xff.wav"))
+    load = audio.load
+
+    def fail(path, rate):
+        if path.stem == "b":
+            raise RuntimeError("no\nmemory")
+        return load(path, rate)
+
+    monkeypatch.setattr(audio, "load", fail)
+    items = [Item(path.stem, path, "ABE", "s") for path in paths]
+    items.append(Item("d", tmp_path / os.fsdecode(b"\xff.wav"), "ABE", "s"))
+    result = prepare("p", items, tmp_path / "out")
+    assert ids(result.manifest) == ["a", "c"]
+    assert [(s.id, s.reason) for s in result.skipped] == [
+        ("b", "unreadable audio"),
+        ("d", "name that is not UTF-8"),
+    ]
+    assert result.skipped[0].detail == "RuntimeError: no memory"
+
+
+def test_an_output_that_is_a_file_or_on_a_full_disk(tmp_path):
+    path = sound(tmp_path / "a.wav")
+    items = [Item(f"u{n}", path, "ABE", "s") for n in range(50)]
+    for output in (path, path / "below"):
+        with pytest.raises(LASError) as caught:
+            prepare("p", items, output)
+        one_line(caught, output, "not a folder")
+    with full_disk(50), pytest.raises(OSError, match="too large") as caught:
+        prepare("p", items, tmp_path / "out")
+    assert caught.value.filename == str(tmp_path / "out" / "p.jsonl.gz")
+    bad = [Item("gone", tmp_path / "gone.wav", "ABE", "s"), *items]
+    with full_disk(50), pytest.raises(OSError, match="too large") as caught:
+        prepare("p", bad, tmp_path / "out")
+    assert caught.value.filename == str(tmp_path / "out" / "p.skipped.jsonl")
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_strict_stops_at_each_of_them(tmp_path):
