@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
     from las.transcribe import Failure, Transcriber, Transcript
 
+# What libraries raise; other errors are the program's own, and are not to be taken for a file's.
+OF_A_FILE = (RuntimeError, MemoryError, OSError, ValueError)
 _ALONE = 32  # files that are taken one by one after a batch has failed
 
 
@@ -135,7 +137,7 @@ def transcripts(
 ) -> "Iterator[Transcript | Failure]":
     """Transcribe files, in their order; what decoding raises becomes the failure of one file.
 
-    Memory that runs out, or an error in torch, ends a batch without saying which file is to
+    Memory that runs out, or an error in a library, ends a batch without saying which file is to
     blame: the next files are then taken one by one until it is found.
 
     Args:
@@ -155,7 +157,7 @@ def transcripts(
                 start += 1
                 yield result
             alone = max(0, alone - 1)
-        except (RuntimeError, MemoryError) as error:
+        except OF_A_FILE as error:
             if len(part) == 1:
                 yield Failure(part[0], _reason(part[0], error))
                 start += 1

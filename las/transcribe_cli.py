@@ -16,7 +16,7 @@ from las.errors import LASError
 from las.files import check_file, check_folder, make_folder
 from las.imports import lasting
 from las.inputs import STDIN, Source, check_names, find, is_many, read_stdin
-from las.jobs import Report, transcripts
+from las.jobs import OF_A_FILE, Report, transcripts
 from las.search_options import (
     BeamOption,
     CTCOption,
@@ -295,7 +295,7 @@ def _run(
                 if attention is not None and result.windows:
                     _picture(transcriber, path, result, attention)
                     attention = None
-            except Exception as error:
+            except (LASError, *OF_A_FILE) as error:
                 report.error(_failed(error, source))
                 continue
             report.finished()
@@ -305,7 +305,7 @@ def _failed(error: Exception, source: Source) -> str:
     """Why a result was not written, if that is a matter of this file alone.
 
     Raises:
-        Exception: the others would fail as well: standard output is closed, the disk is full.
+        OSError: the others would fail as well: standard output is closed, the disk is full.
     """
     if isinstance(error, LASError):
         return str(error)

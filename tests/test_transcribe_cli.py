@@ -184,20 +184,23 @@ def test_bad_inputs_are_reported_and_the_others_go_on(las, calls, tmp_path):
     assert tree(tmp_path / "out") == ["monday/x.vtt", "monday/y.vtt", "x.vtt"]
 
 
-def test_an_error_in_decoding_is_one_line(las, calls, monkeypatch):
+@pytest.mark.parametrize("kind", [RuntimeError, ValueError, OSError])
+def test_an_error_in_decoding_is_one_line(las, calls, monkeypatch, kind):
     n_best = transcribe.Transcriber.n_best
     size = len(soundfile.read(calls / "x.wav")[0])
 
     def fail(self, waveforms):
         if any(len(waveform) == size for waveform in waveforms):
-            raise RuntimeError("no kernel\nimage")
+            raise kind("no kernel\nimage")
         return n_best(self, waveforms)
 
     monkeypatch.setattr(transcribe.Transcriber, "n_best", fail)
     status, out, err = las("calls/x.wav", "calls/monday/y.ogg")
     assert status == 1 and out.startswith("calls/monday/y.ogg\t")
     line, summary = err.splitlines()
-    assert line.startswith("error: calls/x.wav: decoding failed (RuntimeError: no kernel image)")
+    assert line.startswith(
+        f"error: calls/x.wav: decoding failed ({kind.__name__}: no kernel image)"
+    )
     assert summary.endswith("; 1 failed")
 
 

@@ -55,6 +55,10 @@ def utterances(source: Path) -> list[Spoken]:
         check_alphabet(cuts, Characters(), str(source))  # and that each is an utterance
         return [Spoken(cut.id, cut.supervisions[0].text, partial(_cut_audio, cut)) for cut in cuts]
     (items,) = corpora.folder(source).values()
+    items = [item for item in items if not item.beside]
+    for item in items:
+        if item.flaw is not None:
+            raise LASError(f"{item.path}: {': '.join(item.flaw)}")
     return [Spoken(i.id, i.text, partial(audio.load, i.path, RATE)) for i in items]
 
 
