@@ -1,7 +1,7 @@
 """Any audio file -> mono float32 at 16 kHz, whole or in blocks, or an error that says what to do.
 
-Which formats there are, and what of their damage is seen, is in `las.streaming`. This module knows
-nothing of features, models or corpora.
+Which formats there are is in `las.sndfile` and `las.ffmpeg`, and what of their damage is seen in
+`las.containers`. This module knows nothing of features, models or corpora.
 """
 
 import math
@@ -9,14 +9,16 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-from las import streaming
-from las.streaming import MIN_SECONDS, UNKNOWN_LENGTH, AudioError
+from las import ffmpeg, sndfile, streaming
+from las.errors import shown
+from las.streaming import MIN_SECONDS, UNKNOWN_LENGTH, AudioError, NotSupportedError, Stream
 
 __all__ = ["MIN_SECONDS", "SAMPLE_RATE", "AudioError", "AudioInfo", "blocks", "info", "load"]
 
@@ -60,20 +62,23 @@ def load(path: str | Path, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
             short, shorter than `MIN_SECONDS`, or holds samples that are not numbers.
     """
     path = _checked(path)
-    with streaming.open_stream(path) as stream:
+    with open_stream(path) as stream:
         expected = UNKNOWN_LENGTH
         if stream.frames < UNKNOWN_LENGTH:
             expected = math.ceil(stream.frames * sample_rate / stream.rate)
-        return _gather(resampled(streaming.mono(path, stream), stream.rate, sample_rate), expected)
+        return _gather(_mono(path, stream, sample_rate), expected)
 
 
-def blocks(source: str | Path | BinaryIO, sample_rate: int = SAMPLE_RATE) -> Iterator[np.ndarray]:
+def blocks(
+    source: str | Path | BinaryIO, sample_rate: int = SAMPLE_RATE, notes: list[str] | None = None
+) -> Iterator[np.ndarray]:
     """The samples of :func:`load` in blocks of any size, in memory that does not grow.
 
     Args:
         source: As for :func:`load`; or a binary stream, standard input say. A stream is copied to
             a temporary file first: most formats tell of damage only when one can seek.
         sample_rate: Hz of the result.
+        notes: what a user should know of what was read is added to it, at the end.
 
     Yields:
         Float32 [n], at least one sample each.
@@ -82,20 +87,68 @@ def blocks(source: str | Path | BinaryIO, sample_rate: int = SAMPLE_RATE) -> Ite
         AudioError: As :func:`load` does. Damage may show only after blocks that were good.
     """
     if isinstance(source, str | Path):
-        yield from _blocks(_checked(source), sample_rate)
+        path = _checked(source)
+        with open_stream(path) as stream:
+            yield from _mono(path, stream, sample_rate)
+            if notes is not None:
+                notes += stream.notes
         return
     name = shown_name(source)
-    with tempfile.NamedTemporaryFile(prefix="las-") as copy:
+    with copied(source, name) as path:
+        try:
+            yield from blocks(path, sample_rate, notes)
+        except AudioError as problem:
+            raise AudioError(str(problem).replace(str(path), shown(name), 1)) from None
+
+
+@contextmanager
+def copied(source: BinaryIO, name: Path) -> Iterator[Path]:
+    """A copy of a stream that no folder shows: however this process ends, nothing is left of it.
+
+    Args:
+        source: the stream.
+        name: of it, for messages.
+
+    Yields:
+        what to open; only this process can.
+
+    Raises:
+        AudioError: the stream cannot be read, or there is no room.
+    """
+    with tempfile.TemporaryFile(prefix="las-") as copy:
         try:
             shutil.copyfileobj(source, copy)
             copy.flush()
-        except OSError as problem:
-            cure = "save the audio to a file first"
-            raise streaming.error(name, f"cannot be copied ({problem.strerror})", cure) from None
-        try:
-            yield from _blocks(_checked(copy.name), sample_rate)
-        except AudioError as problem:
-            raise AudioError(str(problem).replace(copy.name, str(name), 1)) from None
+        except (OSError, ValueError) as problem:
+            what = getattr(problem, "strerror", None) or str(problem)
+            cure = "save the audio to a file first, or set TMPDIR to a folder that has room"
+            raise streaming.error(name, f"cannot be copied ({what})", cure) from None
+        yield Path(f"/dev/fd/{copy.fileno()}")
+
+
+@contextmanager
+def open_stream(path: Path) -> Iterator[Stream]:
+    """Open a file with libsndfile, or else with ffmpeg.
+
+    Raises:
+        AudioError: neither reads it, or it is damaged (on opening, or while blocks are read).
+    """
+    try:
+        with sndfile.open_stream(path) as stream:
+            yield stream
+        return
+    except NotSupportedError as problem:
+        unknown = problem
+    program = ffmpeg.program()
+    if program is None:
+        what = f"not an audio file, or libsndfile does not know the codec ({unknown})"
+        cure = "install ffmpeg, or convert it to wav or flac"
+        if unknown.damaged:
+            what = f"cannot be decoded by libsndfile ({unknown})"
+            cure = "fetch it again, or install ffmpeg, which may know its codec"
+        raise streaming.error(path, what, cure)
+    with ffmpeg.open_stream(path, program) as stream:
+        yield stream
 
 
 def shown_name(source: str | Path | BinaryIO) -> Path:
@@ -110,24 +163,21 @@ def info(path: str | Path) -> AudioInfo:
     """Read the length, rate and channels of a file from its header.
 
     Only a file whose header does not tell its length (FLAC written to a pipe, MP3 without a Xing
-    header) is decoded, to count. Damage behind the header is found by `load`, not here.
+    header, whatever ffmpeg reads) is decoded, to count. Damage behind the header is found by
+    `load`, not here.
 
     Args:
-        path: An audio file that libsndfile reads; ffmpeg is not asked.
+        path: As for :func:`load`.
 
     Raises:
-        AudioError: The path is missing, a directory, unreadable, empty, not audio for libsndfile,
-            or shorter than its header says.
+        AudioError: The path is missing, a directory, unreadable, empty, not audio, or shorter than
+            its header says.
     """
     path = _checked(path)
-    try:
-        with streaming.libsndfile(path) as stream:
-            frames = stream.frames
-            if frames >= UNKNOWN_LENGTH:
-                frames = sum(len(block) for block in stream.blocks)
-    except streaming.NotSupportedError as problem:
-        what = f"not an audio file whose header libsndfile reads ({problem})"
-        raise streaming.error(path, what, "convert it to wav or flac") from None
+    with open_stream(path) as stream:
+        frames = stream.frames
+        if frames >= UNKNOWN_LENGTH:
+            frames = sum(len(block) for block in stream.blocks)
     return AudioInfo(frames, stream.rate, stream.channels, frames / stream.rate)
 
 
@@ -160,9 +210,9 @@ def resampled(source: Iterable[np.ndarray], rate: int, target: int) -> Iterator[
         yield np.pad(found, (0, max(0, missing - len(found))))[:missing]
 
 
-def _blocks(path: Path, sample_rate: int) -> Iterator[np.ndarray]:
-    with streaming.open_stream(path) as stream:
-        yield from resampled(streaming.mono(path, stream), stream.rate, sample_rate)
+def _mono(path: Path, stream: Stream, sample_rate: int) -> Iterator[np.ndarray]:
+    whole = streaming.checked(path, stream)
+    yield from resampled((np.mean(block, axis=1) for block in whole), stream.rate, sample_rate)
 
 
 def _checked(path: str | Path) -> Path:
@@ -173,7 +223,8 @@ def _checked(path: str | Path) -> Path:
         if stat.S_ISDIR(status.st_mode):
             raise streaming.error(path, "is a directory", "name an audio file in it")
         if not stat.S_ISREG(status.st_mode):
-            raise streaming.error(path, "is not a regular file", "save the audio to a file first")
+            cure = "save the audio to a file first, or pipe it into `las transcribe -`"
+            raise streaming.error(path, "is not a regular file", cure)
         with path.open("rb"):
             pass
     except FileNotFoundError:

@@ -2,11 +2,13 @@
 
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 # Triton reads it when it is imported, which torch may do at any time.
 if os.environ.get("LAS_KERNELS_TEST_DEVICE", "cpu") == "cpu":
     os.environ["TRITON_INTERPRET"] = "1"
 
+import imageio_ffmpeg
 import pytest
 import torch
 from hypothesis import settings
@@ -22,6 +24,14 @@ from las.config import (
 
 settings.register_profile("las", deadline=None, derandomize=True)
 settings.load_profile("las")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ffmpeg_installed(tmp_path_factory):
+    """The program ffmpeg, of the version that the tests know, whatever else is installed."""
+    folder = tmp_path_factory.mktemp("programs")
+    (folder / "ffmpeg").symlink_to(Path(imageio_ffmpeg.get_ffmpeg_exe()))
+    os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ['PATH']}"
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,7 +1,6 @@
 """Every format gives the waveform that went in; every bad file gives one line with a cure."""
 
 import os
-import shutil
 import struct
 import subprocess
 import sys
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from las import audio, streaming
+from las import audio, ffmpeg, sndfile, streaming
 from las.audio import MIN_SECONDS, SAMPLE_RATE, AudioError, info, load
 from las.errors import LASError
 
@@ -29,8 +28,6 @@ FORMATS = {
     "a.opus": ({"format": "OGG", "subtype": "OPUS"}, False),
     "a.mp3": ({"format": "MP3"}, False),
 }
-
-needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
 
 
 def speech_like(seconds: float = SECONDS, rate: int = SAMPLE_RATE, seed: int = 0) -> np.ndarray:
@@ -61,7 +58,7 @@ def delay(expected: np.ndarray, found: np.ndarray) -> int:
     return best if best < size // 2 else best - size
 
 
-def ffmpeg(*arguments: str | Path) -> None:
+def run_ffmpeg(*arguments: str | Path) -> None:
     subprocess.run(["ffmpeg", "-v", "error", "-nostdin", "-y", *arguments], check=True)
 
 
@@ -139,7 +136,7 @@ def test_eight_channels_at_96_khz(tmp_path):
 def test_blocks_join_without_a_seam(tmp_path, name, monkeypatch):
     path = write(tmp_path / name, **FORMATS[name][0])
     whole = load(path)
-    monkeypatch.setattr(streaming, "_BLOCK_SAMPLES", 1000)
+    monkeypatch.setattr(streaming, "BLOCK_SAMPLES", 1000)
     monkeypatch.setattr(audio, "_FIRST_SAMPLES", 10)
     np.testing.assert_allclose(load(path), whole, atol=1e-6)
 
@@ -198,7 +195,7 @@ def test_reserved_memory_follows_the_samples_not_the_header(tmp_path, monkeypatc
     blocks = iter([np.ones((5, 1), np.float32)] * 300)
     stream = streaming.Stream(16000, 1, 2**40, blocks)
     with pytest.raises(AudioError, match="1500 of 1099511627776"):
-        audio._gather(streaming.mono(Path("a.flac"), stream), 2**40)
+        audio._gather(audio._mono(Path("a.flac"), stream, 16000), 2**40)
     assert reserved == [audio._FIRST_SAMPLES]
 
 
@@ -333,7 +330,7 @@ def test_name_with_a_null_byte_or_a_newline_stays_on_one_line(tmp_path):
 def test_truncated_file(tmp_path, name, part, monkeypatch):
     path = truncated(write(tmp_path / name, **FORMATS[name][0]), part)
     # What libsndfile recognises is not handed on: ffmpeg would make do with a part.
-    monkeypatch.setattr(streaming, "_ffmpeg", lambda *_: pytest.fail("ffmpeg was asked"))
+    monkeypatch.setattr(ffmpeg, "open_stream", lambda *_: pytest.fail("ffmpeg was asked"))
     refused(path, "fetch it again")
 
 
@@ -342,8 +339,8 @@ def test_failure_after_opening_is_not_handed_on(tmp_path, monkeypatch):
         yield speech_like()[:, None]
         raise soundfile.LibsndfileError(4)
 
-    monkeypatch.setattr(streaming, "_sndfile_blocks", fails)
-    monkeypatch.setattr(streaming, "_ffmpeg", lambda *_: pytest.fail("ffmpeg was asked"))
+    monkeypatch.setattr(sndfile, "_blocks", fails)
+    monkeypatch.setattr(ffmpeg, "open_stream", lambda *_: pytest.fail("ffmpeg was asked"))
     refused(write(tmp_path / "a.wav"), "cannot be decoded")
 
 
@@ -373,9 +370,9 @@ def test_permission_denied(tmp_path, monkeypatch):
 
 
 def test_message_without_ffmpeg(tmp_path, monkeypatch):
-    monkeypatch.setattr(streaming.shutil, "which", lambda _: None)
-    message = refused(text(tmp_path), "not an audio file that libsndfile reads (Format not")
-    assert message.endswith("; convert it to wav or flac, or install ffmpeg")
+    monkeypatch.setattr(ffmpeg, "program", lambda: None)
+    message = refused(text(tmp_path), "libsndfile does not know the codec (Format not recognised)")
+    assert message.endswith("; install ffmpeg, or convert it to wav or flac")
 
 
 def fake_ffmpeg(folder: Path, body: str) -> str:
@@ -392,7 +389,10 @@ AU = "os.write(1, struct.pack('>4s5I', b'.snd', 24, 2**32 - 1, 6, 16000, 1) + by
     ("body", "words"),
     [
         (f"{AU}; sys.exit(1)", ["exit status 1"]),
-        (f"{AU}; os.write(2, b'[aac @ 0x1] broken\\nmore\\n')", ["(ffmpeg: broken)"]),
+        (
+            f"{AU}; os.write(2, b'[aac @ 0x1] [error] broken\\n[info] more\\n')",
+            ["(ffmpeg: broken)"],
+        ),
         (f"{AU}; time.sleep(60)", ["gave nothing for 1 s"]),
         ("time.sleep(60)", ["gave nothing for 1 s"]),
         ("sys.exit(0)", ["exit status 0"]),
@@ -401,15 +401,15 @@ AU = "os.write(1, struct.pack('>4s5I', b'.snd', 24, 2**32 - 1, 6, 16000, 1) + by
 )
 def test_ffmpeg_that_fails_midway_gives_no_part(tmp_path, monkeypatch, body, words):
     program = fake_ffmpeg(tmp_path, body)
-    monkeypatch.setattr(streaming.shutil, "which", lambda _: program)
+    monkeypatch.setattr(ffmpeg, "program", lambda: program)
     if "sleep" in body:
-        monkeypatch.setattr(streaming, "_FFMPEG_SECONDS", 1.0)
+        monkeypatch.setattr(ffmpeg, "_SECONDS", 1.0)
     refused(text(tmp_path), *words)
 
 
 def test_ffmpeg_is_called_safely(tmp_path, monkeypatch):
     program = fake_ffmpeg(tmp_path, f"open('seen', 'w').write('\\n'.join(sys.argv)); {AU}")
-    monkeypatch.setattr(streaming.shutil, "which", lambda _: program)
+    monkeypatch.setattr(ffmpeg, "program", lambda: program)
     monkeypatch.chdir(tmp_path)
     Path("-y.m4a").write_text("something")
     assert len(load("-y.m4a")) == 20000
@@ -419,12 +419,11 @@ def test_ffmpeg_is_called_safely(tmp_path, monkeypatch):
     assert seen[seen.index("-protocol_whitelist") + 1] == "file,pipe"
 
 
-@needs_ffmpeg
 @pytest.mark.parametrize("name", ["a.m4a", "a.wma", "a.mka", "a.webm", "-a.m4a", "http:a.m4a"])
 def test_ffmpeg_reads_the_rest(tmp_path, name, monkeypatch):
     monkeypatch.chdir(tmp_path)
     stereo = np.stack([speech_like(), 0.5 * speech_like()], 1)
-    ffmpeg("-i", write(Path("in.wav"), stereo), f"file:{name}")
+    run_ffmpeg("-i", write(Path("in.wav"), stereo), f"file:{name}")
     waveform = load(name)
     assert waveform.dtype == np.float32
     assert abs(len(waveform) - SECONDS * SAMPLE_RATE) < 0.15 * SAMPLE_RATE  # the codec's padding
@@ -435,28 +434,25 @@ def test_ffmpeg_reads_the_rest(tmp_path, name, monkeypatch):
     assert np.std(waveform) == pytest.approx(0.75 * np.std(speech_like()), rel=0.1)
 
 
-@needs_ffmpeg
 @pytest.mark.parametrize("name", ["a.m4a", "fast.m4a", "a.mka", "a.webm", "a.wma"])
 def test_ffmpeg_gives_no_part_of_a_truncated_file(tmp_path, name):
     start = ["-movflags", "+faststart"] if name == "fast.m4a" else []
-    ffmpeg("-i", write(tmp_path / "in.wav"), *start, tmp_path / name)
+    run_ffmpeg("-i", write(tmp_path / "in.wav"), *start, tmp_path / name)
     refused(truncated(tmp_path / name, 0.8), "ffmpeg")
 
 
-@needs_ffmpeg
 def test_m4a_without_ffmpeg(tmp_path, monkeypatch):
-    ffmpeg("-i", write(tmp_path / "in.wav"), tmp_path / "a.m4a")
-    monkeypatch.setattr(streaming.shutil, "which", lambda _: None)
+    run_ffmpeg("-i", write(tmp_path / "in.wav"), tmp_path / "a.m4a")
+    monkeypatch.setattr(ffmpeg, "program", lambda: None)
     refused(tmp_path / "a.m4a", "install ffmpeg")
 
 
-@needs_ffmpeg
 def test_mp3_without_a_length_is_read_to_the_end(tmp_path):
     # Quiet, then loud, at a variable rate: the first frame's rate says nothing of the rest.
     samples = speech_like(seconds=12)
     samples[: 8 * SAMPLE_RATE] *= 0.001
     path = tmp_path / "a.mp3"
-    ffmpeg("-i", write(tmp_path / "in.wav", samples), "-q:a", "4", "-write_xing", "0", path)
+    run_ffmpeg("-i", write(tmp_path / "in.wav", samples), "-q:a", "4", "-write_xing", "0", path)
     assert soundfile.info(path).frames != len(samples)  # libsndfile's guess, the reason for this
     waveform = load(path)
     assert len(samples) <= len(waveform) < len(samples) + 5 * 576
@@ -473,7 +469,6 @@ def test_mp3_behind_a_large_tag(tmp_path):
     np.testing.assert_array_equal(load(path), expected)
 
 
-@needs_ffmpeg
 def test_flac_from_a_pipe_is_read_to_the_end(tmp_path):
     source = write(tmp_path / "in.wav")
     command = ["ffmpeg", "-v", "error", "-nostdin", "-i", str(source), "-f", "flac", "pipe:1"]

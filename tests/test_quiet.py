@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from las import quiet
-from las.streaming import _Reader
+from las.sndfile import _Reader
 
 if quiet._streams() is None:
     pytest.skip("C's standard error is left alone here", allow_module_level=True)

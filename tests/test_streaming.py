@@ -10,10 +10,9 @@ import pytest
 import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
-from test_audio import AU, FORMATS, fake_ffmpeg, needs_ffmpeg, speech_like, text, truncated, write
-from test_audio import ffmpeg as run_ffmpeg
+from test_audio import AU, FORMATS, fake_ffmpeg, run_ffmpeg, speech_like, text, truncated, write
 
-from las import audio, streaming
+from las import audio, ffmpeg, streaming
 from las.audio import AudioError
 
 
@@ -25,18 +24,17 @@ def whole(source, sample_rate: int = 16000) -> np.ndarray:
 def test_blocks_are_what_load_gives(tmp_path, name, monkeypatch):
     path = write(tmp_path / name, **FORMATS[name][0])
     expected = audio.load(path)
-    monkeypatch.setattr(streaming, "_BLOCK_SAMPLES", 1000)
+    monkeypatch.setattr(streaming, "BLOCK_SAMPLES", 1000)
     found = list(audio.blocks(path))
     assert len(found) >= 32
     np.testing.assert_allclose(np.concatenate(found), expected, atol=1e-6)
     assert all(block.dtype == np.float32 and len(block) for block in found)
 
 
-@needs_ffmpeg
 def test_blocks_through_ffmpeg(tmp_path, monkeypatch):
     run_ffmpeg("-i", write(tmp_path / "in.wav", speech_like(rate=44100), 44100), tmp_path / "a.m4a")
     expected = audio.load(tmp_path / "a.m4a")
-    monkeypatch.setattr(streaming, "_BLOCK_SAMPLES", 1000)
+    monkeypatch.setattr(streaming, "BLOCK_SAMPLES", 1000)
     np.testing.assert_allclose(whole(tmp_path / "a.m4a"), expected, atol=1e-6)
 
 
@@ -81,7 +79,7 @@ def test_a_stream_that_cannot_be_read():
 
 
 def test_damage_ends_the_blocks_with_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(streaming, "_BLOCK_SAMPLES", 1000)
+    monkeypatch.setattr(streaming, "BLOCK_SAMPLES", 1000)
     path = truncated(write(tmp_path / "a.flac"), 0.5)
     with pytest.raises(AudioError, match="fetch it again"):
         whole(path)
@@ -91,7 +89,7 @@ def test_nothing_follows_a_sample_that_is_not_a_number(tmp_path, monkeypatch):
     samples = speech_like()
     samples[[4500, 20000]] = np.nan
     path = write(tmp_path / "a.wav", samples, subtype="FLOAT")
-    monkeypatch.setattr(streaming, "_BLOCK_SAMPLES", 1000)
+    monkeypatch.setattr(streaming, "BLOCK_SAMPLES", 1000)
     taken = []
     with pytest.raises(AudioError, match="holds 2 samples"):
         taken.extend(audio.blocks(path))
@@ -109,9 +107,9 @@ def test_nothing_follows_a_sample_that_is_not_a_number(tmp_path, monkeypatch):
 def test_ffmpeg_may_be_waited_for_as_long_as_blocks_come(tmp_path, monkeypatch):
     pause = "[(time.sleep(0.4), os.write(1, bytes(4000))) for _ in range(4)]"
     program = fake_ffmpeg(tmp_path, f"{AU}; {pause}")
-    monkeypatch.setattr(streaming.shutil, "which", lambda _: program)
-    monkeypatch.setattr(streaming, "_FFMPEG_SECONDS", 1.0)
-    monkeypatch.setattr(streaming, "_BLOCK_SAMPLES", 1000)
+    monkeypatch.setattr(ffmpeg, "program", lambda: program)
+    monkeypatch.setattr(ffmpeg, "_SECONDS", 1.0)
+    monkeypatch.setattr(streaming, "BLOCK_SAMPLES", 1000)
     assert len(whole(text(tmp_path))) == 24000
 
 
