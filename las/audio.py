@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from las import ffmpeg, sndfile, streaming
+from las import downmix, ffmpeg, sndfile, streaming
 from las.errors import shown
 from las.streaming import MIN_SECONDS, UNKNOWN_LENGTH, AudioError, NotSupportedError, Stream
 
@@ -212,7 +212,7 @@ def resampled(source: Iterable[np.ndarray], rate: int, target: int) -> Iterator[
 
 def _mono(path: Path, stream: Stream, sample_rate: int) -> Iterator[np.ndarray]:
     whole = streaming.checked(path, stream)
-    yield from resampled((np.mean(block, axis=1) for block in whole), stream.rate, sample_rate)
+    yield from resampled(downmix.mono(whole, stream.rate), stream.rate, sample_rate)
 
 
 def _checked(path: str | Path) -> Path:
