@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from las import __version__
+from las import __version__, standard
 from las.calibrate_cli import calibrate
 from las.compare_cli import compare
 from las.errors import LASError
@@ -63,17 +63,23 @@ class Corpus(StrEnum):
 
 def main() -> None:
     """Run the command; a :class:`LASError` becomes one line and exit status 1."""
+    standard.open_closed()
     try:
         threads_of_environment()  # torch would take as many as it says
-        app()
+        try:
+            app()
+        finally:
+            standard.put("")  # what is left in the buffer
     except LASError as error:
-        print(f"error: {error}", file=sys.stderr)
+        standard.complain(f"error: {error}")
         sys.exit(1)
     except BrokenPipeError:  # `las ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        standard.abandon()
         sys.exit(1)
     except OSError as error:  # an output that cannot be written, a full disk
-        print(f"error: {error.filename or 'files'}: {error.strerror or error}", file=sys.stderr)
+        standard.complain(f"error: {error.filename or 'files'}: {error.strerror or error}")
+        if error.filename == standard.NAME:
+            standard.abandon()
         sys.exit(1)
 
 

@@ -6,15 +6,14 @@ there: their folders are made again below the output folder.
 
 import glob
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
 from las import folders
-from las.errors import LASError
-from las.files import naming
+from las.errors import LASError, shown
 from las.folders import Passed
 
 STDIN = "-"
@@ -41,6 +40,12 @@ class Source:
     def shown(self) -> str:
         """What messages and results call it."""
         return "stdin" if self.path == Path(STDIN) else str(self.path)
+
+    @property
+    def column(self) -> str:
+        """The same as a column of a table: quoted if it holds a tab or the end of a line."""
+        name = self.shown
+        return name if name.splitlines() == [name] and "\t" not in name else ascii(name)
 
 
 def is_many(argument: str) -> bool:
@@ -89,15 +94,17 @@ def _expanded(argument: str, note: Callable[[str], None] | None) -> Iterator[Sou
     unreadable = [one for one in passed if one.reason == folders.UNREADABLE]
     rest = [one for one in passed if one not in unreadable]
     for one in unreadable:
-        what = f"{one.path}: cannot be searched ({one.detail})"
+        what = f"{shown(one.path)}: cannot be searched ({one.detail})"
         yield LASError(f"{what}; make it readable for this user")
     yield from found
     if rest and note is not None:
-        note(f"{argument}: passed over {folders.summary(rest)}")
+        note(f"{shown(argument)}: passed over {folders.summary(rest)}")
     if not found and not unreadable:
-        below = "no audio below this folder; name the files one by one"
-        what = below if folder else "no audio file matches this pattern; check it"
-        yield LASError(f"{argument}: {what}")
+        what = "no audio below this folder; name the files one by one"
+        if not folder:
+            cure = "a [ in a name is written [[]" if "[" in argument else "check it"
+            what = f"no audio file matches this pattern; {cure}"
+        yield LASError(f"{shown(argument)}: {what}")
 
 
 def _below(folder: Path) -> tuple[list[Source], list[Passed]]:
@@ -110,11 +117,13 @@ def _below(folder: Path) -> tuple[list[Source], list[Passed]]:
 
 def _matching(pattern: str) -> tuple[list[Source], list[Passed]]:
     """Files that match; without a suffix in the pattern, those whose own says audio."""
-    root = Path(pattern)
-    while glob.has_magic(str(root)):
-        root = root.parent
+    root = Path()
+    parts = list(Path(pattern).parts)
+    while parts and (not glob.has_magic(parts[0]) or (root / parts[0]).exists()):
+        root /= parts.pop(0)  # a folder may be called [a]
+    escaped = str(Path(glob.escape(str(root)), *parts))
     chosen = not glob.has_magic(Path(pattern).suffix) and Path(pattern).suffix != ""
-    paths = folders.matching(pattern)
+    paths = folders.matching(escaped)
     # By links a file is found under many names: the shortest is its own.
     own: dict[str, Path] = {}
     for path in sorted(paths, key=lambda path: len(path.parts)):
@@ -155,21 +164,23 @@ def check_names(sources: Sequence[Source]) -> None:
         key = str(source.name).casefold()  # some file systems do not tell case
         if key in taken:
             raise LASError(
-                f"{source.path} and {taken[key]} would both be written as {source.name}.*: name a "
-                "folder that holds both, whose layout is kept, or write to two folders"
+                f"{shown(source.path)} and {shown(taken[key])} would both be written as "
+                f"{shown(source.name)}.*: name a folder that holds both, whose layout is kept, or "
+                "write to two folders"
             )
         taken[key] = source.path
 
 
-def read_stdin(stream: TextIO | None, folder: Path) -> Path:
-    """Copy standard input to a file.
+@contextmanager
+def read_stdin(stream: TextIO | None) -> Iterator[Path]:
+    """A copy of standard input, of which nothing is left however this process ends.
 
     Raises:
-        LASError: nothing is piped in.
+        LASError: nothing is piped in, or it cannot be copied.
     """
     if stream is None or stream.isatty():
         raise LASError("stdin: nothing is piped in; write `las transcribe - < FILE`")
-    path = folder / "stdin"
-    with naming(path), path.open("wb") as file:
-        shutil.copyfileobj(stream.buffer, file)
-    return path
+    from las import audio  # slow to import
+
+    with audio.copied(stream.buffer, Path("stdin")) as path:
+        yield path

@@ -6,6 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from las import standard
+from las.errors import shown
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -77,7 +80,7 @@ class Report:
     def say(self, line: str) -> None:
         """Print a line on standard error."""
         if self._bar is None:
-            print(line, file=sys.stderr, flush=True)
+            standard.complain(line)
         else:
             self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
@@ -172,8 +175,8 @@ def _reason(path: Path, error: Exception) -> str:
     short = message[:200] + "..." * (len(message) > 200)
     if isinstance(error, MemoryError) or "out of memory" in message:
         what = f"not enough memory to decode it ({short or type(error).__name__})"
-        return f"{path}: {what}; free some, or cut the file into shorter ones"
+        return f"{shown(path)}: {what}; free some, or cut the file into shorter ones"
     return (
-        f"{path}: decoding failed ({type(error).__name__}: {short}); try it alone with "
+        f"{shown(path)}: decoding failed ({type(error).__name__}: {short}); try it alone with "
         "--device cpu, or convert it to wav"
     )

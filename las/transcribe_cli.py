@@ -2,17 +2,19 @@
 
 import errno
 import io
+import signal
 import sys
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from las import standard
 from las.errors import LASError
 from las.files import check_file, check_folder, make_folder
 from las.imports import lasting
@@ -116,8 +118,8 @@ def transcribe(
     earlier run are replaced, or passed over with --resume.
 
     A file that cannot be transcribed is one line on standard error; the
-    others go on, and the exit status is 1. After an interrupt (status 130),
-    what is finished is there and whole.
+    others go on, and the exit status is 1. After an interrupt (status 130,
+    or 143 by SIGTERM), what is finished is there and whole.
     """
     output = Output.of(kind, output_dir, inputs, word_timestamps, n_best is not None)
     if attention is not None:
@@ -131,7 +133,7 @@ def transcribe(
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")
 
-    with Report(bar=output.folder is not None or not sys.stdout.isatty()) as report:
+    with Report(bar=output.folder is not None or not sys.stdout.isatty()) as report, _ending():
         try:
             due = _due(inputs, output, resume, report)
             if due:
@@ -154,14 +156,37 @@ def transcribe(
                 timer = calibration.timer(folder) if output.formats else None
                 transcriber = Transcriber(las, place, config, language_model, timer=timer)
                 _run(transcriber, due, output, batch_size, report, attention)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             cure = "; --resume goes on with the others" if output.folder is not None else ""
             report.say(f"interrupted: {report.done} of {report.files} files are done{cure}")
-            raise typer.Exit(130) from None
+            number = signal.SIGTERM if isinstance(interrupt, _Terminated) else signal.SIGINT
+            raise typer.Exit(128 + number) from None
     if output.folder is not None or report.files > 1:
         report.say(report.summary())
     if report.failed:
         raise typer.Exit(1)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM has come."""
+
+
+@contextmanager
+def _ending() -> Iterator[None]:
+    """Let SIGTERM end what is being done as an interrupt does: cleanly."""
+
+    def end(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise _Terminated
+
+    try:
+        before = signal.signal(signal.SIGTERM, end)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @dataclass(frozen=True)
@@ -235,19 +260,20 @@ class Output:
         result = transcription(transcript, rate)
         if self.folder is None:
             (kind,) = self.formats
-            print(formats.render(result, kind, self.word_timestamps), end="", flush=True)
+            standard.put(formats.render(result, kind, self.word_timestamps))
             return
         for kind, path in zip(self.formats, self.paths(source), strict=True):
             formats.write(result, path, kind, self.word_timestamps)
 
     def _print(self, transcript: "Transcript", source: Source) -> None:
-        name = [source.shown] if self.named else []
+        name = [source.column] if self.named else []
         if not self.scores:
-            print(*name, transcript.text, sep="\t", flush=True)
+            standard.put("\t".join([*name, transcript.text]) + "\n")
             return
         for window in transcript.windows:
             for hypothesis in window.hypotheses:
-                print(*name, f"{hypothesis.score:.3f}", hypothesis.text, sep="\t", flush=True)
+                columns = [*name, f"{hypothesis.score:.3f}", hypothesis.text]
+                standard.put("\t".join(columns) + "\n")
 
 
 def _due(inputs: Sequence[str], output: Output, resume: bool, report: Report) -> list[Source]:
@@ -280,11 +306,11 @@ def _run(
     from las.transcribe import Failure
 
     rate = transcriber.model.config.frontend.sample_rate
-    with tempfile.TemporaryDirectory(prefix="las-") as temporary:
+    with ExitStack() as stack:
         paths = []
         for source in sources:
             piped = source.path == Path(STDIN)
-            paths.append(read_stdin(sys.stdin, Path(temporary)) if piped else source.path)
+            paths.append(stack.enter_context(read_stdin(sys.stdin)) if piped else source.path)
         report.begin()
         results = transcripts(transcriber, paths, batch_size, report)
         for source, path, result in zip(sources, paths, results, strict=True):

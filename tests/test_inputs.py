@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,9 @@ def tree(tmp_path, monkeypatch):
         "c/notes.txt",
         "p[1].wav",
         "talk.part.wav",
+        "[d]/v.wav",
+        "[d]/e/w.wav",
+        "d/u.wav",
     ):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,6 +65,7 @@ def test_a_folder_keeps_its_layout(tree):
     ("pattern", "expected"),
     [
         ("a/*.wav", [("a/x.wav", "x")]),
+        ("[ab]/x.wav", [("a/x.wav", "a/x"), ("b/x.wav", "b/x")]),
         ("*/x.wav", [("a/x.wav", "a/x"), ("b/x.wav", "b/x")]),
         ("a/**", [("a/sub/x.mp3", "sub/x"), ("a/sub/y.FLAC", "sub/y"), ("a/x.wav", "x")]),
         ("a/**/*.mp3", [("a/sub/x.mp3", "sub/x")]),
@@ -68,6 +73,10 @@ def test_a_folder_keeps_its_layout(tree):
         ("b/*.txt", [("b/notes.txt", "notes")]),
         ("[ab]/x.wa?", [("a/x.wav", "a/x"), ("b/x.wav", "b/x")]),
         ("p[1].wav", [("p[1].wav", "p[1]")]),  # there is a file of this name
+        ("[d]/*.wav", [("[d]/v.wav", "v")]),  # and a folder
+        ("[d]/**/*.wav", [("[d]/e/w.wav", "e/w"), ("[d]/v.wav", "v")]),
+        ("[[]d]/*.wav", [("[d]/v.wav", "[d]/v")]),
+        ("[de]/*.wav", [("d/u.wav", "d/u")]),
     ],
 )
 def test_patterns(tree, pattern, expected):
@@ -81,6 +90,18 @@ def test_what_gives_nothing_is_one_error_each(tree):
     assert good == ("b/x.wav", "x")
     for line, start in ((first, "c: no audio"), (second, "a/*.ogg: no "), (third, "c/**: no ")):
         assert line.startswith(start) and len(line.splitlines()) == 1
+    (line,) = found("[xy]/*.wav")
+    assert line.endswith("a [ in a name is written [[]")
+    (line,) = found("two\nlines/*.wav")
+    assert line.startswith("'two\\nlines/*.wav': ")
+
+
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [("a b.wav", "a b.wav"), ("a\tb.wav", r"'a\tb.wav'"), ("a\nb", r"'a\nb'"), ("\x85", r"'\x85'")],
+)
+def test_a_name_is_one_column_of_one_line(name, column):
+    assert Source(Path(name), Path("x")).column == column
 
 
 def test_a_folder_that_cannot_be_read(tree, monkeypatch):
@@ -161,14 +182,28 @@ def test_corpora_and_folders_know_the_same_audio():
 
 
 def test_standard_input(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     data = bytes(range(256)) * 100
-    path = read_stdin(io.TextIOWrapper(io.BytesIO(data)), tmp_path)
-    assert path.read_bytes() == data
+    with read_stdin(io.TextIOWrapper(io.BytesIO(data))) as path:
+        assert path.read_bytes() == path.read_bytes() == data
+        assert list(tmp_path.iterdir()) == []  # a process that is killed leaves nothing
+    assert not path.exists()
     terminal = io.TextIOWrapper(io.BytesIO())
     monkeypatch.setattr(terminal, "isatty", lambda: True)
     for stream in (None, terminal):
-        with pytest.raises(LASError, match="stdin"):
-            read_stdin(stream, tmp_path)
+        with pytest.raises(LASError, match="stdin"), read_stdin(stream):
+            pass
+
+
+def test_no_room_for_standard_input(monkeypatch):
+    class Full(io.BytesIO):
+        def write(self, data):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: Full())
+    stream = io.TextIOWrapper(io.BytesIO(b"data"))
+    with pytest.raises(LASError, match=r"^stdin: cannot be copied .*TMPDIR"), read_stdin(stream):
+        pass
 
 
 def test_no_heavy_modules():

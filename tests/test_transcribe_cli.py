@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -114,6 +115,21 @@ def test_texts_are_printed_after_their_names(las, calls):
     assert err.startswith("3 files, ")
     status, out, err = las(calls / "x.wav")
     assert (status, out, err) == (0, lines[1][1] + "\n", "")
+
+
+def test_names_that_would_break_a_line(las, tmp_path):
+    for name in ("a\nb.wav", "a\tb.wav", "plain.wav"):
+        recording(tmp_path / "in" / name)
+    status, out, _ = las("in")
+    assert status == 0
+    lines = [line.split("\t") for line in out.splitlines()]
+    assert [name for name, _ in lines] == [r"'in/a\tb.wav'", r"'in/a\nb.wav'", "in/plain.wav"]
+
+
+def test_a_pipe_that_is_named_as_a_file(las, tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    status, _, err = las("fifo")
+    assert status == 1 and "pipe it into `las transcribe -`" in error_line(err)
 
 
 def test_the_size_of_batches_changes_nothing(las, calls):
@@ -319,6 +335,25 @@ def test_an_interrupt_keeps_what_is_finished(las, calls, tmp_path, monkeypatch):
     assert (status, out) == (130, "")
     assert err == "interrupted: 1 of 3 files are done; --resume goes on with the others\n"
     assert tree(tmp_path / "out") == ["monday/x.txt"]
+
+
+def test_sigterm_ends_as_an_interrupt_does(las, calls, tmp_path, monkeypatch):
+    files = transcribe.Transcriber.files
+
+    def ended(self, paths, **settings):
+        yield next(files(self, paths, **settings))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(transcribe.Transcriber, "files", ended)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    pipe(monkeypatch, (calls / "x.wav").read_bytes())
+    status, out, err = las("-", "calls", "-o", "out", "--format", "txt")
+    assert (status, out) == (143, "")
+    assert err == "interrupted: 1 of 4 files are done; --resume goes on with the others\n"
+    assert tree(tmp_path / "out") == ["stdin.txt"] and tree(tmp_path / "tmp") == []
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_an_interrupt_while_writing_leaves_no_part(las, calls, tmp_path, monkeypatch):
