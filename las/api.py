@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from las import audio, calibration
+from las import audio, calibration, downmix
 from las import config as configuration
 from las.config import SearchConfig
 from las.errors import LASError
@@ -271,20 +271,20 @@ def waveform(samples: np.ndarray | Tensor, rate: int | None, target: int) -> np.
                 "audio: give a dense tensor of numbers, not one that is sparse, nested, quantized "
                 "or on the device meta"
             )
-        samples = samples.detach().cpu()
+        samples = samples.detach().cpu().resolve_conj().resolve_neg()
         samples = (samples.float() if samples.is_floating_point() else samples).numpy()
     if not isinstance(samples, np.ndarray):
         raise TypeError(f"audio: give a path, an array or a tensor, not {type(samples).__name__}")
-    if samples.dtype in _FULL_SCALE:
-        floats = samples.astype(np.float32) / np.float32(_FULL_SCALE[samples.dtype])
+    full_scale = _FULL_SCALE.get(samples.dtype.newbyteorder("="))
+    if full_scale is not None:
+        floats = samples.astype(np.float32) / np.float32(full_scale)
     elif np.issubdtype(samples.dtype, np.floating):
         with np.errstate(over="ignore"):
             floats = samples.astype(np.float32)
     else:
         raise TypeError(f"audio: samples are {samples.dtype}; give floats, int16 or int32")
-    if floats.ndim == 2 and 0 < len(floats) <= floats.shape[1]:
-        floats = floats.mean(0)
-    if floats.ndim != 1:
+    channels = floats if floats.ndim == 2 and 0 < len(floats) <= floats.shape[1] else None
+    if channels is None and floats.ndim != 1:
         cure = "give [samples] or [channels, samples]"
         if floats.ndim == 2 and floats.shape[1]:
             cure += ", as audio.T would be"
@@ -292,13 +292,15 @@ def waveform(samples: np.ndarray | Tensor, rate: int | None, target: int) -> np.
     rate = target if rate is None else rate
     if not _RATES[0] <= rate <= _RATES[1] or rate != int(rate):
         raise LASError(f"sample_rate {rate}: give whole Hz, {_RATES[0]} to {_RATES[1]}")
+    bad = floats.size - int(np.count_nonzero(np.abs(floats) <= _MAX_LEVEL))
+    if bad:
+        raise LASError(f"audio: {bad} samples are NaN, infinite or beyond {_MAX_LEVEL:g}")
+    if channels is not None:
+        floats = np.concatenate(list(downmix.mono([channels.T], int(rate))))
     if len(floats) < audio.MIN_SECONDS * rate:
         raise LASError(
             f"audio: {len(floats)} samples last {1000 * len(floats) / rate:.3g} ms; "
             f"give at least {1000 * audio.MIN_SECONDS:g} ms"
         )
-    bad = len(floats) - int(np.count_nonzero(np.abs(floats) <= _MAX_LEVEL))
-    if bad:
-        raise LASError(f"audio: {bad} samples are NaN, infinite or beyond {_MAX_LEVEL:g}")
     whole = list(audio.resampled([floats], int(rate), target))
     return np.ascontiguousarray(np.concatenate(whole))

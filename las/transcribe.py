@@ -157,7 +157,9 @@ class Transcriber:
     @torch.inference_mode()
     def n_best(self, waveforms: Sequence[np.ndarray]) -> list[list[Hypothesis]]:
         """As :meth:`waveforms`, with up to ``config.n_best`` hypotheses each, best first."""
-        padded = pad_sequence([torch.from_numpy(w) for w in waveforms], batch_first=True)
+        # Arrays of any byte order and layout, and such as may not be written to.
+        plain = [np.require(w, np.float32, ["C", "W"]) for w in waveforms]
+        padded = pad_sequence([torch.from_numpy(w) for w in plain], batch_first=True)
         samples = torch.tensor([len(w) for w in waveforms])
         encoded = self.model.encode(padded.to(self.device), samples)
         return search(self.model, encoded, self.config, self.lm)

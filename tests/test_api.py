@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -66,6 +67,51 @@ def test_all_forms_of_the_same_audio_give_the_same(recognizer, sound, tmp_path):
         assert other == first
 
 
+@pytest.mark.parametrize("kind", ["i2", "i4", "f2", "f4", "f8"])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_every_byte_order_and_layout(sound, kind, order):
+    scale = {"i2": 2**15, "i4": 2**31}.get(kind, 1)
+    stereo = np.stack([sound, 0.5 * sound]) * 0.9 * scale
+    stereo = stereo.astype(order + kind)
+    wanted = waveform(np.ascontiguousarray(stereo.astype(kind)), None, RATE)
+    wide = np.zeros((4, 3 * stereo.shape[1]), stereo.dtype)
+    wide[1:3, ::3] = stereo
+    fixed = stereo.copy()
+    fixed.flags.writeable = False
+    layouts = [
+        stereo,
+        np.asfortranarray(stereo),
+        wide[1:3, ::3],
+        np.ascontiguousarray(stereo[:, ::-1])[:, ::-1],
+        np.ascontiguousarray(stereo[::-1])[::-1],
+        np.ascontiguousarray(stereo.T).T,
+        fixed,
+        np.frombuffer(stereo.tobytes(), stereo.dtype).reshape(stereo.shape),
+    ]
+    for samples in layouts:
+        np.testing.assert_array_equal(waveform(samples, None, RATE), wanted)
+        np.testing.assert_array_equal(
+            waveform(samples[0], None, RATE), waveform(layouts[0][0], None, RATE)
+        )
+
+
+def test_the_transcriber_takes_such_arrays_too(recognizer, sound):
+    fixed = sound.astype(">f4")[::-1].copy()[::-1]
+    fixed.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (found,) = recognizer._transcriber.waveforms([fixed])
+    assert found.text == recognizer._transcriber.waveforms([sound])[0].text
+
+
+def test_channels_that_cancel_are_turned_over(sound):
+    both = np.stack([sound, -sound])
+    for samples in (both, torch.from_numpy(both)):
+        np.testing.assert_allclose(waveform(samples, None, RATE), sound, atol=1e-7)
+    ints = np.stack([np.full(RATE, -32768), np.full(RATE, 32767)]).astype(np.int16)
+    assert np.abs(waveform(ints, None, RATE)).min() > 0.99
+
+
 def test_channels_are_averaged(recognizer, sound):
     both = np.stack([2 * sound, 0 * sound])
     np.testing.assert_allclose(waveform(both, None, RATE), sound, atol=1e-7)
@@ -113,7 +159,20 @@ def test_a_sample_rate_that_is_none(recognizer, sound, rate):
 
 @pytest.mark.parametrize(
     "samples",
-    [[0.0] * RATE, None, 7, b"RIFF", np.zeros(RATE, bool), np.zeros(RATE, np.int64)],
+    [
+        [0.0] * RATE,
+        None,
+        7,
+        b"RIFF",
+        np.zeros(RATE, bool),
+        np.zeros(RATE, np.int64),
+        np.zeros(RATE, ">i8"),
+        np.zeros(RATE, ">c8"),
+        np.zeros(RATE, object),
+        torch.zeros(RATE).to_sparse(),
+        torch.zeros(RATE, device="meta"),
+        torch.zeros(RATE, dtype=torch.complex64).conj(),
+    ],
     ids=lambda samples: type(samples).__name__,
 )
 def test_wrong_types(recognizer, samples):
