@@ -18,9 +18,26 @@ import numpy as np
 
 from las import downmix, ffmpeg, sndfile, streaming
 from las.errors import shown
-from las.streaming import MIN_SECONDS, UNKNOWN_LENGTH, AudioError, NotSupportedError, Stream
+from las.streaming import (
+    MIN_SECONDS,
+    UNKNOWN_LENGTH,
+    AudioError,
+    NotSupportedError,
+    Stream,
+    error,
+)
 
-__all__ = ["MIN_SECONDS", "SAMPLE_RATE", "AudioError", "AudioInfo", "blocks", "info", "load"]
+__all__ = [
+    "MIN_SECONDS",
+    "SAMPLE_RATE",
+    "AudioError",
+    "AudioInfo",
+    "blocks",
+    "error",
+    "info",
+    "load",
+    "read",
+]
 
 SAMPLE_RATE = 16000
 """Hz; what the models are trained on."""
@@ -67,6 +84,37 @@ def load(path: str | Path, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
         if stream.frames < UNKNOWN_LENGTH:
             expected = math.ceil(stream.frames * sample_rate / stream.rate)
         return _gather(_mono(path, stream, sample_rate), expected)
+
+
+def read(
+    path: str | Path, start: float = 0.0, seconds: float | None = None
+) -> tuple[np.ndarray, int]:
+    """Read a file, or some of it, as it is.
+
+    Args:
+        path: As for :func:`load`.
+        start: Seconds to leave out.
+        seconds: To read, at most; None is all. What lies behind is not checked.
+
+    Returns:
+        The samples, float32 [S, channels], and their rate in Hz.
+
+    Raises:
+        AudioError: As :func:`load` does.
+    """
+    path = _checked(path)
+    with open_stream(path) as stream:
+        first = math.floor(start * stream.rate + 0.5)
+        end = UNKNOWN_LENGTH
+        if seconds is not None:
+            end = first + math.floor(seconds * stream.rate + 0.5)
+        length, taken = 0, [np.empty((0, stream.channels), np.float32)]
+        for block in streaming.checked(path, stream):
+            taken.append(block[max(0, first - length) : end - length])
+            length += len(block)
+            if length >= end:
+                break
+        return np.concatenate(taken), stream.rate
 
 
 def blocks(
@@ -122,7 +170,7 @@ def copied(source: BinaryIO, name: Path) -> Iterator[Path]:
         except (OSError, ValueError) as problem:
             what = getattr(problem, "strerror", None) or str(problem)
             cure = "save the audio to a file first, or set TMPDIR to a folder that has room"
-            raise streaming.error(name, f"cannot be copied ({what})", cure) from None
+            raise error(name, f"cannot be copied ({what})", cure) from None
         yield Path(f"/dev/fd/{copy.fileno()}")
 
 
@@ -146,7 +194,7 @@ def open_stream(path: Path) -> Iterator[Stream]:
         if unknown.damaged:
             what = f"cannot be decoded by libsndfile ({unknown})"
             cure = "fetch it again, or install ffmpeg, which may know its codec"
-        raise streaming.error(path, what, cure)
+        raise error(path, what, cure)
     with ffmpeg.open_stream(path, program) as stream:
         yield stream
 
@@ -221,21 +269,21 @@ def _checked(path: str | Path) -> Path:
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
-            raise streaming.error(path, "is a directory", "name an audio file in it")
+            raise error(path, "is a directory", "name an audio file in it")
         if not stat.S_ISREG(status.st_mode):
             cure = "save the audio to a file first, or pipe it into `las transcribe -`"
-            raise streaming.error(path, "is not a regular file", cure)
+            raise error(path, "is not a regular file", cure)
         with path.open("rb"):
             pass
     except FileNotFoundError:
-        raise streaming.error(path, "no such file", "check the path") from None
+        raise error(path, "no such file", "check the path") from None
     except PermissionError:
-        raise streaming.error(path, "permission denied", "make it readable for this user") from None
+        raise error(path, "permission denied", "make it readable for this user") from None
     except (OSError, ValueError) as problem:
         what = getattr(problem, "strerror", None) or str(problem)
-        raise streaming.error(path, f"cannot be opened ({what})", "check the path") from None
+        raise error(path, f"cannot be opened ({what})", "check the path") from None
     if status.st_size == 0:
-        raise streaming.error(path, "is empty (0 bytes)", "fetch or record it again")
+        raise error(path, "is empty (0 bytes)", "fetch or record it again")
     return path
 
 

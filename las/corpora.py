@@ -9,14 +9,14 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from lhotse import CutSet, MonoCut, MultiCut, Recording, SupervisionSegment
 from lhotse.audio import AudioSource
 
-from las import audio
+from las import audio, windows
 from las.errors import LASError
 from las.files import make_folder, replacing
 from las.layouts import AUDIO_SUFFIXES, Item, an4, commonvoice, exists, folder, librispeech
@@ -100,9 +100,9 @@ def prepare(
 ) -> Prepared:
     """Check utterances and write ``<part>.jsonl.gz`` and, if any, ``<part>.skipped.jsonl``.
 
-    Left out are: missing, unreadable and too short audio, missing, unreadable and empty text,
-    characters outside the alphabet after normalisation, repeated ids, and what lies beside the
-    utterances. One that cannot be used never ends the others, whatever is wrong with it.
+    Left out are: missing, unreadable, too short and silent audio, missing, unreadable and empty
+    text, characters outside the alphabet after normalisation, repeated ids, and what lies beside
+    the utterances. One that cannot be used never ends the others, whatever is wrong with it.
 
     Args:
         part: name of the manifest.
@@ -167,7 +167,11 @@ def _check(item: Item, alphabet: str, decode: bool) -> MonoCut | MultiCut | Skip
         if header.duration < audio.MIN_SECONDS:
             return skipped("too short audio", f"{header.duration:.3f} s")
         if decode:
-            audio.load(item.path, header.sample_rate)
+            samples = audio.load(item.path, header.sample_rate)
+            if windows.silent(samples, header.sample_rate):
+                return skipped("silent audio", "nothing in it is loud enough to be heard")
+            # What is read counts: headers of compressed audio are not exact.
+            header = replace(header, num_samples=len(samples))
         cut = _cut(item, text, header)
         json.dumps(cut.to_dict(), ensure_ascii=False).encode()
     except audio.AudioError as error:

@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from lhotse import CutSet
-from lhotse.audio.backend import LibsndfileBackend, set_current_audio_backend
 from lhotse.cut import Cut
 from lhotse.dataset import DynamicBucketingSampler, DynamicCutSampler
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
+from las import recordings
 from las.augmentation import distorted, joined, perturbed, silenced, text_of
 from las.codec import check_rate
 from las.config import DataConfig
@@ -30,8 +30,6 @@ from las.errors import LASError
 from las.text import Characters, outside
 from las.text import ctc_frames as frames_needed
 
-# Reads everything we promise; lhotse would look for a program to read SPHERE files.
-set_current_audio_backend(LibsndfileBackend())
 # An utterance longer than a batch may be has a batch of its own: that is no news to the user.
 warnings.filterwarnings("ignore", "We have exceeded the max_duration constraint")
 
@@ -123,7 +121,10 @@ class Utterances(Dataset):
     def _read(self, cuts: list[Cut]) -> Batch:
         waveforms, tokens = [], []
         for cut in cuts:
-            waveforms.append(torch.from_numpy(self._waveform(cut)))
+            samples = recordings.waveform(cut, self.sample_rate)
+            waveforms.append(
+                torch.from_numpy(self.change(cut, samples) if self.change else samples)
+            )
             text = text_of(cut)
             try:
                 tokens.append(torch.tensor(self.text.encode(text), dtype=torch.long))
@@ -137,19 +138,6 @@ class Utterances(Dataset):
             pad_sequence(tokens, batch_first=True),
             torch.tensor([len(t) for t in tokens]),
         )
-
-    def _waveform(self, cut: Cut) -> np.ndarray:
-        try:
-            if cut.sampling_rate != self.sample_rate:
-                cut = cut.resample(self.sample_rate)
-            samples = cut.load_audio().mean(0, dtype="float32")
-        except Exception as error:  # whatever the reader raises for a file that has changed
-            parts = getattr(cut, "tracks", None)
-            recording = parts[0].cut.recording if parts else cut.recording
-            source = recording.sources[0].source
-            what = _line(error) if Path(source).exists() else "no such file"
-            raise LASError(f"{source}: cannot read the audio ({what})") from None
-        return self.change(cut, samples) if self.change else samples
 
 
 def _line(error: Exception) -> str:

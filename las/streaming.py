@@ -30,9 +30,11 @@ class AudioError(LASError):
     """A file that gives no usable audio; the message is one line with the file and the cure.
 
     Attributes:
+        path: of the file.
         what: is wrong, without the file and the cure.
     """
 
+    path: Path | None = None
     what = ""
 
 
@@ -91,7 +93,7 @@ def error(path: Path, what: str, cure: str) -> AudioError:
     """An error of one line."""
     what = " ".join(what.split())
     found = AudioError(f"{shown(path)}: {what}; {cure}")
-    found.what = what
+    found.path, found.what = path, what
     return found
 
 

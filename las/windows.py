@@ -95,6 +95,16 @@ def levels(samples: np.ndarray, rate: int) -> np.ndarray:
     return 10.0 * np.log10(np.maximum(_QUIETEST**2, np.square(rms)))
 
 
+def silent(samples: np.ndarray, rate: int, config: WindowConfig | None = None) -> bool:
+    """Whether audio [S] is so quiet everywhere that none of it is decoded."""
+    limit = (config or WindowConfig()).silent_dbfs
+    if not len(samples):
+        return True
+    # The level around a sample is at least that of the sample alone among zeros.
+    alone = float(np.abs(samples).max()) / round(_FRAME_SECONDS * rate) ** 0.5
+    return alone < 10 ** (limit / 20) and bool(levels(samples, rate).max() < limit)
+
+
 def threshold(level: np.ndarray, config: WindowConfig, steady: bool = True) -> float:
     """The level in dB that only speech is above, by the levels [T] of a stretch of audio.
 
