@@ -180,7 +180,8 @@ class Recognizer:
         return done
 
     def _result(self, transcript: Transcript, word_timestamps: bool) -> Transcription:
-        found = transcription(transcript, self.sample_rate)
+        language = self.model.config.text.language
+        found = transcription(transcript, self.sample_rate, language)
         if word_timestamps:
             return found
         return replace(found, segments=[replace(s, words=[]) for s in found.segments])

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from las.errors import LASError
 from las.lm_text import open_text
-from las.text import normalise, outside
+from las.text import Characters, Normalizer, outside
 from las.word_ngram import (
     END,
     FIRST,
@@ -64,7 +64,7 @@ def is_arpa(path: Path) -> bool:
     return re.search(r"\.arpa(\.gz|\.xz)?$", path.name, re.IGNORECASE) is not None
 
 
-def read(path: Path, alphabet: str) -> tuple[WordModel, int]:
+def read(path: Path, alphabet: str, normalizer: Normalizer = "english") -> tuple[WordModel, int]:
     """Read an ARPA file.
 
     Words are folded as transcripts are (:func:`las.text.normalise`). Of several that become one,
@@ -73,6 +73,7 @@ def read(path: Path, alphabet: str) -> tuple[WordModel, int]:
     Args:
         path: the file; ``.gz`` and ``.xz`` are unpacked.
         alphabet: of the recogniser.
+        normalizer: of the recogniser.
 
     Returns:
         the model, and how many words were left out.
@@ -83,7 +84,7 @@ def read(path: Path, alphabet: str) -> tuple[WordModel, int]:
     try:
         with open_text(path) as file:
             lines = _Lines(path, file)
-            return _read(lines, iter(lines), alphabet)
+            return _read(lines, iter(lines), Characters(alphabet, normalizer))
     except UnicodeDecodeError:
         raise LASError(f"{path}: not a UTF-8 text; convert it to UTF-8") from None
     except (EOFError, lzma.LZMAError, gzip.BadGzipFile, zlib.error) as error:
@@ -95,8 +96,8 @@ def read(path: Path, alphabet: str) -> tuple[WordModel, int]:
 class _Vocabulary:
     """Ids of a file's words; -1 of those that are left out."""
 
-    def __init__(self, alphabet: str) -> None:
-        self.alphabet = alphabet
+    def __init__(self, text: Characters) -> None:
+        self.text = text
         self.ids: dict[str, int] = {}
         self.spelt: dict[str, int] = {}  # words as they are written, with their ids
 
@@ -105,8 +106,8 @@ class _Vocabulary:
         if word in self.ids:
             raise lines.wrong(f"{word!r} is there twice")
         if (id := _SPECIAL.get(word.lower())) is None:
-            folded = normalise(word)
-            usable = bool(folded) and " " not in folded and not outside(folded, self.alphabet)
+            folded = self.text.normalise(word)
+            usable = bool(folded) and " " not in folded and not outside(folded, self.text.alphabet)
             id = len(self.spelt) + FIRST if usable and folded not in self.spelt else -1
             if id > 0:
                 self.spelt[folded] = id
@@ -123,9 +124,9 @@ class _Vocabulary:
             raise lines.wrong(f"{error} is not among the single words") from None
 
 
-def _read(lines: _Lines, rest: Iterator[str], alphabet: str) -> tuple[WordModel, int]:
+def _read(lines: _Lines, rest: Iterator[str], text: Characters) -> tuple[WordModel, int]:
     counts = _header(lines, rest)
-    vocabulary = _Vocabulary(alphabet)
+    vocabulary = _Vocabulary(text)
     tables: list[Table] = []
     keys: list[Grams] = []
     for n, count in enumerate(counts, start=1):
@@ -145,7 +146,7 @@ def _read(lines: _Lines, rest: Iterator[str], alphabet: str) -> tuple[WordModel,
         )
     if next(rest, "") != "\\end\\":
         raise lines.wrong(f"expected \\end\\; {_CUT}")
-    config = WordConfig(alphabet=alphabet, order=len(counts))
+    config = WordConfig(alphabet=text.alphabet, normalizer=text.normalizer, order=len(counts))
     skipped = sum(id < 0 for id in vocabulary.ids.values())
     return WordModel(config, list(vocabulary.spelt), tables), skipped
 

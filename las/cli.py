@@ -26,6 +26,8 @@ from las.search_options import (
     GreedyOption,
     LMOption,
     LMWeightOption,
+    NormalizerOption,
+    Normalizers,
     Precision,
     PrecisionOption,
     SearchOption,
@@ -33,7 +35,7 @@ from las.search_options import (
     WordsOption,
     search_settings,
 )
-from las.text import ALPHABET
+from las.text import ALPHABET, check_alphabet
 from las.threads import of_environment as threads_of_environment
 from las.transcribe_cli import transcribe
 from las.tune_cli import tune
@@ -110,7 +112,21 @@ def prepare(
         int, typer.Option(min=0, help="Speakers to carve out of each part as <part>-dev.")
     ] = 0,
     seed: Annotated[int, typer.Option(help="Of the draw of the speakers.")] = 0,
-    alphabet: Annotated[str, typer.Option(help="Characters a transcript may hold.")] = ALPHABET,
+    like: Annotated[
+        Path | None,
+        typer.Option(help="Take alphabet and normalizer of this model folder or training's YAML."),
+    ] = None,
+    alphabet: Annotated[
+        str | None,
+        typer.Option(help="Characters a transcript may hold; default: A to Z, ' and space."),
+    ] = None,
+    normalizer: Annotated[
+        Normalizers | None,
+        typer.Option(
+            help="Of the transcripts; default: english, upper case without accents and "
+            "punctuation. upper keeps accents, none keeps all."
+        ),
+    ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first unusable utterance.")
     ] = False,
@@ -121,7 +137,15 @@ def prepare(
     """Check a corpus and write manifests of its usable utterances."""
     with lasting():
         from las import corpora
+        from las.config import ModelConfig
+        from las.model import text_settings
 
+    if like is not None and (alphabet is not None or normalizer is not None):
+        raise LASError("--like: names alphabet and normalizer already; leave the others out")
+    written = ModelConfig() if like is None else text_settings(like)
+    characters = alphabet or written.alphabet
+    form = normalizer.value if normalizer is not None else written.text.normalizer
+    check_alphabet(characters, form)
     if part and corpus is not Corpus.LIBRISPEECH:
         raise LASError(f"--part: {corpus.value} has no parts to choose from; leave it out")
     if corpus is Corpus.LIBRISPEECH:
@@ -144,7 +168,8 @@ def prepare(
             name,
             items,
             output,
-            alphabet=alphabet,
+            alphabet=characters,
+            normalizer=form,
             strict=strict,
             decode=not trust_headers,
         )
@@ -164,6 +189,7 @@ def bpe(
     output: Annotated[Path, typer.Argument(help="File for the pieces, one a line.")],
     size: Annotated[int, typer.Option(min=1, help="Number of pieces.")] = 500,
     alphabet: Annotated[str, typer.Option(help="Characters of the text.")] = ALPHABET,
+    normalizer: NormalizerOption = Normalizers.ENGLISH,
 ) -> None:
     """Find pieces of words to write instead of characters: `las train CONF.yaml pieces=OUTPUT`."""
     with lasting():
@@ -176,12 +202,12 @@ def bpe(
     if text.name.endswith((".jsonl.gz", ".jsonl")):
         lines = [cut.supervisions[0].text for cut in data.read_manifest(text)]
     else:
-        characters = Characters(alphabet)
+        characters = Characters(alphabet, normalizer.value)
         read = lm_text.read(text, characters, 10000).train
         bounds = zip(read.offsets, read.offsets[1:], strict=False)
         lines = [characters.decode(read.ids[a:b].tolist()) for a, b in bounds]
     pieces = learn(lines, size)
-    Pieces(alphabet, pieces)  # refuses what a model could not write
+    Pieces(alphabet, pieces, normalizer.value)  # refuses what a model could not write
     with replacing(output) as temporary:
         temporary.write_text("".join(piece + "\n" for piece in pieces), encoding="utf-8")
     print(f"{output}: {len(pieces)} pieces of {len(lines)} sentences")

@@ -11,7 +11,7 @@ from las.config_errors import explain, overridden
 from las.errors import LASError
 from las.files import replacing
 from las.pieces import from_file, units
-from las.text import ALPHABET
+from las.text import ALPHABET, Normalizer, check_alphabet
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -138,10 +138,19 @@ class SpellerConfig(Settings):
     dropout: Share = 0.2
 
 
+class TextConfig(Settings):
+    """What is written, beside its alphabet."""
+
+    # english: upper case without accents and punctuation; upper: with accents; none: as it is.
+    normalizer: Normalizer = "english"
+    language: Annotated[str, Field(pattern="^[a-z]{2,3}(-[A-Za-z0-9]+)*$")] = "en"  # ISO 639
+
+
 class ModelConfig(Settings):
     """What defines a model; stored as ``config.yaml`` beside its weights."""
 
     alphabet: Annotated[str, Field(min_length=1)] = ALPHABET
+    text: TextConfig = TextConfig()
     # Of words, from `las bpe`, or its file; empty: characters.
     pieces: Annotated[list[str], BeforeValidator(from_file)] = []
     frontend: FrontendConfig = FrontendConfig()
@@ -152,10 +161,9 @@ class ModelConfig(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> "ModelConfig":
-        if len(set(self.alphabet)) != len(self.alphabet):
-            raise ValueError(f"alphabet {self.alphabet!r} repeats a character")
         try:
-            units(self.alphabet, self.pieces)
+            check_alphabet(self.alphabet, self.text.normalizer)
+            units(self.alphabet, self.pieces, self.text.normalizer)
         except LASError as error:
             raise ValueError(str(error)) from None
         return self

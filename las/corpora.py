@@ -20,7 +20,7 @@ from las import audio, windows
 from las.errors import LASError
 from las.files import make_folder, replacing
 from las.layouts import AUDIO_SUFFIXES, Item, an4, commonvoice, exists, folder, librispeech
-from las.text import ALPHABET, normalise, outside
+from las.text import ALPHABET, Characters, Normalizer, check_alphabet, outside
 
 __all__ = [
     "AUDIO_SUFFIXES",
@@ -94,6 +94,7 @@ def prepare(
     output: Path,
     *,
     alphabet: str = ALPHABET,
+    normalizer: Normalizer = "english",
     strict: bool = False,
     decode: bool = True,
     progress: Callable[[int], None] | None = None,
@@ -109,6 +110,7 @@ def prepare(
         items: what the corpus announces.
         output: folder for the manifests.
         alphabet: what a transcript may hold.
+        normalizer: what brings transcripts into the form in which a model writes.
         strict: raise at the first utterance that would be left out; what lies beside them may.
         decode: decode every file, which finds damage beyond the header; False believes headers.
         progress: called with the number of utterances done.
@@ -116,12 +118,14 @@ def prepare(
     Raises:
         LASError: with ``strict``; if nothing is left; or if ``output`` is no folder.
     """
+    check_alphabet(alphabet, normalizer)
+    characters = Characters(alphabet, normalizer)
     make_folder(output)
     result = Prepared(part, output / f"{part}.jsonl.gz")
     cuts: list[MonoCut | MultiCut] = []
     seen: set[str] = set()
     with ThreadPoolExecutor() as pool:  # the decoders run outside Python's lock
-        checked = pool.map(partial(_check, alphabet=alphabet, decode=decode), items)
+        checked = pool.map(partial(_check, characters=characters, decode=decode), items)
         for done, (item, cut) in enumerate(zip(items, checked, strict=True), start=1):
             if not item.beside:
                 if item.id in seen:
@@ -149,13 +153,13 @@ def prepare(
     return result
 
 
-def _check(item: Item, alphabet: str, decode: bool) -> MonoCut | MultiCut | Skipped:
+def _check(item: Item, characters: Characters, decode: bool) -> MonoCut | MultiCut | Skipped:
     """A usable utterance, or why it is not."""
     skipped = partial(Skipped, item.id, str(item.path))
     if item.flaw is not None:
         return skipped(*item.flaw)
-    text = normalise(item.text)
-    strange = outside(text, alphabet)
+    text = characters.normalise(item.text)
+    strange = outside(text, characters.alphabet)
     if not text:
         return skipped("empty text", f"the transcript is {item.text!r}")
     if strange:

@@ -48,7 +48,7 @@ class LanguageModel(nn.Module):
     def __init__(self, config: LMModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.text = Characters(config.alphabet)
+        self.text = Characters(config.alphabet, config.normalizer)
         self.embedding = nn.Embedding(len(self.text), config.embedding)
         self.lstm = LSTM(
             config.embedding,

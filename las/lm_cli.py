@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from las.imports import lasting
+from las.search_options import NormalizerOption, Normalizers
 from las.text import ALPHABET
 
 app = typer.Typer(no_args_is_help=True, help="Language models, to help the search along.")
@@ -53,6 +54,7 @@ def ngram(
         float | None, typer.Option(min=0.001, help="Of the model; rare n-grams are left out.")
     ] = None,
     alphabet: Annotated[str, typer.Option(help="Characters, at most 29.")] = ALPHABET,
+    normalizer: NormalizerOption = Normalizers.ENGLISH,
     max_characters: Annotated[
         int, typer.Option(min=1, help="Longer lines are skipped and counted.")
     ] = 1000,
@@ -64,7 +66,17 @@ def ngram(
     with lasting():
         from las.ngram_cli import count
 
-    count(text, output, order, least, max_megabytes, alphabet, max_characters, dev_every)
+    count(
+        text,
+        output,
+        order,
+        least,
+        max_megabytes,
+        alphabet,
+        normalizer.value,
+        max_characters,
+        dev_every,
+    )
 
 
 @app.command()
@@ -84,6 +96,7 @@ def words(
         float | None, typer.Option(min=0.001, help="Of the model; what gains least is left out.")
     ] = None,
     alphabet: Annotated[str, typer.Option(help="Characters of the recogniser.")] = ALPHABET,
+    normalizer: NormalizerOption = Normalizers.ENGLISH,
     max_characters: Annotated[
         int, typer.Option(min=1, help="Longer lines are skipped and counted.")
     ] = 1000,
@@ -95,7 +108,17 @@ def words(
     with lasting():
         from las.word_cli import make
 
-    make(source, output, order, vocabulary, max_megabytes, alphabet, max_characters, dev_every)
+    make(
+        source,
+        output,
+        order,
+        vocabulary,
+        max_megabytes,
+        alphabet,
+        normalizer.value,
+        max_characters,
+        dev_every,
+    )
 
 
 @app.command()

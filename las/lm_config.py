@@ -8,7 +8,8 @@ from pydantic import Field, model_validator
 
 from las import config as configuration
 from las.config import Natural, Positive, Settings, Share
-from las.text import ALPHABET
+from las.errors import LASError
+from las.text import ALPHABET, Normalizer, check_alphabet
 
 
 class LMModelConfig(Settings):
@@ -16,6 +17,7 @@ class LMModelConfig(Settings):
 
     # Ids are kept as bytes, and blank and the end of sentence take two of the 256.
     alphabet: Annotated[str, Field(min_length=1, max_length=254)] = ALPHABET
+    normalizer: Normalizer = "english"  # of the text; see las.config.TextConfig
     layers: Positive = 1
     width: Positive = 512
     embedding: Positive = 64
@@ -23,8 +25,10 @@ class LMModelConfig(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> "LMModelConfig":
-        if len(set(self.alphabet)) != len(self.alphabet):
-            raise ValueError(f"alphabet {self.alphabet!r} repeats a character")
+        try:
+            check_alphabet(self.alphabet, self.normalizer)
+        except LASError as error:
+            raise ValueError(str(error)) from None
         return self
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from las import config as configuration
 from las import rounding
-from las.config import ModelConfig
+from las.config import ModelConfig, RunConfig
 from las.errors import LASError
 from las.files import make_folder, replacing
 from las.frontend import Frontend
@@ -66,7 +66,7 @@ class LAS(nn.Module):
         super().__init__()
         self.config = config
         self.precision: torch.dtype | None = None
-        self.text = units(config.alphabet, config.pieces)
+        self.text = units(config.alphabet, config.pieces, config.text.normalizer)
         self.frontend = Frontend(config.frontend)
         self.listener = Listener(config.frontend.n_mels, config.listener)
         self.speller = Speller(
@@ -230,13 +230,40 @@ class LAS(nn.Module):
         for name in (CONFIG, WEIGHTS):
             if not (folder / name).is_file():
                 raise LASError(f"{folder}: not a model folder: it has no {name}")
-        model = cls(configuration.load(ModelConfig, folder / CONFIG))
+        model = cls(model_settings(folder))
         model.load_weights(read_weights(folder / WEIGHTS), folder / WEIGHTS)
         return model.to(device).eval()
 
     def load_weights(self, weights: Mapping[str, Tensor], origin: Path) -> None:
         """Take weights that were read from ``origin``; they must fit exactly."""
         fit_weights(self, weights, origin, CONFIG)
+
+
+def model_settings(folder: Path) -> ModelConfig:
+    """The settings of a model folder.
+
+    Raises:
+        LASError: there are none, or one is not right.
+    """
+    path = folder / CONFIG
+    try:
+        return configuration.load(ModelConfig, path)
+    except LASError as error:
+        # A folder of before there was this setting: its texts were not normalised by it.
+        if "text.normalizer" not in str(error):
+            raise
+        return configuration.load(ModelConfig, path, ["text.normalizer=none"])
+
+
+def text_settings(path: Path) -> ModelConfig:
+    """The settings of a model folder, or of the model in a training's YAML.
+
+    Raises:
+        LASError: there are none, or one is not right.
+    """
+    if path.is_dir():
+        return model_settings(path)
+    return configuration.load(RunConfig, path).model_settings()
 
 
 def bundled() -> Path:

@@ -22,7 +22,7 @@ from las.config import Settings
 from las.errors import LASError
 from las.files import make_folder
 from las.model import WEIGHTS, read_weights, write_weights
-from las.text import ALPHABET, EOS, Characters
+from las.text import ALPHABET, EOS, Characters, Normalizer, check_alphabet
 
 CONFIG = "ngram.yaml"
 BITS = 5  # of an id: a node's followers are bits of one int32, an n-gram is a 64-bit number
@@ -35,12 +35,15 @@ class NgramConfig(Settings):
     """What defines an n-gram model; stored beside its shares."""
 
     alphabet: Annotated[str, Field(min_length=1, max_length=2**BITS - 3)] = ALPHABET
+    normalizer: Normalizer = "english"  # of the text; see las.config.TextConfig
     order: Annotated[int, Field(ge=1, le=MAX_ORDER)] = MAX_ORDER
 
     @model_validator(mode="after")
     def _check(self) -> "NgramConfig":
-        if len(set(self.alphabet)) != len(self.alphabet):
-            raise ValueError(f"alphabet {self.alphabet!r} repeats a character")
+        try:
+            check_alphabet(self.alphabet, self.normalizer)
+        except LASError as error:
+            raise ValueError(str(error)) from None
         return self
 
 
@@ -71,7 +74,7 @@ class NgramModel(nn.Module):
     def __init__(self, config: NgramConfig, followers: Tensor, shares: Tensor) -> None:
         super().__init__()
         self.config = config
-        self.text = Characters(config.alphabet)
+        self.text = Characters(config.alphabet, config.normalizer)
         none = torch.zeros(1, dtype=torch.int32)
         # One more, without followers, stands for every context that was not seen.
         self.register_buffer("followers", torch.cat([followers, none]))

@@ -10,7 +10,7 @@ from las.files import check_folder, replacing
 from las.lm import measure
 from las.ngram import NgramConfig
 from las.ngram_counts import build
-from las.text import Characters
+from las.text import Characters, Normalizer
 
 _MEASURED = 2000  # sentences
 
@@ -22,6 +22,7 @@ def count(
     least: str,
     max_megabytes: float | None,
     alphabet: str,
+    normalizer: Normalizer,
     max_characters: int,
     dev_every: int,
 ) -> None:
@@ -30,9 +31,8 @@ def count(
     Raises:
         LASError: an option or the text is not usable.
     """
-    config = configuration.parse(
-        NgramConfig, {"alphabet": alphabet, "order": order}, "command line"
-    )
+    given = {"alphabet": alphabet, "normalizer": normalizer, "order": order}
+    config = configuration.parse(NgramConfig, given, "command line")
     try:
         limits = [int(part) for part in least.split(",")]
     except ValueError:
@@ -48,7 +48,7 @@ def count(
         lines.append(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}Z  {line}")
         print(lines[-1], flush=True)
 
-    read = lm_text.read(text, Characters(alphabet), max_characters, dev_every)
+    read = lm_text.read(text, Characters(alphabet, normalizer), max_characters, dev_every)
     say(
         f"{len(read.train):,} sentences of {read.train.characters:,} characters, "
         f"{len(read.dev):,} held out; lines skipped: {read.skipped}"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from las.errors import LASError
-from las.text import BLANK, EOS, Characters
+from las.text import BLANK, EOS, Characters, Normalizer
 
 _SPACE = "\u2581"  # sentencepiece's
 
@@ -25,13 +25,16 @@ class Pieces(Characters):
     Args:
         alphabet: with a space in it.
         pieces: two characters or more each, in the order in which they are merged.
+        normalizer: as of :class:`las.text.Characters`.
 
     Raises:
         LASError: a piece is not made of the alphabet, spans words, or occurs twice.
     """
 
-    def __init__(self, alphabet: str, pieces: Sequence[str]) -> None:
-        super().__init__(alphabet)
+    def __init__(
+        self, alphabet: str, pieces: Sequence[str], normalizer: Normalizer = "english"
+    ) -> None:
+        super().__init__(alphabet, normalizer)
         if " " not in alphabet:
             raise LASError(f"alphabet {alphabet!r} needs a space for pieces to start words with")
         self.pieces = tuple(pieces)
@@ -101,9 +104,13 @@ class Pieces(Characters):
             units[place : place + 2] = [units[place] + units[place + 1]]
 
 
-def units(alphabet: str, pieces: Sequence[str] = ()) -> Characters:
+def units(
+    alphabet: str, pieces: Sequence[str] = (), normalizer: Normalizer = "english"
+) -> Characters:
     """What a model writes: characters, or pieces if there are any."""
-    return Pieces(alphabet, pieces) if pieces else Characters(alphabet)
+    if pieces:
+        return Pieces(alphabet, pieces, normalizer)
+    return Characters(alphabet, normalizer)
 
 
 def from_file(value: Any) -> Any:

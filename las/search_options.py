@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     from las.model import LAS
 
 
+class Normalizers(StrEnum):
+    """What brings texts into the form in which a model writes; see :func:`las.text.normalise`."""
+
+    ENGLISH = "english"
+    UPPER = "upper"
+    NONE = "none"
+
+
 class Device(StrEnum):
     """Where to compute."""
 
@@ -74,6 +82,13 @@ SearchOption = Annotated[
     typer.Option(
         metavar="KEY=VALUE",
         help="Another setting of the search, e.g. coverage=0.05; repeatable.",
+    ),
+]
+NormalizerOption = Annotated[
+    Normalizers,
+    typer.Option(
+        help="Of the text: english is upper case without accents and punctuation, upper keeps "
+        "accents, none keeps all."
     ),
 ]
 GreedyOption = Annotated[

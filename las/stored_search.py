@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 
 from las import config as configuration
-from las.config import ModelConfig, SearchConfig
+from las.config import SearchConfig
 from las.errors import LASError
 from las.files import locked, replacing
 from las.hypothesis import LanguageModel, WithWords, parts
 from las.language_models import load
-from las.model import CONFIG, bundled
+from las.model import bundled, model_settings
 from las.pieces import Pieces, units
 from las.search import describe
 from las.text import Characters
@@ -50,8 +50,10 @@ def stored_search(
     lm, words = stored_lm(folder, config), stored_words(folder, config)
     if lm is None and words is None:
         return config, None
-    model = configuration.load(ModelConfig, folder / CONFIG)
-    return config, load_both(lm, words, units(model.alphabet, model.pieces), device)
+    model = model_settings(folder)
+    return config, load_both(
+        lm, words, units(model.alphabet, model.pieces, model.text.normalizer), device
+    )
 
 
 def stored_settings(folder: Path) -> SearchConfig | None:

@@ -4,6 +4,7 @@ import itertools
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from las.errors import LASError
 
@@ -17,19 +18,50 @@ _PUNCTUATION = re.compile(r"[.,;:!?\"()\[\]{}\u201c\u201d\u2026]+")
 _LONE_APOSTROPHE = re.compile(r"(?<!\S)'+(?!\S)")
 
 
-def normalise(text: str) -> str:
-    """Fold a transcript to upper case without punctuation.
+Normalizer = Literal["english", "upper", "none"]
 
-    Accents are dropped, typographic apostrophes become ``'``, hyphens and dashes become spaces,
-    other punctuation is dropped and white space is collapsed. What is left may still hold
-    characters outside an alphabet (digits, say): these are for the caller to refuse, because
-    how a digit is spoken is not known here.
+
+def normalise(text: str, normalizer: Normalizer = "english") -> str:
+    """Fold a transcript into the form in which a model writes.
+
+    White space is collapsed by all. What is left may still hold characters outside an alphabet
+    (digits, say): these are for the caller to refuse, because how a digit is spoken is not known
+    here.
+
+    Args:
+        text: any text.
+        normalizer: "none" keeps case and punctuation, each letter with its accent as one character
+            (NFC); "upper" is upper case, typographic apostrophes as ``'``, hyphens and dashes as
+            spaces, without other punctuation; "english" is that without accents.
     """
-    # Before, because NFKD takes an acute accent apart; after, because it makes others.
-    text = unicodedata.normalize("NFKD", text.translate(_APOSTROPHES)).translate(_APOSTROPHES)
-    text = "".join(c for c in text if not unicodedata.combining(c))
+    if normalizer == "none":
+        return " ".join(unicodedata.normalize("NFC", text).split())
+    if normalizer == "english":
+        # Before, because NFKD takes an acute accent apart; after, because it makes others.
+        text = unicodedata.normalize("NFKD", text.translate(_APOSTROPHES)).translate(_APOSTROPHES)
+        text = "".join(c for c in text if not unicodedata.combining(c))
+        text = text.upper()
+    else:  # in upper case some letters are of several characters, which may be joined
+        text = unicodedata.normalize("NFC", text).translate(_APOSTROPHES).upper()
+        text = unicodedata.normalize("NFC", text)
     text = _PUNCTUATION.sub(" ", _SEPARATORS.sub(" ", text))
-    return " ".join(_LONE_APOSTROPHE.sub(" ", text.upper()).split())
+    return " ".join(_LONE_APOSTROPHE.sub(" ", text).split())
+
+
+def check_alphabet(alphabet: str, normalizer: Normalizer) -> None:
+    """Refuse an alphabet of which nothing, or not all, could ever be written.
+
+    Raises:
+        LASError: it repeats a character, or holds one that no normalised text has.
+    """
+    if len(set(alphabet)) != len(alphabet):
+        raise LASError(f"alphabet {alphabet!r} repeats a character")
+    strange = "".join(c for c in alphabet if c not in normalise(f"X{c}X", normalizer))
+    if strange:
+        raise LASError(
+            f"alphabet {alphabet!r}: the normalizer {normalizer} never leaves {strange!r}; choose "
+            "another by text.normalizer or --normalizer, or leave them out"
+        )
 
 
 def outside(text: str, alphabet: str = ALPHABET) -> str:
@@ -38,16 +70,29 @@ def outside(text: str, alphabet: str = ALPHABET) -> str:
 
 
 class Characters:
-    """Characters as ids: 0 is CTC's blank, 1 ends a sentence, then the alphabet in its order."""
+    """Characters as ids: 0 is CTC's blank, 1 ends a sentence, then the alphabet in its order.
 
-    def __init__(self, alphabet: str = ALPHABET) -> None:
+    Args:
+        alphabet: each character once.
+        normalizer: brings texts into the form that is encoded.
+
+    Raises:
+        LASError: the alphabet is empty or repeats a character.
+    """
+
+    def __init__(self, alphabet: str = ALPHABET, normalizer: Normalizer = "english") -> None:
         if len(set(alphabet)) != len(alphabet) or not alphabet:
             raise LASError(f"alphabet {alphabet!r} is empty or repeats a character")
         self.alphabet = alphabet
+        self.normalizer: Normalizer = normalizer
         self._ids = {c: i for i, c in enumerate(alphabet, start=EOS + 1)}
 
     def __len__(self) -> int:
         return len(self.alphabet) + EOS + 1
+
+    def normalise(self, text: str) -> str:
+        """:func:`normalise` by this model's normalizer."""
+        return normalise(text, self.normalizer)
 
     def encode(self, text: str) -> list[int]:
         """Ids of a normalised text, without the end of sentence.

@@ -249,7 +249,7 @@ class Output:
         check_folder(self.folder)
         make_folder(self.folder)
 
-    def put(self, transcript: "Transcript", source: Source, rate: int) -> None:
+    def put(self, transcript: "Transcript", source: Source, rate: int, language: str) -> None:
         """Write or print one result."""
         if not self.formats:
             self._print(transcript, source)
@@ -257,7 +257,7 @@ class Output:
         from las import formats
         from las.segments import transcription
 
-        result = transcription(transcript, rate)
+        result = transcription(transcript, rate, language)
         if self.folder is None:
             (kind,) = self.formats
             standard.put(formats.render(result, kind, self.word_timestamps))
@@ -305,7 +305,8 @@ def _run(
     """Transcribe all, and put each where it belongs as soon as it is done."""
     from las.transcribe import Failure
 
-    rate = transcriber.model.config.frontend.sample_rate
+    settings = transcriber.model.config
+    rate, language = settings.frontend.sample_rate, settings.text.language
     with ExitStack() as stack:
         paths = []
         for source in sources:
@@ -318,7 +319,7 @@ def _run(
                 report.error(result.reason.replace(str(path), source.shown))
                 continue
             try:
-                output.put(result, source, rate)
+                output.put(result, source, rate, language)
                 if attention is not None and result.windows:
                     _picture(transcriber, path, result, attention)
                     attention = None

@@ -7,7 +7,7 @@ from las import arpa, lm_text
 from las import config as configuration
 from las.errors import LASError
 from las.files import check_folder, replacing
-from las.text import Characters
+from las.text import Characters, Normalizer
 from las.word_counts import build
 from las.word_measure import measure
 from las.word_ngram import WordConfig
@@ -22,6 +22,7 @@ def make(
     vocabulary: int,
     max_megabytes: float | None,
     alphabet: str,
+    normalizer: Normalizer,
     max_characters: int,
     dev_every: int,
 ) -> None:
@@ -30,7 +31,8 @@ def make(
     Raises:
         LASError: an option or the file is not usable.
     """
-    config = configuration.parse(WordConfig, {"alphabet": alphabet, "order": order}, "command line")
+    given = {"alphabet": alphabet, "normalizer": normalizer, "order": order}
+    config = configuration.parse(WordConfig, given, "command line")
     if dev_every == 1:
         raise LASError("--dev-every 1 would hold out every sentence; use 2 or more, or 0")
     check_folder(output)
@@ -46,12 +48,12 @@ def make(
             raise LASError(
                 f"--max-megabytes: {source} is read as it is; prune it with the tool that made it"
             )
-        model, skipped = arpa.read(source, alphabet)
+        model, skipped = arpa.read(source, alphabet, normalizer)
         listed = ", ".join(f"{len(table.words):,}" for table in model.tables)
         say(f"{source.name}: n-grams of length 1 to {len(model.tables)}: {listed}")
         say(f"words left out, of other characters or there in another case: {skipped:,}")
     else:
-        read = lm_text.read(source, Characters(alphabet), max_characters, dev_every)
+        read = lm_text.read(source, Characters(alphabet, normalizer), max_characters, dev_every)
         say(
             f"{len(read.train):,} sentences of {read.train.words:,} words, "
             f"{len(read.dev):,} held out; lines skipped: {read.skipped}"

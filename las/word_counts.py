@@ -71,7 +71,7 @@ def build(
     Raises:
         LASError: there is nothing to count, or no model is as small.
     """
-    words, stream = words_of(sentences, Characters(config.alphabet), vocabulary)
+    words, stream = words_of(sentences, Characters(config.alphabet, config.normalizer), vocabulary)
     progress(f"{len(words):,} words, {np.mean(stream == UNKNOWN):.2%} of the text outside them")
     levels = count(stream, len(words) + FIRST, config.order)
     for n, level in enumerate(levels, start=1):

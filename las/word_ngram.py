@@ -15,7 +15,7 @@ from typing import Annotated, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from las import config as configuration
@@ -24,7 +24,7 @@ from las.errors import LASError
 from las.files import make_folder
 from las.model import WEIGHTS, read_weights, write_weights
 from las.ngram import pack, unpack
-from las.text import ALPHABET, EOS, Characters
+from las.text import ALPHABET, EOS, Characters, Normalizer, check_alphabet
 
 CONFIG = "words.yaml"
 START, END, UNKNOWN = range(3)  # ids of what is no spelt word; words follow from FIRST on
@@ -42,7 +42,16 @@ class WordConfig(Settings):
     """What defines a word model; stored beside its tables."""
 
     alphabet: Annotated[str, Field(min_length=1, pattern=" ")] = ALPHABET
+    normalizer: Normalizer = "english"  # of the text; see las.config.TextConfig
     order: Annotated[int, Field(ge=1, le=MAX_ORDER)] = 3
+
+    @model_validator(mode="after")
+    def _check(self) -> "WordConfig":
+        try:
+            check_alphabet(self.alphabet, self.normalizer)
+        except LASError as error:
+            raise ValueError(str(error)) from None
+        return self
 
 
 class Table(NamedTuple):
@@ -80,7 +89,7 @@ class WordModel(nn.Module):
     def __init__(self, config: WordConfig, words: Sequence[str], tables: Sequence[Table]) -> None:
         super().__init__()
         self.config = config
-        self.text = Characters(config.alphabet)
+        self.text = Characters(config.alphabet, config.normalizer)
         self.words = list(words)
         self.space = self.text.encode(" ")[0]
         _check(config, self.words, tables)

@@ -163,7 +163,7 @@ def test_every_setting_is_found_from_the_top(write):
 
 
 def test_a_key_like_no_other_lists_what_is_known(write):
-    assert "known here: alphabet, pieces, frontend," in message(write("zzz: 1"))
+    assert "known here: alphabet, text, pieces, frontend," in message(write("zzz: 1"))
     assert "known here: training.output, training.init" in message(write("training: {qqq: 1}"))
     for name in ("encoder", "model", "optimizer"):  # near to `silence`, `n_mels`, `time_share`
         assert "known here" in message(write(f"{name}: 1"))

@@ -65,6 +65,32 @@ def test_outside_names_each_character_once_in_order():
     assert outside("ABBA", "A") == "B"
 
 
+@pytest.mark.parametrize(
+    ("text", "upper", "none"),
+    [
+        ("Stra\u00dfe, \u00fcber!", "STRASSE \u00dcBER", "Stra\u00dfe, \u00fcber!"),
+        ("u\u0308ber", "\u00dcBER", "\u00fcber"),
+        ("\u0438\u0306 \u0439", "\u0419 \u0419", "\u0439 \u0439"),
+        (
+            "l\u2019\u00e9t\u00e9 d'o\u00f9",
+            "L'\u00c9T\u00c9 D'O\u00d9",
+            "l\u2019\u00e9t\u00e9 d'o\u00f9",
+        ),
+        ("well-known  'a'", "WELL KNOWN 'A'", "well-known 'a'"),
+    ],
+)
+def test_other_languages_keep_their_letters(text, upper, none):
+    assert normalise(text, "upper") == upper
+    assert normalise(text, "none") == none
+
+
+@given(st.text(max_size=40), st.sampled_from(["english", "upper", "none"]))
+def test_any_normalizer_twice_changes_nothing(text, normalizer):
+    once = normalise(text, normalizer)
+    assert normalise(once, normalizer) == once
+    assert once == " ".join(once.split())
+
+
 # --- ids ------------------------------------------------------------------------------------
 
 
