@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import soundfile
+
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "recipes/demo/corpus"
 
@@ -74,6 +76,27 @@ def librispeech_part(folder: Path, part: str, speakers: int, utterances: int) ->
             (chapter / texts.name).write_text("".join(lines))
             for line in lines:
                 shutil.copy(texts.with_name(f"{line.split()[0]}.opus"), chapter)
+
+
+def write_an4(root: Path) -> None:
+    """CMU's layout: nine speakers to train on, of whom eight are carved out, and one to test on."""
+    for part, count in (("train", 9), ("test", 1)):
+        speakers = sorted(p for p in (DEMO / part).iterdir() if p.is_dir())[:count]
+        names, lines = [], []
+        for speaker in speakers:
+            (texts,) = speaker.rglob("*.trans.txt")
+            for line in texts.read_text().splitlines()[:2]:
+                id, _, text = line.partition(" ")
+                samples, rate = soundfile.read(texts.with_name(f"{id}.opus"))
+                name = f"{part}/{speaker.name}/an{len(names)}-{speaker.name}-b"
+                path = root / "wav" / f"{name}.sph"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                soundfile.write(path, samples, rate, format="NIST", subtype="PCM_16")
+                names.append(name)
+                lines.append(f"<s> {text} </s> ({path.stem})")
+        (root / "etc").mkdir(parents=True, exist_ok=True)
+        (root / f"etc/an4_{part}.fileids").write_text("".join(f"{n}\n" for n in names))
+        (root / f"etc/an4_{part}.transcription").write_text("".join(f"{n}\n" for n in lines))
 
 
 def summary_names(output: str) -> list[str]:
