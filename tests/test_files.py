@@ -3,6 +3,7 @@
 import errno
 import gzip
 import os
+import shutil
 import stat
 
 import pytest
@@ -139,6 +140,7 @@ WRITERS = {
     "manifest.jsonl.gz": lambda path: _gzip(path),
     "training.pt": lambda path: resume.save(path, {"weights": torch.randn(5000)}),
     "model.safetensors": lambda path: write_weights({"weights": torch.randn(5000)}, path),
+    "copy.bin": lambda path: _copy(path),
     "picture.png": lambda path: plots.save(Figure(), path),
 }
 
@@ -151,6 +153,11 @@ def _text(path):
 def _gzip(path):
     with replacing(path) as temporary, gzip.open(temporary, "wb") as file:
         file.write(os.urandom(20_000))
+
+
+def _copy(path):  # whose error names what is read
+    with replacing(path) as temporary:
+        shutil.copyfile(__file__, temporary)
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])

@@ -1,15 +1,18 @@
 """Search settings in a model folder: what is kept, what is used, and what is refused."""
 
 import shutil
+import threading
 
 import numpy as np
 import pytest
 import torch
 from speech import small_model
 
+from las import config as configuration
 from las import stored_search
 from las.config import SearchConfig
 from las.errors import LASError
+from las.files import locked
 from las.hypothesis import WithWords
 from las.lm import LanguageModel
 from las.lm_config import LMModelConfig
@@ -187,3 +190,15 @@ def test_words_of_other_units_are_refused(model, tmp_path):
         stored_search.stored_search(model)
     with pytest.raises(LASError, match="writes pieces"):
         stored_search.load_words(tmp_path / "o", Pieces(" AB", ["AB"]), "cpu")
+
+
+def test_two_that_store_do_not_mix(model, tmp_path):
+    lm = language_model(tmp_path / "lm")
+    other = threading.Thread(target=store_search, args=(model, SearchConfig(beam=4), lm))
+    with locked(model):
+        other.start()
+        other.join(0.1)
+        assert not (model / "lm").exists()
+        configuration.dump(SearchConfig(beam=2), model / "search.yaml")
+    other.join()
+    assert summary(model).startswith("beam 4") and (model / "lm").is_dir() and not hidden(model)
