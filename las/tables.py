@@ -65,8 +65,9 @@ def read(path: Path) -> str:
     """
     try:
         return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise LASError(f"{path}: not UTF-8 text") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise LASError(f"{path}: not UTF-8 text (line {line})") from None
     except OSError as error:
         raise _unreadable(path, error) from None
 

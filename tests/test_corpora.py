@@ -296,7 +296,9 @@ def test_nothing_of_a_folder_is_passed_over_unsaid(tmp_path):
         "s/up": "link to a folder that is searched anyway",
         "z": "missing audio",
     }
-    assert {s.id: s.detail for s in result.skipped}["c"] == f"{root / 'c.txt'}: not UTF-8 text"
+    assert {s.id: s.detail for s in result.skipped}[
+        "c"
+    ] == f"{root / 'c.txt'}: not UTF-8 text (line 1)"
     assert all(s.path.startswith(str(root)) and s.detail for s in result.skipped)
     # What lies beside the utterances is no reason to stop, nor a speaker.
     good = [item for item in items if item.beside or item.id in ("a", "s-f", "link-g", "B")]
@@ -408,10 +410,16 @@ def test_quotes_in_a_tsv_are_characters_like_others(tmp_path):
     (tmp_path / "a.tsv").write_text("\r\n".join(lines))
     texts = [item.text for item in corpora.folder(tmp_path / "a.tsv")["a"]]
     assert texts == ['"ABE" CAB', '"ABE', 'A "B" E', '"A, B"']
-    (tmp_path / "a.tsv").write_bytes(b"audio\ttext\na.wav\tABE\nb.wav\t\xff\n")
-    with pytest.raises(LASError) as caught:
-        corpora.folder(tmp_path / "a.tsv")
-    one_line(caught, tmp_path / "a.tsv", "line 3", "UTF-8")
+
+
+def test_a_row_that_is_not_utf_8_is_named_by_its_line(tmp_path):
+    for name, text in TABLES.items():
+        data = text.encode().replace(b"CAB", b"C\xffB")
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(LASError) as caught:
+            corpora.folder(tmp_path / name)
+        line = data[: data.index(b"\xff")].count(b"\n") + 1
+        one_line(caught, tmp_path / name, f"line {line}", "UTF-8")
 
 
 @pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl"])
