@@ -119,7 +119,7 @@ def _matching(pattern: str) -> tuple[list[Source], list[Passed]]:
     """Files that match; without a suffix in the pattern, those whose own says audio."""
     root = Path()
     parts = list(Path(pattern).parts)
-    while parts and (not glob.has_magic(parts[0]) or (root / parts[0]).exists()):
+    while parts and (not glob.has_magic(parts[0]) or os.path.lexists(root / parts[0])):
         root /= parts.pop(0)  # a folder may be called [a]
     escaped = str(Path(glob.escape(str(root)), *parts))
     chosen = not glob.has_magic(Path(pattern).suffix) and Path(pattern).suffix != ""

@@ -147,7 +147,7 @@ def test_what_is_passed_over_is_said(tree):
 def test_names_too_long_to_be_folders_are_left_to_the_reader(tree):
     assert found("a" * 300, "[a]" * 100) == [
         ("a" * 300, "a" * 300),
-        f"{'[a]' * 100}: no audio file matches this pattern; check it",
+        f"{'[a]' * 100}: no audio file matches this pattern; a [ in a name is written [[]",
     ]
 
 
