@@ -146,7 +146,7 @@ def prepare(
     characters = alphabet or written.alphabet
     form = normalizer.value if normalizer is not None else written.text.normalizer
     check_alphabet(characters, form)
-    if part and corpus is not Corpus.LIBRISPEECH:
+    if part and corpus not in (Corpus.LIBRISPEECH, Corpus.COMMONVOICE):
         raise LASError(f"--part: {corpus.value} has no parts to choose from; leave it out")
     if corpus is Corpus.LIBRISPEECH:
         parts = corpora.librispeech(source, part or [])

@@ -445,7 +445,7 @@ def test_audio_that_is_gone(las, model, tmp_path):
     manifest = write_manifest(tmp_path, sentences(2))
     shutil.rmtree(tmp_path / "audio")
     status, _, err = las("evaluate", model, manifest)
-    assert status == 1 and "(no such file)" in error_line(err)
+    assert status == 1 and "no such file" in error_line(err)
 
 
 def test_what_misled(las, model, manifest, tmp_path, monkeypatch):

@@ -235,10 +235,10 @@ def test_signal_is_honoured_after_the_step(corpus, tmp_path, monkeypatch, capsys
     config = run_config(corpus, tmp_path / "run", training__accumulate=2)
     backward = Trainer._backward
 
-    def signalled(self, batch, synchronise):
+    def signalled(self, *batch, **settings):
         if self.batches == 2:  # the first of the two of step 2
             os.kill(os.getpid(), number)
-        return backward(self, batch, synchronise)
+        return backward(self, *batch, **settings)
 
     monkeypatch.setattr(Trainer, "_backward", signalled)
     configuration.dump(config, tmp_path / "config.yaml")
