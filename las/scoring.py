@@ -7,9 +7,10 @@ or audio.
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -296,18 +297,30 @@ def write_reports(
         LASError: The folder cannot be made or written to.
     """
     report = report_json(utterances, score, texts=texts, **extra)
-    data = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
+    data = _report_lines(report)
     text_path, json_path = report_paths(folder_or_prefix)
     try:
         with replacing(text_path) as text, replacing(json_path) as json_file:
             text.write_text(report_text(utterances, score), encoding="utf-8")
-            json_file.write_text(data + "\n", encoding="utf-8")
+            json_file.write_text(data, encoding="utf-8")
     except OSError as problem:
         what = problem.strerror or type(problem).__name__
         raise LASError(
             f"{folder_or_prefix}: cannot write the reports ({what}); choose another place"
         ) from None
     return text_path, json_path
+
+
+def _report_lines(report: Mapping[str, Any]) -> str:
+    """JSON with a line for each entry, and for each utterance, of which there may be thousands."""
+    lines = []
+    for name, value in report.items():
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            rows = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in value]
+            text = "[\n  " + ",\n  ".join(rows) + "\n]"
+        lines.append(f"{json.dumps(name)}: {text}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def _percent(errors: np.ndarray, total: np.ndarray) -> float:
