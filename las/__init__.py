@@ -10,11 +10,12 @@ if TYPE_CHECKING:
     __version__: str
     from las.api import Recognizer, load
     from las.config import SearchConfig
-    from las.errors import LASError
+    from las.errors import LASError, LASWarning
     from las.results import Segment, Transcription, Word
 
 __all__ = [
     "LASError",
+    "LASWarning",
     "Recognizer",
     "SearchConfig",
     "Segment",
@@ -27,6 +28,7 @@ __all__ = [
 # Read when they are first asked for: `import las` alone need not wait for torch.
 _HOMES = {
     "LASError": "errors",
+    "LASWarning": "errors",
     "Recognizer": "api",
     "SearchConfig": "config",
     "Segment": "results",

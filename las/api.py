@@ -1,6 +1,7 @@
 """The library in two calls: ``las.load().transcribe("talk.mp3")``; see docs/api.md."""
 
 import itertools
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from numbers import Real
@@ -15,7 +16,7 @@ from torch import Tensor
 from las import audio, calibration, downmix
 from las import config as configuration
 from las.config import SearchConfig
-from las.errors import LASError
+from las.errors import LASError, LASWarning, shown
 from las.hypothesis import LanguageModel, WithWords
 from las.model import LAS, bundled
 from las.results import Transcription
@@ -168,6 +169,9 @@ class Recognizer:
             if isinstance(result, Failure):
                 results[index] = LASError(result.reason)
             else:
+                name = files.get(index, f"audio {index}")
+                for note in result.notes:
+                    warnings.warn(f"{shown(str(name))}: {note}", LASWarning, stacklevel=2)
                 results[index] = self._result(result, word_timestamps)
         ordered = [results[index] for index in range(len(audios))]
         if return_exceptions:

@@ -10,6 +10,10 @@ class LASError(Exception):
     """
 
 
+class LASWarning(UserWarning):
+    """Something that the user should know of a result; the message names the thing."""
+
+
 def shown(name: str | Path) -> str:
     """A name as messages have it, on one line: quoted and escaped if it is not printable."""
     text = str(name)

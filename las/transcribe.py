@@ -5,11 +5,12 @@ blocks, cut into windows (`las.windows`), decoded in batches across windows and 
 split again where that went wrong, and stitched (`las.longform`).
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 import torch
@@ -23,6 +24,11 @@ from las.model import LAS
 from las.results import Word
 from las.search import Hypothesis, LanguageModel, search
 from las.windows import Window, WindowConfig, levels, split
+
+_LOUDER_DB = 30.0  # a peak that much above the silence is no quiet recording
+
+_Source: TypeAlias = tuple[Path, Iterator[np.ndarray], list[str]]
+"""What a file is called, its samples, and a list for what is to be said of it."""
 
 Timer = Callable[[Hypothesis, float, float], list[Word]]
 """The words of a hypothesis, from the seconds of a column of its alignment, and of its start."""
@@ -53,6 +59,7 @@ class Transcript:
     path: Path
     seconds: float
     windows: list[Decoded]  # in order; none where all is silent
+    notes: list[str] = field(default_factory=list)  # what a user should know of it
 
     @property
     def text(self) -> str:
@@ -73,7 +80,9 @@ class _Recording:
     """A file on its way."""
 
     path: Path
+    notes: list[str]
     samples: int = 0  # read so far
+    peak: float = 0.0  # of them
     done: int = 0  # of these, behind us
     waiting: int = 0  # windows that are not decoded yet
     complete: bool = False  # read to its end
@@ -132,8 +141,13 @@ class Transcriber:
             batch_seconds: of padded audio to decode at once, at most (or a single window).
             progress: called with the seconds of audio done so far, of all files together.
         """
-        sources = ((audio.shown_name(path), audio.blocks(path, self.rate)) for path in paths)
-        return self._run(sources, batch_size, batch_seconds, progress)
+
+        def sources() -> Iterator[_Source]:
+            for path in paths:
+                notes: list[str] = []
+                yield audio.shown_name(path), audio.blocks(path, self.rate, notes), notes
+
+        return self._run(sources(), batch_size, batch_seconds, progress)
 
     def arrays(
         self,
@@ -143,8 +157,8 @@ class Transcriber:
         batch_seconds: float = 60.0,
     ) -> list[Transcript]:
         """Transcribe waveforms [S] of any length at the model's rate; paths are their indices."""
-        sources = (
-            (Path(str(index)), iter([np.asarray(waveform, np.float32)]))
+        sources: Iterator[_Source] = (
+            (Path(str(index)), iter([np.asarray(waveform, np.float32)]), [])
             for index, waveform in enumerate(waveforms)
         )
         found = self._run(sources, batch_size, batch_seconds, None)
@@ -168,7 +182,7 @@ class Transcriber:
 
     def _run(
         self,
-        sources: Iterable[tuple[Path, Iterator[np.ndarray]]],
+        sources: Iterable[_Source],
         batch_size: int | None,
         batch_seconds: float,
         progress: Callable[[float], None] | None,
@@ -201,8 +215,8 @@ class Transcriber:
                     progress(done / self.rate)
                 yield self._result(recording)
 
-        for path, blocks in sources:
-            recording = _Recording(path)
+        for path, blocks, notes in sources:
+            recording = _Recording(path, notes)
             queue.append(recording)
             try:
                 for window in split(_counted(blocks, recording), self.rate, self.limits):
@@ -310,10 +324,27 @@ class Transcriber:
             return Failure(recording.path, recording.failure)
         if recording.last is not None:
             recording.decoded.append(self._settled(recording.last))
-        return Transcript(recording.path, recording.samples / self.rate, recording.decoded)
+        if not recording.decoded:
+            recording.notes.append(_unheard(recording.peak, self.limits))
+        seconds = recording.samples / self.rate
+        return Transcript(recording.path, seconds, recording.decoded, recording.notes)
 
 
 def _counted(blocks: Iterator[np.ndarray], recording: _Recording) -> Iterator[np.ndarray]:
     for block in blocks:
         recording.samples += len(block)
+        recording.peak = max(recording.peak, float(np.abs(block).max(initial=0.0)))
         yield block
+
+
+def _unheard(peak: float, limits: WindowConfig) -> str:
+    """Why nothing was decoded."""
+    if peak == 0.0:
+        return "it is silent: all of its samples are 0"
+    loudest = 20 * math.log10(peak)
+    if loudest > limits.silent_dbfs + _LOUDER_DB:
+        return "no speech was found in it: its sound is steady, or short clicks"
+    return (
+        f"it is too quiet to be heard: its peak is at {loudest:.0f} dB of full scale; amplify it "
+        "if somebody speaks"
+    )

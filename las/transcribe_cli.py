@@ -318,6 +318,8 @@ def _run(
             if isinstance(result, Failure):
                 report.error(result.reason.replace(str(path), source.shown))
                 continue
+            for note in result.notes:
+                report.say(f"warning: {source.column}: {note}")
             try:
                 output.put(result, source, rate, language)
                 if attention is not None and result.windows:

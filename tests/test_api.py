@@ -104,6 +104,18 @@ def test_the_transcriber_takes_such_arrays_too(recognizer, sound):
     assert found.text == recognizer._transcriber.waveforms([sound])[0].text
 
 
+def test_silence_is_a_warning(recognizer, sound, tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.zeros(RATE), RATE)
+    with pytest.warns(las.LASWarning, match="it is silent") as caught:
+        results = recognizer.transcribe_many([tmp_path / "a.wav", sound, 0 * sound])
+    names = [str(one.message).partition(": it")[0] for one in caught]
+    assert names == [str(tmp_path / "a.wav"), "audio 2"]
+    assert [bool(result.text) for result in results] == [False, True, False]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        recognizer.transcribe(sound)
+
+
 def test_channels_that_cancel_are_turned_over(sound):
     both = np.stack([sound, -sound])
     for samples in (both, torch.from_numpy(both)):

@@ -172,7 +172,7 @@ def test_batches_change_nothing_in_long_audio(long_model, long):
 def test_streams_and_blocks_are_as_good_as_files(long_model, long, monkeypatch):
     transcriber = Transcriber(long_model, torch.device("cpu"), limits=LIMITS)
     expected = [told(t) for t in transcriber.files(long)]
-    monkeypatch.setattr(streaming, "_BLOCK_SAMPLES", 777)
+    monkeypatch.setattr(streaming, "BLOCK_SAMPLES", 777)
     found = list(transcriber.files([io.BytesIO(path.read_bytes()) for path in long]))
     assert [told(t) for t in found] == expected
     assert found[0].path.name == "<stream>"
@@ -212,7 +212,7 @@ def test_a_file_that_breaks_in_the_middle(long_model, long, tmp_path, monkeypatc
     soundfile.write(bad, samples, RATE, subtype="FLOAT")
     transcriber = Transcriber(long_model, torch.device("cpu"), limits=LIMITS)
     expected = [told(t) for t in transcriber.files([long[0], long[2]])]
-    monkeypatch.setattr(streaming, "_BLOCK_SAMPLES", 4000)
+    monkeypatch.setattr(streaming, "BLOCK_SAMPLES", 4000)
     for size in (1, 4, None):
         first, failure, last = transcriber.files([long[0], bad, long[2]], batch_size=size)
         assert [told(first), told(last)] == expected
@@ -226,8 +226,11 @@ def test_nothing_is_decoded_of_silence(long_model, tmp_path, monkeypatch):
     for seconds in (1, 30):
         (found,) = transcriber.arrays([np.zeros(seconds * RATE, np.float32)])
         assert (found.text, found.windows, found.seconds) == ("", [], seconds)
-    noise = 1e-3 * np.random.default_rng(0).normal(size=30 * RATE)
-    assert transcriber.arrays([noise])[0].text == ""
+        assert found.notes == ["it is silent: all of its samples are 0"]
+    noise = np.random.default_rng(0).normal(size=30 * RATE)
+    for level, words in ((1e-4, "too quiet to be heard: its peak is at -6"), (0.1, "no speech")):
+        (found,) = transcriber.arrays([level * noise])
+        assert found.text == "" and words in found.notes[0] and len(found.notes) == 1
 
 
 def test_the_timer_sees_alignments_and_what_is_kept_holds_no_batch(long_model, long):

@@ -132,6 +132,18 @@ def test_a_pipe_that_is_named_as_a_file(las, tmp_path):
     assert status == 1 and "pipe it into `las transcribe -`" in error_line(err)
 
 
+def test_what_a_user_should_know_is_a_warning(las, tmp_path):
+    soundfile.write(tmp_path / "silent.wav", np.zeros(RATE), RATE)
+    soundfile.write(tmp_path / "soft.wav", 1e-4 * whistle("ABE"), RATE, subtype="FLOAT")
+    recording(tmp_path / "good.wav")
+    status, out, err = las("silent.wav", "soft.wav", "good.wav")
+    assert status == 0 and len(out.splitlines()) == 3
+    first, second, summary = err.splitlines()
+    assert first == "warning: silent.wav: it is silent: all of its samples are 0"
+    assert second.startswith("warning: soft.wav: it is too quiet to be heard: its peak is at -8")
+    assert summary.startswith("3 files")
+
+
 def test_the_size_of_batches_changes_nothing(las, calls):
     texts = {las("calls", "--batch-size", size)[1] for size in (1, 2, 3)}
     assert len(texts) == 1 and las("calls")[1] in texts
