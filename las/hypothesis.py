@@ -20,6 +20,7 @@ class Hypothesis:
     alignment: Tensor  # [U, H, T], the attention of each character over the memory
     ids: Tensor  # [U] what was written, with the end of sentence if it finished
     log_probs: Tensor  # [U] the speller's own log-probability of each, whatever else ranked it
+    ctc: str | None = None  # what the CTC head hears in the same audio, where that is asked for
 
     @classmethod
     def of(

@@ -22,10 +22,17 @@ from las.errors import LASError
 from las.longform import Judgement, Piece
 from las.model import LAS
 from las.results import Word
-from las.search import Hypothesis, LanguageModel, search
+from las.search import Hypothesis, LanguageModel, ctc_greedy, search
 from las.windows import Window, WindowConfig, levels, split
 
 _LOUDER_DB = 30.0  # a peak that much above the silence is no quiet recording
+
+_MADE_UP = 0.45
+"""Share of letters that the heads write differently, above which there may be no speech.
+
+The bundled model's differ in 0.48 to 1.0 of 13 kinds of noise and music, and in less than 0.45 of
+33 of 35 utterances of four corpora; of the other two the text is wrong.
+"""
 
 _Source: TypeAlias = tuple[Path, Iterator[np.ndarray], list[str]]
 """What a file is called, its samples, and a list for what is to be said of it."""
@@ -83,6 +90,7 @@ class _Recording:
     notes: list[str]
     samples: int = 0  # read so far
     peak: float = 0.0  # of them
+    heads: np.ndarray = field(default_factory=lambda: np.zeros(2))  # letters that differ, and all
     done: int = 0  # of these, behind us
     waiting: int = 0  # windows that are not decoded yet
     complete: bool = False  # read to its end
@@ -176,7 +184,11 @@ class Transcriber:
         padded = pad_sequence([torch.from_numpy(w) for w in plain], batch_first=True)
         samples = torch.tensor([len(w) for w in waveforms])
         encoded = self.model.encode(padded.to(self.device), samples)
-        return search(self.model, encoded, self.config, self.lm)
+        found = search(self.model, encoded, self.config, self.lm)
+        if self.config.ctc > 0:  # the CTC head is trusted
+            for several, heard in zip(found, ctc_greedy(self.model, encoded), strict=True):
+                several[0] = replace(several[0], ctc=heard)
+        return found
 
     # --- from sources to transcripts --------------------------------------------------------
 
@@ -288,6 +300,7 @@ class Transcriber:
 
     def _append(self, recording: _Recording, piece: Piece) -> None:
         """Add the next piece; the one before it is then settled."""
+        recording.heads += _heads(piece.hypotheses[0])
         if recording.last is not None:
             settled, piece = longform.stitch(recording.last, piece, self.rate)
             recording.decoded.append(self._settled(settled))
@@ -326,6 +339,12 @@ class Transcriber:
             recording.decoded.append(self._settled(recording.last))
         if not recording.decoded:
             recording.notes.append(_unheard(recording.peak, self.limits))
+        differ, letters = recording.heads.tolist()
+        if differ > _MADE_UP * letters:
+            recording.notes.append(
+                "its text may be made up: the two heads of the model agree on "
+                f"{max(0.0, 1 - differ / letters):.0%} of it, as where nobody speaks"
+            )
         seconds = recording.samples / self.rate
         return Transcript(recording.path, seconds, recording.decoded, recording.notes)
 
@@ -335,6 +354,17 @@ def _counted(blocks: Iterator[np.ndarray], recording: _Recording) -> Iterator[np
         recording.samples += len(block)
         recording.peak = max(recording.peak, float(np.abs(block).max(initial=0.0)))
         yield block
+
+
+def _heads(best: Hypothesis) -> np.ndarray:
+    """Letters in which the two heads differ, and letters in all; 0 where CTC was not asked."""
+    import jiwer
+
+    if not best.ctc or not best.text:
+        return np.array([len(best.text) * (best.ctc == ""), len(best.text)], float)
+    found = jiwer.process_characters(best.text, best.ctc)
+    differ = found.substitutions + found.deletions + found.insertions
+    return np.array([differ, len(best.text)], float)
 
 
 def _unheard(peak: float, limits: WindowConfig) -> str:

@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from speech import RATE, sentences, small_model, whistle, write_folder
 
-from las import audio, longform, streaming
+from las import audio, longform, streaming, transcribe
+from las.config import SearchConfig
 from las.results import Word
 from las.transcribe import Failure, Transcriber, Transcript
 from las.windows import WindowConfig
@@ -231,6 +232,33 @@ def test_nothing_is_decoded_of_silence(long_model, tmp_path, monkeypatch):
     for level, words in ((1e-4, "too quiet to be heard: its peak is at -6"), (0.1, "no speech")):
         (found,) = transcriber.arrays([level * noise])
         assert found.text == "" and words in found.notes[0] and len(found.notes) == 1
+
+
+def test_heads_that_disagree_are_a_note(long_model, monkeypatch):
+    heard = []
+
+    def search(*arguments):
+        heard[:] = plain(*arguments)
+        return list(heard)
+
+    plain = transcribe.search
+    monkeypatch.setattr(transcribe, "search", search)
+    sound, cpu = whistle("ABE CAB"), torch.device("cpu")
+    config = SearchConfig(beam=2, ctc=0.3, max_steps=12)
+    asking = Transcriber(long_model, cpu, config, limits=LIMITS)
+    for ctc, said in (("same", None), ("", "0% of it"), ("other " * 9, "0% of it")):
+        monkeypatch.setattr(
+            transcribe,
+            "ctc_greedy",
+            lambda *_, ctc=ctc: [few[0].text if ctc == "same" else ctc for few in heard],
+        )
+        (found,) = asking.arrays([sound])
+        assert found.text
+        assert len(found.notes) == (said is not None)
+        if said is not None:
+            assert said in found.notes[0]
+    (found,) = Transcriber(long_model, cpu, limits=LIMITS).arrays([sound])
+    assert found.notes == []  # greedy search does not trust CTC
 
 
 def test_the_timer_sees_alignments_and_what_is_kept_holds_no_batch(long_model, long):
