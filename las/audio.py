@@ -187,6 +187,9 @@ def open_stream(path: Path) -> Iterator[Stream]:
         return
     except NotSupportedError as problem:
         unknown = problem
+    except OSError as problem:  # a disk that fails, a server that goes away
+        what = f"cannot be read ({problem.strerror or problem})"
+        raise error(path, what, "copy it to another disk, or fetch it again") from None
     program = ffmpeg.program()
     if program is None:
         what = f"not an audio file, or libsndfile does not know the codec ({unknown})"

@@ -128,6 +128,7 @@ class _Walk:
             what = f"the sizes in its header do not fit the file: {self.size - place} bytes follow "
             what += f"the {sum(map(len, found.stretches))} of samples that it announces"
             raise error(self.path, what, _WRITE_AGAIN)
+        place = min(place, self.size)
         found.end = place + (self._read(place + 1, 4) == self.kind.magic)
         return found
 
@@ -158,8 +159,9 @@ class _Walk:
                 continue
             name, size = shape.unpack(data)
             start = at + shape.size
-            fits = 0 <= size <= self.size - start or name in (*_SILENT, self.kind.samples)
-            if fits and name != self.kind.magic and all(0x20 <= byte <= 0x7E for byte in name):
+            fits = 0 <= size <= self.size - start or (size > 0 and name in _SILENT)
+            printable = all(0x20 <= byte <= 0x7E for byte in name) and name != self.kind.magic
+            if printable and (fits or name == self.kind.samples):
                 return _Chunk(name, at, start, size)
         return None
 
@@ -173,6 +175,8 @@ class _Walk:
         return not _zeros(self.file, place)
 
     def _read(self, place: int, count: int) -> bytes:
+        if place >= self.size:  # not every place can be sought
+            return b""
         self.file.seek(place)
         return self.file.read(count)
 

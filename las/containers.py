@@ -51,7 +51,7 @@ def parts(path: Path, file: BinaryIO) -> list[Part] | None:
     elif head == _ASF[:12]:
         _objects(path, file, size)
     elif head[:4] == b"TTA1":
-        _frames(path, file)
+        _frames(path, file, size)
     elif head[:3] == b"FLV":
         _tags(path, file, size)
     else:
@@ -100,14 +100,15 @@ def _objects(path: Path, file: BinaryIO, size: int) -> None:
         place += count
 
 
-def _frames(path: Path, file: BinaryIO) -> None:
+def _frames(path: Path, file: BinaryIO, size: int) -> None:
     """Add up the frames of a TTA, whose sizes stand at its front."""
     file.seek(10)
     rate, samples = struct.unpack("<II", file.read(8).ljust(8, b"\0"))
     file.seek(22)
     table = file.read(4 * (-(-samples * 245 // max(1, 256 * rate)) & 0xFFFFFF))
-    place = 22 + len(table) + 4 + sum(x for (x,) in struct.iter_unpack("<I", table))
-    file.seek(place)
+    sizes = struct.iter_unpack("<I", table[: len(table) // 4 * 4])
+    place = 22 + len(table) + 4 + sum(count for (count,) in sizes)
+    file.seek(min(place, size))
     if b"TTA1" in file.read(1 << 16):  # behind tags
         raise _two_files(path, place)
 

@@ -116,7 +116,7 @@ def _header(frame: bytes) -> int | None:
     one, single = frame[1] >> 3 & 3 == 3, frame[3] >> 6 == 3
     place = 4 + ((17 if single else 32) if one else (9 if single else 17))
     for at in (place, place + 2):  # with a checksum
-        if frame[at : at + 4] in (b"Xing", b"Info"):
+        if frame[at : at + 4] in (b"Xing", b"Info") and len(frame) >= at + 12:
             counted = frame[at + 7] & 1
             return int.from_bytes(frame[at + 8 : at + 12], "big") if counted else None
     if frame[36:40] == b"VBRI":

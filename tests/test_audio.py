@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from las import audio, ffmpeg, sndfile, streaming
+from las import audio, containers, ffmpeg, sndfile, streaming
 from las.audio import MIN_SECONDS, SAMPLE_RATE, AudioError, info, load
 from las.errors import LASError
 
@@ -342,6 +342,14 @@ def test_failure_after_opening_is_not_handed_on(tmp_path, monkeypatch):
     monkeypatch.setattr(sndfile, "_blocks", fails)
     monkeypatch.setattr(ffmpeg, "open_stream", lambda *_: pytest.fail("ffmpeg was asked"))
     refused(write(tmp_path / "a.wav"), "cannot be decoded")
+
+
+def test_a_disk_that_fails(tmp_path, monkeypatch):
+    def fails(*_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(containers, "parts", fails)
+    refused(write(tmp_path / "a.wav"), "cannot be read (Input/output error)")
 
 
 def test_flac_damaged_in_the_middle(tmp_path):

@@ -334,6 +334,54 @@ def test_fragments_are_read_to_the_end_or_refused(tmp_path, monkeypatch):
     refused(path, "of `mdat` are there")
 
 
+CHANGES = st.lists(
+    st.tuples(
+        st.sampled_from(["set", "drop", "cut", "copy"]),
+        st.integers(0, 300),
+        st.binary(min_size=1, max_size=8),
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+@functools.cache
+def originals():
+    found = {name: made(name) for name in SIZES}
+    for kind, subtype in (("OGG", "VORBIS"), ("MP3", None), ("FLAC", None), ("W64", None)):
+        stream = io.BytesIO()
+        soundfile.write(stream, SAMPLES, SAMPLE_RATE, format=kind, subtype=subtype)
+        found[kind.lower()] = stream.getvalue() * 2
+    found["mp4"] = struct.pack(">I4s8sI4s", 16, b"ftyp", b"M4A isom", 8, b"moov") * 2
+    found["asf"] = (bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c") + bytes([24] + [0] * 7)) * 2
+    found["flv"] = (b"FLV\1\4\0\0\0\x09\0\0\0\0" + b"\x08\0\0\1" + bytes(12)) * 2
+    found["tta"] = (b"TTA1\1\0\1\0\x10\0" + struct.pack("<II", 16000, 999999)) * 9
+    return found
+
+
+@given(name=st.sampled_from(sorted(originals())), changes=CHANGES)
+@settings(max_examples=300)
+def test_damage_anywhere_is_an_error_of_one_line(tmp_path_factory, name, changes):
+    data = bytearray(originals()[name])
+    for kind, place, new in changes:
+        if kind == "set":
+            data[place : place + len(new)] = new
+        elif kind == "drop":
+            del data[place : place + len(new)]
+        elif kind == "cut":
+            data = data[: 1 + place * 100]
+        else:
+            data[place:place] = data[:place]
+    path = tmp_path_factory.mktemp("damaged") / "a"
+    path.write_bytes(data or b"x")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ffmpeg, "program", lambda: None)
+        try:
+            assert len(load(path))
+        except AudioError as problem:
+            assert len(str(problem).splitlines()) == 1 and str(problem).startswith(f"{path}: ")
+
+
 # --- pieces ---------------------------------------------------------------------------------
 
 
