@@ -25,7 +25,7 @@ from benchmarks import common
 from benchmarks.peers.hearing import RATE
 from benchmarks.peers.recogniser import Recogniser
 from benchmarks.peers.spoken import spoken
-from las import audio, corpora, scoring
+from las import audio, corpora, recordings, scoring
 from las.data import check_alphabet, read_manifest
 from las.errors import LASError
 from las.files import replacing
@@ -53,21 +53,16 @@ def utterances(source: Path) -> list[Spoken]:
     if source.name.endswith(".jsonl.gz"):
         cuts = read_manifest(source)
         check_alphabet(cuts, Characters(), str(source))  # and that each is an utterance
-        return [Spoken(cut.id, cut.supervisions[0].text, partial(_cut_audio, cut)) for cut in cuts]
+        return [
+            Spoken(c.id, c.supervisions[0].text, partial(recordings.waveform, c, RATE))
+            for c in cuts
+        ]
     (items,) = corpora.folder(source).values()
     items = [item for item in items if not item.beside]
     for item in items:
         if item.flaw is not None:
             raise LASError(f"{item.path}: {': '.join(item.flaw)}")
     return [Spoken(i.id, i.text, partial(audio.load, i.path, RATE)) for i in items]
-
-
-def _cut_audio(cut: Any) -> np.ndarray:
-    try:
-        return cut.resample(RATE).load_audio().mean(0)
-    except Exception as error:  # whatever a missing or damaged file makes the reader raise
-        reason = " ".join(str(error).split())[:200]
-        raise LASError(f"{cut.id}: its audio cannot be read ({reason}); prepare it anew") from None
 
 
 def pcm(samples: np.ndarray) -> bytes:

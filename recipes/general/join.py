@@ -17,6 +17,7 @@ import soundfile
 from lhotse import CutSet, Recording, SupervisionSegment
 from lhotse.cut import Cut
 
+from las import recordings
 from las.data import read_manifest
 from las.errors import LASError
 from las.files import replacing
@@ -83,7 +84,7 @@ def write(path: Path, group: list[Cut], random: np.random.Generator) -> Cut:
     for cut in group:
         if pieces:
             pieces.append(np.zeros(int(random.uniform(*GAPS) * rate), np.float32))
-        pieces.append(cut.resample(rate).load_audio().mean(0, dtype="float32"))
+        pieces.append(recordings.waveform(cut, rate))
     soundfile.write(path, np.clip(np.concatenate(pieces), -1, 1), rate, subtype="PCM_16")
     names = {speaker(cut) for cut in group}
     joined = Recording.from_file(path, recording_id=path.stem).to_cut()

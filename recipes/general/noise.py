@@ -15,6 +15,7 @@ import soundfile
 from lhotse import CutSet, Recording
 from lhotse.utils import fastcopy
 
+from las import recordings
 from las.data import read_manifest
 from las.errors import LASError
 from las.files import replacing
@@ -26,7 +27,7 @@ def noisy(manifest: Path, output: Path, decibels: float, tilt: float) -> int:
     folder = output.parent / output.name.removesuffix(".jsonl.gz")
     found = []
     for cut in read_manifest(manifest):
-        samples = cut.load_audio().mean(0, dtype="float32")
+        samples = recordings.waveform(cut, cut.sampling_rate)
         random = np.random.default_rng(zlib.crc32(cut.id.encode()))
         path = folder / f"{cut.id}.flac"
         path.parent.mkdir(parents=True, exist_ok=True)
