@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.util
-import json
 import re
 import sys
 import tarfile
@@ -160,12 +159,6 @@ def corpus(tmp_path_factory) -> Path:
     return folder
 
 
-def words_of(folder: Path) -> str:
-    """What was said in a corpus, a sentence a line, more than once."""
-    lines = [line for path in folder.rglob("*.trans.txt") for line in path.read_text().splitlines()]
-    return "".join(line.partition(" ")[2] + "\n" for line in lines) * 3
-
-
 def test_the_stages_that_prepare(tmp_path, corpus):
     copy_recipe(tmp_path, "librispeech")
     done = run_recipe(tmp_path, "librispeech", "mini", corpus, "--to", "prepare")
@@ -177,40 +170,18 @@ def test_the_stages_that_prepare(tmp_path, corpus):
     assert len(read_manifest(data / "dev-clean.jsonl.gz")) > 0
 
 
-def run_whole(root: Path, *arguments: object) -> str:
-    """Run the recipe by the words of the README; what it printed."""
-    copy_recipe(root, "librispeech")
-    done = run_recipe(root, "librispeech", *arguments, *TINY)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
-
-
-def test_mini_runs_from_its_first_stage_to_its_last(tmp_path, corpus):
-    """With two processes and a language model."""
-    (tmp_path / "books.txt").write_text(words_of(corpus))
-    out = run_whole(tmp_path, "mini", corpus, "--text", tmp_path / "books.txt")
-    runs = tmp_path / "recipes/librispeech/runs"
-    assert summary_names(out) == ["dev-clean-greedy", "dev-clean"]
-    assert (runs / "mini-lm/model.safetensors").is_file()
-    assert (runs / "mini/model/search.yaml").is_file()
-    for name in ("dev-clean", "dev-clean-greedy"):
-        report = json.loads((runs / "mini" / name).with_suffix(".json").read_text())
-        assert report["wer"] > 0
-
-
 def test_960_runs_to_its_last_stage(tmp_path, corpus):
-    out = run_whole(tmp_path, "960", corpus)
+    """The others run in `test_commands.py`, by the words of their READMEs."""
+    copy_recipe(tmp_path, "librispeech")
+    done = run_recipe(tmp_path, "librispeech", "960", corpus, *TINY)
+    assert done.returncode == 0, done.stderr[-3000:]
     tests = ("dev-clean", "dev-other", "test-clean", "test-other")
-    assert sorted(summary_names(out)) == sorted([*tests, *(f"{name}-greedy" for name in tests)])
+    assert sorted(summary_names(done.stdout)) == sorted(
+        [*tests, *(f"{name}-greedy" for name in tests)]
+    )
     data = tmp_path / "recipes/librispeech/data/960"
     parts = [len(read_manifest(data / f"{part}.jsonl.gz")) for part in PARTS if "train" in part][1:]
     assert len(read_manifest(data / "train.jsonl.gz")) == sum(parts)
-
-
-def test_100_trains_with_pieces(tmp_path, corpus):
-    run_whole(tmp_path, "100", corpus, "--bpe", 12, "--to", "train")
-    model = LAS.from_pretrained(tmp_path / "recipes/librispeech/runs/100/model")
-    assert len(model.config.pieces) == 12
 
 
 @pytest.mark.parametrize(
