@@ -69,11 +69,16 @@ def check(
     refused = [change for change in found if change[0] not in free]
     refused += [change for change in more if change[1] != change[2]]
     if refused:
-        raise LASError(
-            f"{path}: belongs to a training with other settings ({shown(refused)}); go on with "
-            "those, or choose a new folder"
-        )
+        raise refusal(path, refused)
     return found
+
+
+def refusal(path: Path, refused: Collection[Change]) -> LASError:
+    """What is said of a state that these changes keep from being resumed."""
+    return LASError(
+        f"{path}: belongs to a training with other settings ({shown(refused)}); go on with "
+        "those, or choose a new folder"
+    )
 
 
 def shown(found: Collection[Change]) -> str:

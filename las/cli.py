@@ -138,7 +138,7 @@ def prepare(
     with lasting():
         from las import corpora
         from las.config import ModelConfig
-        from las.model import text_settings
+        from las.finetuning import text_settings
 
     if like is not None and (alphabet is not None or normalizer is not None):
         raise LASError("--like: names alphabet and normalizer already; leave the others out")
@@ -227,10 +227,10 @@ def train(
 
     On several machines: torchrun --nnodes 2 --nproc-per-node 8 ... -m las train CONFIG.yaml
     """
-    from las import config as configuration
-    from las.config import RunConfig
+    with lasting():
+        from las.finetuning import load
 
-    settings = configuration.load(RunConfig, config, overrides or [])
+    settings = load(config, overrides or [])
     if processes > 1:
         from las.launch import run_together
 

@@ -193,7 +193,7 @@ class TrainingConfig(Settings):
     """The loop."""
 
     output: str = "runs/las"
-    init: str = ""  # model folder whose weights the training starts from
+    init: str = ""  # model folder, or bundled, that the training starts from: weights and sizes
     epochs: Positive = 30
     seed: Natural = 1
     threads: Positive = 1  # a process; more gain nothing on small models
@@ -279,6 +279,15 @@ def load(kind: type[S], path: str | Path, overrides: Sequence[str] = ()) -> S:
     Raises:
         LASError: the file is missing or no YAML, or a key or value is not right.
     """
+    return parse(kind, read(path), str(path), overrides)
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """What a YAML file of settings says, unchecked.
+
+    Raises:
+        LASError: the file is missing, no YAML, or no settings.
+    """
     path = Path(path)
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -290,7 +299,7 @@ def load(kind: type[S], path: str | Path, overrides: Sequence[str] = ()) -> S:
         data = {}
     if not isinstance(data, dict):
         raise LASError(f"{path}: not a configuration: expected `section: settings`")
-    return parse(kind, data, str(path), overrides)
+    return data
 
 
 def parse(kind: type[S], data: dict[str, Any], origin: str, overrides: Sequence[str] = ()) -> S:

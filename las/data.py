@@ -181,8 +181,8 @@ def trainable(
     if len(dense) > 0.01 * (count + len(dense)):
         raise LASError(
             f"{config.train}: {len(dense)} of {count + len(dense)} utterances have more "
-            "characters than CTC has frames; use a smaller listener.reduction or check the "
-            "transcripts"
+            f"characters than CTC has frames at the speed {fastest:g}, such as {min(dense)}; use a "
+            "smaller listener.reduction or slower data.speeds, or check the transcripts"
         )
     if not count:
         raise LASError(f"{config.train}: no utterance is left to train on")

@@ -166,7 +166,7 @@ class Journal:
             )
 
     def validation(self, epoch: int, step: int, result: Validation) -> None:
-        """The dev set after an epoch."""
+        """The dev set after an epoch; epoch 0 is before the first step."""
         if self.silent:
             return
         self.wer = result.score.wer
@@ -177,13 +177,14 @@ class Journal:
             "ctc": result.ctc_loss,
             "focus": result.focus,
         }
+        trained = f"train loss {self.smooth['attention']:.3f}, " if self.smooth else ""
         what = "dev" if result.picture is not None else "dev, by CTC,"
         self.text(
             f"epoch {epoch}: {what} WER {result.score.wer:.2f} %  "
             f"CER {result.score.cer:.2f} %  "
             f"loss {result.attention_loss:.3f}  ctc {result.ctc_loss:.3f}  "
-            f"focus {result.focus:.2f}  (train loss {self.smooth.get('attention', 0):.3f}, "
-            f"{(time.monotonic() - self.began) / 60:.1f} min)"
+            f"focus {result.focus:.2f}  "
+            f"({trained}{(time.monotonic() - self.began) / 60:.1f} min)"
         )
         self._write({"step": step, "epoch": epoch, "dev": values})
         with self._naming("tensorboard"):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from las import config as configuration
 from las import rounding
-from las.config import ModelConfig, RunConfig
+from las.config import ModelConfig
 from las.errors import LASError
 from las.files import make_folder, replacing
 from las.frontend import Frontend
@@ -225,11 +225,7 @@ class LAS(nn.Module):
             LASError: a file is missing, corrupt, or not of this project.
         """
         folder = bundled() if folder is None else Path(folder)
-        if not folder.is_dir():
-            raise LASError(f"{folder}: no such model folder")
-        for name in (CONFIG, WEIGHTS):
-            if not (folder / name).is_file():
-                raise LASError(f"{folder}: not a model folder: it has no {name}")
+        check_model(folder)
         model = cls(model_settings(folder))
         model.load_weights(read_weights(folder / WEIGHTS), folder / WEIGHTS)
         return model.to(device).eval()
@@ -237,6 +233,19 @@ class LAS(nn.Module):
     def load_weights(self, weights: Mapping[str, Tensor], origin: Path) -> None:
         """Take weights that were read from ``origin``; they must fit exactly."""
         fit_weights(self, weights, origin, CONFIG)
+
+
+def check_model(folder: Path) -> None:
+    """Refuse what is no model folder.
+
+    Raises:
+        LASError: it is missing, or a file in it is.
+    """
+    if not folder.is_dir():
+        raise LASError(f"{folder}: no such model folder")
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise LASError(f"{folder}: not a model folder: it has no {name}")
 
 
 def model_settings(folder: Path) -> ModelConfig:
@@ -253,17 +262,6 @@ def model_settings(folder: Path) -> ModelConfig:
         if "text.normalizer" not in str(error):
             raise
         return configuration.load(ModelConfig, path, ["text.normalizer=none"])
-
-
-def text_settings(path: Path) -> ModelConfig:
-    """The settings of a model folder, or of the model in a training's YAML.
-
-    Raises:
-        LASError: there are none, or one is not right.
-    """
-    if path.is_dir():
-        return model_settings(path)
-    return configuration.load(RunConfig, path).model_settings()
 
 
 def bundled() -> Path:

@@ -11,6 +11,7 @@ from las.errors import LASError
 from las.files import locked, remove_leftovers, replacing
 from las.processes import Processes
 
+STATE = "training.pt"
 _FORMAT = "las-training/1"
 
 

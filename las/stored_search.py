@@ -206,6 +206,31 @@ def store_search(
     return path
 
 
+def carry_over(source: Path, folder: Path) -> list[str]:
+    """Copy the settings and language models of a model folder to that of a model of its alphabet.
+
+    Returns:
+        Names of what was copied, none if the other folder has settings of its own.
+
+    Raises:
+        LASError: the settings are not right, or weigh a model that is missing.
+    """
+    with locked(folder, wait=True):
+        if (folder / SETTINGS).exists():
+            return []
+        config = stored_settings(source)
+        if config is not None:
+            stored_lm(source, config), stored_words(source, config)
+        names = [name for name in (LM, WORDS) if (source / name).is_dir()]
+        for name in names:
+            _copy(source / name, folder / name)
+        if config is not None:  # as it was written: what it leaves open stays open
+            with replacing(folder / SETTINGS) as temporary:
+                shutil.copyfile(source / SETTINGS, temporary)
+            names.insert(0, SETTINGS)
+        return names
+
+
 def _copy(source: Path, target: Path) -> None:
     """Copy the files of a folder; the target is the old one or the new one, never half of it."""
     new, old = (target.with_name(f".{state}-{target.name}") for state in ("partial", "old"))

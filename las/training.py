@@ -17,7 +17,7 @@ import torch
 from lhotse import CutSet
 from torch import Tensor, nn
 
-from las import changes, resume
+from las import changes, finetuning, resume
 from las import config as configuration
 from las.config import RunConfig, TrainingConfig
 from las.data import (
@@ -33,11 +33,11 @@ from las.files import check_folder, make_folder
 from las.journal import Journal
 from las.model import LAS, WEIGHTS, Losses, read_weights, write_weights
 from las.processes import Processes
+from las.resume import STATE
 from las.runtime import choose_device, choose_threads, precision, seed_everything
 from las.scoring import check
 from las.validation import Validation, validate
 
-STATE = "training.pt"
 # What a training that goes on may have otherwise than before: where things are, how often it looks,
 # what computes, and how long it trains. The learning rate then follows the new number of epochs.
 _FREE = frozenset(
@@ -77,22 +77,24 @@ class Trainer:
     """Trains one model as a configuration says.
 
     Args:
-        config: the run.
+        config: the run; with ``training.init`` the model's settings are taken from there.
     """
 
     def __init__(self, config: RunConfig) -> None:
-        self.config = config
         self.settings = config.training
         if not self.settings.output:
             raise LASError("training.output is empty: name a folder for the run")
+        state = Path(self.settings.output) / STATE
+        stated, config = config, finetuning.resolved(config, state)
+        self.config = config
         self.device = choose_device(self.settings.device)
         self.processes = Processes(self.device)
         self.output = Path(self.settings.output)
         choose_threads(self.settings.threads, "training.threads")
         seed_everything(self.settings.seed)
         self.model = LAS(config.model_settings()).to(self.device)
-        if self.settings.init:
-            weights = Path(self.settings.init) / WEIGHTS
+        if self.settings.init and not state.is_file():
+            weights = finetuning.folder_of(self.settings.init) / WEIGHTS
             self.model.load_weights(read_weights(weights), weights)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(),
@@ -102,8 +104,9 @@ class Trainer:
         )
         self.replica: nn.Module | None = None
         self.train_cuts, self.count = self._training_cuts()
-        if config.longest_seconds is None:  # transcription cuts longer audio
+        if stated.longest_seconds is None:  # transcription cuts longer audio
             longest = round(max(cut.duration for cut in self.train_cuts), 1)
+            longest = max(longest, config.longest_seconds or 0.0)  # of the training before this
             self.model.config = self.model.config.model_copy(update={"longest_seconds": longest})
         self.dev_cuts = read_manifest(config.data.dev) if config.data.dev else None
         if self.dev_cuts is not None:
@@ -113,6 +116,7 @@ class Trainer:
         self.epoch = self.batches = self.seen = self.step = self.skipped = 0
         self.in_a_row = 0
         self.best: list[list[Any]] = []  # [dev WER, epoch], the best first
+        self.before: float | None = None  # dev WER of the model that the training started from
         self.stop: int | None = None
 
     def run(self) -> Path:
@@ -140,7 +144,10 @@ class Trainer:
             )
             if changed:
                 journal.text(f"goes on with other settings: {changes.shown(changed)}")
-            journal.truncate(self.step, self.epoch)
+            journal.truncate(self.step, self.epoch if self.step else -1)
+            if self.settings.init and not self.step:
+                journal.text(f"starts from the model {self.settings.init}")
+                self._validate_before()
             while self.epoch < self.settings.epochs:
                 self._epoch()
             return self._finish()
@@ -295,6 +302,14 @@ class Trainer:
                 self._rank_epoch(result)
         self.processes.wait()
 
+    def _validate_before(self) -> None:
+        """What the model that is started from is worth on the dev set: epoch 0."""
+        if self.processes.first and self.dev_cuts is not None:
+            result = self._measure()
+            self.before = result.score.wer
+            self.journal.validation(0, 0, result)
+        self.processes.wait()
+
     def _rank_epoch(self, result: Validation) -> None:
         """Keep what is among the best, and warn of attention that learns nothing."""
         wer = result.score.wer
@@ -350,12 +365,31 @@ class Trainer:
                     if averaged <= wer:
                         chosen, wer = self.model, averaged
                 chosen.save_pretrained(final, self._info(wer))
+                self._compare(wer)
+            if self.settings.init:
+                for line in finetuning.carried(self.settings.init, final):
+                    self.journal.text(line)
             self.journal.text(f"model: {final}")
         self.processes.wait()
         return final
 
+    def _compare(self, wer: float) -> None:
+        """Say what the training has made of the model that it started from."""
+        if self.before is None:
+            return
+        line = f"dev WER {self.before:.2f} % before the training, {wer:.2f} % after it"
+        if wer < self.before:
+            self.journal.text(line)
+        else:
+            self.journal.warning(
+                f"{line}: the model of before is as good; try a lower training.learning_rate, "
+                "more data, or other epochs"
+            )
+
     def _info(self, wer: float | None = None) -> dict[str, str]:
         info = {"epoch": str(self.epoch), "step": str(self.step), "utterances": str(self.count)}
+        if self.settings.init:
+            info["init"] = self.settings.init
         return info if wer is None else {**info, "dev_wer": f"{wer:.2f}"}
 
     # State
@@ -433,7 +467,7 @@ class Trainer:
         return usable.cuts, usable.size
 
 
-_POSITION = ("epoch", "batches", "seen", "step", "skipped", "in_a_row", "best")
+_POSITION = ("epoch", "batches", "seen", "step", "skipped", "in_a_row", "best", "before")
 
 
 def average(paths: list[Path]) -> dict[str, Tensor]:

@@ -455,7 +455,7 @@ def test_what_misled(las, model, manifest, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for arguments, words in (
         (("evaluate", model, manifest, "--device", "cuda"), "device cuda: "),
-        (("train", config, "training.init=nowhere"), "nowhere/model.safetensors: no such file"),
+        (("train", config, "training.init=nowhere"), "nowhere: no such model folder"),
         (("train", config, "training.output="), "training.output is empty"),
         (("train", config, "training.threads=100000"), "training.threads: 100000 threads"),
         (("prepare", "folder", tmp_path, tmp_path / "o", "--part", "x"), "--part: folder has no"),

@@ -6,7 +6,7 @@
 # --an4          the folder an4 as CMU ships it
 # --speechocean, --commonvoice, --readings  recordings in LibriSpeech's layout below a folder train
 # --text         one sentence a line, plain, .gz or .xz, for the language model
-# --init         goes on from the weights of a model: no epochs of CTC alone, and a short warm-up
+# --init         goes on from a model folder, or from bundled: no epochs of CTC alone, and a short warm-up
 # --processes    that train together, 2 by default
 # STAGE          prepare lm train tune bundle evaluate; lm counts a model of characters and one of words
 # KEY=VALUE      settings of the training, e.g. training.output=runs/mine training.epochs=12
@@ -25,6 +25,7 @@ while [ $# -gt 0 ]; do
   case $1 in
     -h | --help) usage; exit 0 ;;
     --librispeech | --an4 | --speechocean | --commonvoice | --readings | --init)
+      [ "$1 ${2:-}" != "--init bundled" ] || { init=bundled; shift 2; continue; }
       [ -d "${2:-}" ] || fail "$1: no such folder: ${2:-}"
       printf -v "${1#--}" %s "$(realpath "$2")"; shift 2 ;;
     --text) [ -f "${2:-}" ] || fail "--text: no such file: ${2:-}"; text=$(realpath "$2"); shift 2 ;;

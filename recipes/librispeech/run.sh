@@ -88,7 +88,7 @@ if due lm && [ -n "$text" ]; then
   las lm ngram "$text" "$output-lm"
 fi
 if due train; then
-  [ -z "$init" ] || [ -d "$init" ] || fail "$init: no such model; train it by \`$0 mini $corpus\`, or name one by training.init=FOLDER"
+  [ -z "$init" ] || [ "$init" = bundled ] || [ -d "$init" ] || fail "$init: no such model; train it by \`$0 mini $corpus\`, or name one by training.init=FOLDER"
   if [ -n "$bpe" ]; then
     las bpe "$data/train.jsonl.gz" "$data/pieces-$bpe.txt" --size "$bpe"
     settings=("pieces=$data/pieces-$bpe.txt" ${settings[@]+"${settings[@]}"})
