@@ -45,7 +45,12 @@ EXCEPTIONS = {
 
 # What is changed in a command before it runs, all that matches: sizes alone.
 CHANGES = [
-    (r"(recipes/(an4|demo|librispeech)/run\.sh|las train) .*|recipes/demo/run\.sh", r"\g<0> TINY"),
+    # A model that is given has its own sizes.
+    (r"las train recipes/finetune/.*", r"\g<0> training.epochs=1 data.workers=0"),
+    (
+        r"(recipes/(an4|demo|librispeech)/run\.sh|las train (?!recipes/finetune)) ?.*",
+        r"\g<0> TINY",
+    ),
     (r"recipes/general/run\.sh .*", r"\g<0> --to prepare"),
     (r"recipes/librispeech/run\.sh mini \S+ TINY", r"\g<0> --to prepare"),
     (r"recipes/librispeech/run\.sh (mini-mp3|100) .*", r"\g<0> --to train"),
@@ -71,11 +76,16 @@ TABLES = {
 _RUN: set[str] = set()
 
 
+def _one_line(loop: re.Match[str]) -> str:
+    return re.sub(r"(?<=do)\n", " ", loop[0]).replace("\n", "; ")
+
+
 def commands(text: str) -> list[str]:
     """Those of blocks of code in their order, then those in the lines between."""
     found = []
     for language, block in re.findall(r"^```(bash|console)\n(.*?)^```", text, re.M | re.S):
-        lines = block.replace("\\\n", " ").splitlines()
+        whole = re.sub(r"^for .*?^done$", _one_line, block.replace("\\\n", " "), flags=re.M | re.S)
+        lines = whole.splitlines()
         if language == "console":  # the others are what a command prints
             lines = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
         found += [re.sub(r"\s+", " ", re.sub(r"\s+# .*", "", line)).strip() for line in lines]
@@ -93,7 +103,7 @@ def scene(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("scene")
     for name in ("las", "kernels", "benchmarks"):
         (root / name).symlink_to(ROOT / name)
-    for name in ("an4", "demo", "general", "librispeech"):
+    for name in ("an4", "demo", "finetune", "general", "librispeech"):
         copy_recipe(root, name)
     for part, speakers in (("train", 3), ("dev", 1), ("test", 1)):
         librispeech_part(root / "recipes/demo/corpus", part, speakers, 3)
@@ -148,7 +158,7 @@ def scene(tmp_path_factory) -> Path:
         shutil.copytree(bundled(), root / place)
     librispeech_part(root / "carved", "dev", 2, 2)
     items = corpora.librispeech(root / "carved", ["dev"])["dev"]
-    for name in ("dev", "demo/demo-dev"):
+    for name in ("dev", "mine", "mine-dev", "demo/demo-dev"):
         manifest = root / f"data/{name}.jsonl.gz"
         corpora.prepare(manifest.name.split(".")[0], items, manifest.parent)
     for name in "AB":
