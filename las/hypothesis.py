@@ -21,6 +21,11 @@ class Hypothesis:
     ids: Tensor  # [U] what was written, with the end of sentence if it finished
     log_probs: Tensor  # [U] the speller's own log-probability of each, whatever else ranked it
     ctc: str | None = None  # what the CTC head hears in the same audio, where that is asked for
+    # For times of words, where they were asked for: when the CTC head heard each [U], in seconds
+    # from the start of the alignment, if it bears the text out; whether there is sound [N], by
+    # `las.sound`.
+    heard: Tensor | None = None
+    sound: Tensor | None = None
 
     @classmethod
     def of(

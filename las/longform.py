@@ -308,5 +308,6 @@ def _trimmed(piece: Piece, start: int, end: int) -> Piece:
         alignment=whole.alignment[index],
         ids=whole.ids[index],
         log_probs=whole.log_probs[index],
+        heard=None if whole.heard is None else whole.heard[index],
     )
     return replace(piece, hypotheses=[hypothesis], centres=piece.centres[index])

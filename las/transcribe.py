@@ -19,6 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from las import audio, longform
 from las.config import SearchConfig
 from las.errors import LASError
+from las.letters import placed
 from las.longform import Judgement, Piece
 from las.model import LAS
 from las.results import Word
@@ -178,7 +179,10 @@ class Transcriber:
 
     @torch.inference_mode()
     def n_best(self, waveforms: Sequence[np.ndarray]) -> list[list[Hypothesis]]:
-        """As :meth:`waveforms`, with up to ``config.n_best`` hypotheses each, best first."""
+        """As :meth:`waveforms`, with up to ``config.n_best`` hypotheses each, best first.
+
+        The best has what times of words are found from, if there is a timer or alignments are kept.
+        """
         # Arrays of any byte order and layout, and such as may not be written to.
         plain = [np.require(w, np.float32, ["C", "W"]) for w in waveforms]
         padded = pad_sequence([torch.from_numpy(w) for w in plain], batch_first=True)
@@ -188,6 +192,13 @@ class Transcriber:
         if self.config.ctc > 0:  # the CTC head is trusted
             for several, heard in zip(found, ctc_greedy(self.model, encoded), strict=True):
                 several[0] = replace(several[0], ctc=heard)
+        if self.timer is not None or self.keep_alignments:
+            config, lengths = self.model.config, encoded.ctc_lengths.tolist()
+            frame = config.frontend.hop_length * config.listener.ctc_reduction / self.rate
+            for several, waveform, ctc, T in zip(found, plain, encoded.ctc, lengths, strict=True):
+                several[0] = placed(
+                    several[0], ctc[:T], self.model.text, frame, waveform, self.rate
+                )
         return found
 
     # --- from sources to transcripts --------------------------------------------------------
@@ -330,6 +341,8 @@ class Transcriber:
             alignment=alignment.clone(),
             ids=hypothesis.ids.clone(),
             log_probs=hypothesis.log_probs.clone(),
+            heard=hypothesis.heard if self.keep_alignments else None,
+            sound=hypothesis.sound if self.keep_alignments else None,
         )
 
     def _result(self, recording: _Recording) -> Transcript | Failure:

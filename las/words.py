@@ -1,11 +1,14 @@
-"""Hypotheses -> words with times and probabilities, from the alignment alone.
+"""Hypotheses -> words with times and probabilities.
 
-A character's row of attention says where it was heard, but not every row does: some peak on the
+Letters are where the CTC head heard them (`las.letters`). Where it does not bear the text out, or
+was not asked, they are where attention was; not every row of it says where, for some peak on the
 first frames or nowhere, because the speller knew what to write. So the rows are the emissions of a
 hidden Markov model whose states are frames and that only moves ahead, by about as much as a
 character lasts or by any amount in a pause. Its posterior (forward-backward, Rabiner 1989) takes
-sharp rows at their word and places the others between them. Measured against the rows' peaks and
-means, and dynamic time warping as in openai/whisper: docs/decisions.md.
+sharp rows at their word and places the others between them.
+
+Neither tells where a word begins and ends next to a pause: both run ahead of the sound, by 0.1 to
+0.2 s. There the sound itself says. Measured: docs/decisions.md, `benchmarks.word_times`.
 """
 
 import itertools
@@ -14,16 +17,23 @@ import re
 import numpy as np
 
 from las.hypothesis import Hypothesis
+from las.letters import middle
 from las.results import Word
+from las.sound import HOP_SECONDS
+from las.windows import runs
 
 _FLOOR = 0.2  # share of a row that is believed to be spread over all frames
 _PAUSE, _PAUSE_IN_WORD = 0.3, 0.02  # share of the moves that may be of any length
 _SPREAD = 0.7  # of the logarithm of the other moves
 _SHORTEST, _LONGEST = 0.04, 0.1  # seconds that a character lasts on average
-# Attention peaks within a sound, not at its edges; so much of it is before and after, in seconds.
-_LEAD = 0.08
-_TAIL = 0.1
-_SHARE = 0.2  # where two words touch: of the way from the last character to the next word's first
+_PAUSE_SECONDS = 0.1  # of silence between words; within them, before a T, there is less
+_REACH = 0.4  # seconds from a pause to the letter next to it, at most
+# Where no pause is next to a word: of attention, which peaks within a letter, and of CTC.
+# So much of a letter is before and behind, in seconds; and where the next word starts, of the way
+# to it from the last letter.
+_Margins = tuple[float, float, float]
+_BY_ATTENTION: _Margins = (0.08, 0.1, 0.2)
+_BY_CTC: _Margins = (0.03, 0.08, 0.7)
 _LEAST_LOG_PROB = -100.0  # keeps means finite
 
 
@@ -45,15 +55,21 @@ def timed_words(hypothesis: Hypothesis, frame: float, offset: float) -> list[Wor
     Raises:
         ValueError: there is text but its alignment has no frames.
     """
-    attention = hypothesis.alignment.double().mean(1).numpy()[: len(hypothesis.text)]
     spans = word_spans(hypothesis.text)
     if not spans:
         return []
-    if attention.shape[1] == 0:
+    frames = hypothesis.alignment.shape[2]
+    if frames == 0:
         raise ValueError("a hypothesis without the frames of its alignment has no times")
-    gaps = np.array([" " in pair for pair in itertools.pairwise(" " + hypothesis.text)])
-    centres = positions(attention, frame, gaps)
-    times = _edges(centres, spans, attention.shape[1], frame)
+    seconds = frames * frame
+    sound = np.ones(0, bool) if hypothesis.sound is None else hypothesis.sound.numpy()
+    if hypothesis.heard is not None:
+        centres, margins = hypothesis.heard.double().numpy().clip(0.0, seconds), _BY_CTC
+    else:
+        attention = hypothesis.alignment.double().mean(1).numpy()[: len(hypothesis.text)]
+        gaps = np.array([" " in pair for pair in itertools.pairwise(" " + hypothesis.text)])
+        centres, margins = positions(attention, frame, gaps) * frame, _BY_ATTENTION
+    times = _edges(centres, spans, sound, margins, seconds)
     return [
         Word(hypothesis.text[first:last], offset + start, offset + end, probability)
         for (first, last), (start, end), probability in zip(
@@ -116,24 +132,43 @@ def positions(attention: np.ndarray, frame: float, gaps: np.ndarray) -> np.ndarr
     for u in range(U - 2, -1, -1):
         row = move((backward[u + 1] * emissions[u + 1])[::-1], pauses[u + 1])[::-1]
         backward[u] = row / row.max()
-    cumulated = np.cumsum(forward * backward, 1)
-    cumulated = np.pad(cumulated / cumulated[:, -1:], ((0, 0), (1, 0)))
-    edges = np.arange(T + 1)
-    medians = [float(np.interp(0.5, row, edges)) for row in cumulated]
-    return np.maximum.accumulate(medians)  # they never go back but by rounding
+    return middle(forward * backward)
 
 
 def _edges(
-    centres: np.ndarray, spans: list[tuple[int, int]], frames: int, frame: float
+    centres: np.ndarray,
+    spans: list[tuple[int, int]],
+    sound: np.ndarray,
+    margins: _Margins,
+    seconds: float,
 ) -> list[tuple[float, float]]:
-    """Starts and ends of words in seconds, from the frames [U] of their characters."""
-    seconds = centres * frame
-    times = [[seconds[a] - _LEAD, seconds[b - 1] + _TAIL] for a, b in spans]
-    for (_, last), (first, _), left, right in zip(spans, spans[1:], times, times[1:], strict=False):
-        if left[1] > right[0]:
-            ends = seconds[last - 1]
-            left[1] = right[0] = ends + _SHARE * (seconds[first] - ends)
-    return [
-        (float(np.clip(start, 0.0, frames * frame)), float(np.clip(end, 0.0, frames * frame)))
-        for start, end in times
-    ]
+    """Starts and ends of words, from the times [U] of their characters."""
+    lead, tail, way = margins
+    firsts = [float(centres[a]) for a, _ in spans]
+    lasts = [float(centres[b - 1]) for _, b in spans]
+    low, high = np.array([-np.inf, *lasts]), np.array([*firsts, np.inf])
+    between: list[list[tuple[float, float]]] = [[] for _ in low]
+    pauses = [(a, b) for a, b in runs(~sound) if (b - a) * HOP_SECONDS >= _PAUSE_SECONDS]
+    for hops in pauses:
+        a, b = hops[0] * HOP_SECONDS, hops[1] * HOP_SECONDS
+        # It is between the words whose letters it is most between; what begins the audio is before
+        # all words, wherever their letters were heard, and what ends it behind them.
+        from_a, to_b = a if hops[0] > 0 else -np.inf, b if hops[1] < len(sound) else np.inf
+        overlap = np.minimum(to_b, high) - np.maximum(from_a, low)
+        if overlap.max() > 0:
+            between[int(overlap.argmax())].append((a, b))
+    starts, ends = [], []
+    for left, right, silences in zip(low.tolist(), high.tolist(), between, strict=True):
+        end, start = left + tail, right - lead
+        if end > start:
+            end = start = left + way * (right - left)
+        # The first of the pauses between two words ends one, the last starts the other.
+        if silences and silences[0][0] - left < _REACH:
+            end = silences[0][0]
+        if silences and right - silences[-1][1] < _REACH:
+            start = silences[-1][1]
+        ends.append(end)
+        starts.append(start)
+    times = np.stack([starts[:-1], ends[1:]], 1).clip(0.0, seconds)
+    times = np.maximum.accumulate(times.ravel()).reshape(-1, 2)
+    return [(float(start), float(end)) for start, end in times]
