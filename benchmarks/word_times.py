@@ -1,9 +1,10 @@
 """Times of words against recordings whose times are known.
 
 Utterances of the demo corpus (synthesised voices), trimmed to their sound, are joined: with pauses
-between them, or touching, and with noise. Where each piece starts and ends is then known to the
+between them or touching, and with noise. Where each piece starts and ends is then known to the
 sample, and so are the start of its first word and the end of its last. Pieces that were not
-recognised word for word are left out. The bundled model with its stored search transcribes.
+recognised word for word are left out; of short pauses and of none, so are the ends of the
+recording. The bundled model with its stored search transcribes.
 
     python -m benchmarks.word_times
 """
@@ -29,12 +30,15 @@ CORPUS = Path(__file__).parents[1] / "recipes" / "demo" / "corpus"
 RATE = audio.SAMPLE_RATE
 PIECES = 4  # in a recording
 PAUSE = (0.15, 1.0)  # seconds
-# Name: whether pieces touch, and dB from the loudest 10 ms of a piece down to the noise.
+SHORT = (0.02, 0.1)
+NONE = (0.0, 0.0)
+# Name: pauses between pieces, and dB from the loudest 10 ms of a recording down to the noise.
 CONDITIONS = {
-    "pauses": (False, None),
-    "pauses, noise 50 dB below": (False, 50.0),
-    "pauses, noise 25 dB below": (False, 25.0),
-    "touching": (True, None),
+    "pauses": (PAUSE, None),
+    "pauses, noise 50 dB below": (PAUSE, 50.0),
+    "pauses, noise 25 dB below": (PAUSE, 25.0),
+    "short pauses": (SHORT, None),
+    "touching": (NONE, None),
 }
 SOUND_DB = 35.0  # what is this far below the loudest 10 ms of an utterance is no sound of it
 EARLY = 0.01  # seconds before its sound that a word may start: the truth is no finer
@@ -46,6 +50,7 @@ class Joined:
 
     samples: np.ndarray  # [S]
     pieces: list[tuple[str, float, float]]  # text, start and end in seconds
+    pauses: tuple[float, float]
 
 
 def sound(samples: np.ndarray) -> np.ndarray:
@@ -58,25 +63,26 @@ def sound(samples: np.ndarray) -> np.ndarray:
 
 def joined(
     pieces: Sequence[tuple[str, np.ndarray]],
-    touching: bool,
+    pauses: tuple[float, float],
     noise: float | None,
     random: np.random.Generator,
 ) -> Joined:
     """Join texts and samples; see ``CONDITIONS``."""
-    parts, placed, position = [], [], 0
+    parts: list[np.ndarray] = []
+    placed: list[tuple[str, float, float]] = []
+    position = 0
 
-    def pause() -> None:
+    def pause(seconds: tuple[float, float]) -> None:
         nonlocal position
-        parts.append(np.zeros(round(random.uniform(*PAUSE) * RATE), np.float32))
+        parts.append(np.zeros(round(random.uniform(*seconds) * RATE), np.float32))
         position += len(parts[-1])
 
     for text, samples in pieces:
-        if not touching or not placed:
-            pause()
+        pause(pauses if placed else PAUSE)
         placed.append((text, position / RATE, (position + len(samples)) / RATE))
         parts.append(samples)
         position += len(samples)
-    pause()
+    pause(PAUSE)
     whole = np.concatenate(parts)
     if noise is not None:
         loudest = np.sqrt(
@@ -84,7 +90,7 @@ def joined(
         ).max()
         hiss = random.normal(size=len(whole)).astype(np.float32)
         whole = whole + loudest * 10 ** (-noise / 20) * hiss
-    return Joined(whole, placed)
+    return Joined(whole, placed, pauses)
 
 
 def utterances(parts: Sequence[str] = ("dev", "test")) -> list[tuple[str, np.ndarray]]:
@@ -98,34 +104,40 @@ def utterances(parts: Sequence[str] = ("dev", "test")) -> list[tuple[str, np.nda
     return found
 
 
-def recordings(touching: bool, noise: float | None, seed: int = 0) -> list[Joined]:
+def recordings(pauses: tuple[float, float], noise: float | None, seed: int = 0) -> list[Joined]:
     """All utterances in a random order, so many in a recording."""
     random = np.random.default_rng(seed)
     pieces = utterances()
     pieces = [pieces[i] for i in random.permutation(len(pieces))]
     groups = [pieces[i : i + PIECES] for i in range(0, len(pieces), PIECES)]
-    return [joined(group, touching, noise, random) for group in groups]
+    return [joined(group, pauses, noise, random) for group in groups]
 
 
-def errors(joined: Joined, found: Transcription) -> Iterator[tuple[float, float]]:
-    """Seconds by which the first word of a piece starts late, and its last ends late."""
+def errors(made: Joined, found: Transcription) -> Iterator[tuple[float, float]]:
+    """Seconds by which the first word of a piece starts late, and its last ends late.
+
+    NaN for the start and the end of a recording whose pauses inside are other ones.
+    """
     words = [word for segment in found.segments for word in segment.words]
-    said = [word for text, _, _ in joined.pieces for word in text.split()]
+    said = [word for text, _, _ in made.pieces for word in text.split()]
     matcher = difflib.SequenceMatcher(None, said, [word.word for word in words], autojunk=False)
     at = {a + i: b + i for a, b, size in matcher.get_matching_blocks() for i in range(size)}
     first = 0
-    for text, start, end in joined.pieces:
-        last = first + len(text.split()) - 1
-        places = [at.get(index) for index in range(first, last + 1)]
-        if None not in places and places[-1] - places[0] == last - first:
-            yield words[places[0]].start - start, words[places[-1]].end - end
-        first = last + 1
+    for text, start, end in made.pieces:
+        size = len(text.split())
+        places = [at[index] for index in range(first, first + size) if index in at]
+        if len(places) == size == places[-1] - places[0] + 1:
+            late = words[places[0]].start - start, words[places[-1]].end - end
+            outer = first == 0, first + size == len(said)
+            yield tuple(np.where(outer, np.nan, late)) if made.pauses != PAUSE else late
+        first += size
 
 
 def statistics(late: np.ndarray) -> common.Row:
     """Of one kind of times, in milliseconds."""
     ms = 1000 * late
     return {
+        "count": len(late),
         "median_absolute": round(float(np.median(np.abs(ms))), 1),
         "bias": round(float(np.median(ms)), 1),
         "mean": round(float(np.mean(ms)), 1),
@@ -135,16 +147,19 @@ def statistics(late: np.ndarray) -> common.Row:
 
 def measure(recognizer: las.Recognizer, condition: str) -> common.Row:
     """A row of results."""
-    made = recordings(*CONDITIONS[condition])
+    pauses, noise = CONDITIONS[condition]
+    made = recordings(pauses, noise)
     found = recognizer.transcribe_many([each.samples for each in made])
     late = np.array([e for each, text in zip(made, found, strict=True) for e in errors(each, text)])
+    starts, ends = (each[~np.isnan(each)] for each in late.T)
     return {
         "condition": condition,
         "pieces": sum(len(each.pieces) for each in made),
         "recognised": len(late),
-        "starts": statistics(late[:, 0]),
-        "ends": statistics(late[:, 1]),
-        "before_sound": round(float(np.mean(late[:, 0] < -EARLY)), 4),
+        "starts": statistics(starts),
+        "ends": statistics(ends),
+        # Where pieces touch there is sound in any case.
+        "before_sound": None if pauses == NONE else round(float(np.mean(starts < -EARLY)), 4),
     }
 
 

@@ -27,7 +27,8 @@ def sounding(samples: np.ndarray, rate: int) -> np.ndarray:
     # A frame is centred on its hop.
     before = (frame - hop) // 2
     energy = np.zeros(1 + (count - 1) * hop + frame)
-    energy[1 + before : 1 + before + len(samples)] = np.square(samples, dtype=np.float64)
+    around = samples - samples.mean(dtype=np.float64)  # an offset would hide all pauses
+    energy[1 + before : 1 + before + len(samples)] = np.square(around)
     summed = np.cumsum(energy)
     starts = np.arange(count) * hop
     mean = (summed[starts + frame] - summed[starts]) / frame

@@ -26,7 +26,7 @@ _FLOOR = 0.2  # share of a row that is believed to be spread over all frames
 _PAUSE, _PAUSE_IN_WORD = 0.3, 0.02  # share of the moves that may be of any length
 _SPREAD = 0.7  # of the logarithm of the other moves
 _SHORTEST, _LONGEST = 0.04, 0.1  # seconds that a character lasts on average
-_PAUSE_SECONDS = 0.1  # of silence between words; within them, before a T, there is less
+_PAUSE_SECONDS = 0.1  # of silence; before a T within a word there is less
 _REACH = 0.4  # seconds from a pause to the letter next to it, at most
 # Where no pause is next to a word: of attention, which peaks within a letter, and of CTC.
 # So much of a letter is before and behind, in seconds; and where the next word starts, of the way
@@ -147,18 +147,10 @@ def _edges(
     firsts = [float(centres[a]) for a, _ in spans]
     lasts = [float(centres[b - 1]) for _, b in spans]
     low, high = np.array([-np.inf, *lasts]), np.array([*firsts, np.inf])
-    between: list[list[tuple[float, float]]] = [[] for _ in low]
-    pauses = [(a, b) for a, b in runs(~sound) if (b - a) * HOP_SECONDS >= _PAUSE_SECONDS]
-    for hops in pauses:
-        a, b = hops[0] * HOP_SECONDS, hops[1] * HOP_SECONDS
-        # It is between the words whose letters it is most between; what begins the audio is before
-        # all words, wherever their letters were heard, and what ends it behind them.
-        from_a, to_b = a if hops[0] > 0 else -np.inf, b if hops[1] < len(sound) else np.inf
-        overlap = np.minimum(to_b, high) - np.maximum(from_a, low)
-        if overlap.max() > 0:
-            between[int(overlap.argmax())].append((a, b))
     starts, ends = [], []
-    for left, right, silences in zip(low.tolist(), high.tolist(), between, strict=True):
+    for left, right, silences in zip(
+        low.tolist(), high.tolist(), _silences(sound, low, high), strict=True
+    ):
         end, start = left + tail, right - lead
         if end > start:
             end = start = left + way * (right - left)
@@ -172,3 +164,28 @@ def _edges(
     times = np.stack([starts[:-1], ends[1:]], 1).clip(0.0, seconds)
     times = np.maximum.accumulate(times.ravel()).reshape(-1, 2)
     return [(float(start), float(end)) for start, end in times]
+
+
+def _silences(
+    sound: np.ndarray, low: np.ndarray, high: np.ndarray
+) -> list[list[tuple[float, float]]]:
+    """The pauses between a letter at low [N] and the next word's at high [N], for each N.
+
+    A silence is between the words whose letters it is most between; what begins the audio is before
+    all words, wherever their letters were heard, and what ends it behind them. Of silences so short
+    that words have such, too, it is the longest.
+    """
+    found: list[list[tuple[float, float]]] = [[] for _ in low]
+    short: list[list[tuple[float, float]]] = [[] for _ in low]
+    for first, last in runs(~sound):
+        a, b = first * HOP_SECONDS, last * HOP_SECONDS
+        from_a, to_b = a if first > 0 else -np.inf, b if last < len(sound) else np.inf
+        overlap = np.minimum(to_b, high) - np.maximum(from_a, low)
+        place = int(overlap.argmax())
+        if overlap[place] > 0:
+            sure = b - a >= _PAUSE_SECONDS or np.isinf(to_b - from_a)
+            (found if sure else short)[place].append((a, b))
+    return [
+        sure or ([max(unsure, key=lambda pair: pair[1] - pair[0])] if unsure else [])
+        for sure, unsure in zip(found, short, strict=True)
+    ]

@@ -27,7 +27,13 @@ def hypothesis(text: str, times: list[float], seconds: float, finished: bool = T
     for row, time in enumerate(times):
         alignment[row, 0, min(columns - 1, int(time / FRAME))] = 1.0
     return Hypothesis(
-        text, -1.0, finished, alignment, torch.tensor(ids), -torch.arange(len(ids)) / 10
+        text,
+        -1.0,
+        finished,
+        alignment,
+        torch.tensor(ids),
+        -torch.arange(len(ids)) / 10,
+        heard=torch.tensor(times),
     )
 
 
@@ -294,6 +300,10 @@ def test_stitched_pieces_are_trimmed_in_all_their_parts():
         np.testing.assert_array_equal(
             centres(found, FRAME), trimmed.centres
         )  # rows belong to their ids
+        rows = found.heard.numpy() / FRAME - (
+            trimmed.centres / FRAME - 0.5
+        )  # letters, each in its frame
+        assert all(-0.01 <= row < 1.01 for row in rows[:-1].tolist())
         assert size < len(whole.hypotheses[0].ids)
         assert trimmed.window is whole.window
 
