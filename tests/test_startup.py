@@ -11,7 +11,7 @@ import soundfile
 
 from las import imports
 
-UNUSED = ("librosa", "numba", "lhotse", "matplotlib", "tensorboard", "jiwer", "scipy", "triton")
+UNUSED = ("librosa", "numba", "lhotse", "matplotlib", "tensorboard", "scipy", "triton")
 
 
 def spent(code: str) -> tuple[float, str]:

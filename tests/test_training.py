@@ -221,8 +221,8 @@ def test_every_batch_and_process_draws_other_numbers(corpus, tmp_path):
 def poisoned(monkeypatch, steps):
     backward = Trainer._backward
 
-    def poison(self, batch, synchronise):
-        losses = backward(self, batch, synchronise)
+    def poison(self, *arguments, **settings):
+        losses = backward(self, *arguments, **settings)
         if self.step + 1 in steps:
             self.model.ctc.weight.grad[0, 0] = float("nan")
         return losses
