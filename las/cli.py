@@ -177,6 +177,11 @@ def prepare(
             f"{done.manifest}: {done.utterances} utterances, {done.seconds / 3600:.2f} h, "
             f"{len(done.speakers)} speakers"
         )
+        if done.unaccented:
+            print(
+                f"  {done.unaccented} transcripts lost accents; --normalizer upper, with an "
+                "alphabet that has them, keeps them"
+            )
         for reason, count in done.counts().items():
             print(f"  skipped {count}: {reason} (listed in {name}.skipped.jsonl)")
 

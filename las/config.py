@@ -305,7 +305,7 @@ def read(path: str | Path) -> dict[str, Any]:
 def parse(kind: type[S], data: dict[str, Any], origin: str, overrides: Sequence[str] = ()) -> S:
     """Check settings that were read from ``origin``; see :func:`load`."""
     for override in overrides:
-        _override(data, override)
+        _override(data, override, kind)
     try:
         return kind.model_validate(data)
     except ValidationError as error:
@@ -324,21 +324,36 @@ def to_yaml(settings: Settings) -> str:
     return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def _override(data: dict[str, Any], override: str) -> None:
+def _override(data: dict[str, Any], override: str, kind: type[Settings]) -> None:
     key, equals, value = override.partition("=")
     if not equals or not key.strip():
         raise LASError(f"{override!r}: settings on the command line are written key=value")
     *sections, last = key.strip().split(".")
+    text = _is_text(kind, [*sections, last])
     for section in sections:
         if data.get(section) is None:
             data[section] = {}
         data = data[section]
         if not isinstance(data, dict):
             raise LASError(f"{override!r}: {section!r} is a value, not a section")
+    if text and not (len(value) > 1 and value[0] == value[-1] and value[0] in "'\""):
+        data[last] = value  # an alphabet may begin with a space, a folder may be a number
+        return
     try:
         data[last] = yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise LASError(f"{override!r}: the value is not YAML ({_one_line(error)})") from None
+
+
+def _is_text(kind: type[Settings], names: Sequence[str]) -> bool:
+    """Whether a setting is a text; False of one that is not known."""
+    found: Any = kind
+    for name in names:
+        fields = getattr(found, "model_fields", {})
+        if name not in fields:
+            return False
+        found = fields[name].annotation
+    return found is str
 
 
 def _one_line(error: Exception) -> str:

@@ -20,7 +20,7 @@ from las import audio, windows
 from las.errors import LASError
 from las.files import make_folder, replacing
 from las.layouts import AUDIO_SUFFIXES, Item, an4, commonvoice, exists, folder, librispeech
-from las.text import ALPHABET, Characters, Normalizer, check_alphabet, outside
+from las.text import ALPHABET, Characters, Normalizer, check_alphabet, normalise, outside
 
 __all__ = [
     "AUDIO_SUFFIXES",
@@ -56,6 +56,7 @@ class Prepared:
     seconds: float = 0.0
     speakers: set[str] = field(default_factory=set)
     skipped: list[Skipped] = field(default_factory=list)
+    unaccented: int = 0  # transcripts that lost accents by their normalizer
 
     def counts(self) -> dict[str, int]:
         """Number of utterances left out, by reason."""
@@ -138,6 +139,10 @@ def prepare(
                 result.skipped.append(cut)
             else:
                 cuts.append(cut)
+                kept = normalise(item.text, "upper")
+                result.unaccented += normalizer == "english" and kept != characters.normalise(
+                    item.text
+                )
                 result.speakers.add(item.speaker)
                 result.seconds += cut.duration
             if progress is not None:

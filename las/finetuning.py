@@ -22,7 +22,13 @@ from las.stored_search import carry_over
 
 BUNDLED = "bundled"
 # What a model may have otherwise than the one that it starts from: no weight depends on it.
-_FREE = ("frontend.specaugment", "listener.dropout", "speller.dropout", "longest_seconds")
+_FREE = (
+    "frontend.specaugment",
+    "listener.dropout",
+    "speller.dropout",
+    "longest_seconds",
+    "text.language",
+)
 
 
 def folder_of(name: str | Path) -> Path:

@@ -137,10 +137,13 @@ class Trainer:
             stack.enter_context(self._signals())
             journal = stack.enter_context(Journal(self.output, self.config, self.processes.rank))
             self.journal = journal
+            last = self.settings.epochs
+            at = f"epoch {self.epoch + 1} of {last}"
+            if self.epoch >= last:
+                at = f"all {last} epochs are done: nothing is left to train"
             journal.text(
                 f"{self.count} utterances, {sum(p.numel() for p in self.model.parameters()):,} "
-                f"parameters, {self.device} x {self.processes.world}, epoch {self.epoch + 1} of "
-                f"{self.settings.epochs}"
+                f"parameters, {self.device} x {self.processes.world}, {at}"
             )
             if changed:
                 journal.text(f"goes on with other settings: {changes.shown(changed)}")

@@ -4,7 +4,7 @@ A coordinate search over :data:`GRID`: one setting at a time takes the best of i
 and again until none moves, with a small beam because it is fast. The best few are measured again
 with the final beam. Then every setting that does not earn its place goes back to its default, and
 what is left must beat greedy search. Settings that a model keeps already are where the search
-begins, and they stay unless it finds some that make no more errors. Nothing is drawn at random.
+begins, and they stay unless it finds some that make fewer errors. Nothing is drawn at random.
 """
 
 import time
@@ -104,9 +104,9 @@ class Tuning:
 
     @property
     def kept(self) -> bool:
-        """Whether the stored settings stay: those that were found make more errors."""
+        """Whether the stored settings stay: those that were found make no fewer errors."""
         found = self.best if self.better else self.greedy
-        return self.stored is not None and _errors(self.stored) < _errors(found)
+        return self.stored is not None and _errors(self.stored) <= _errors(found)
 
 
 @torch.inference_mode()

@@ -236,7 +236,7 @@ def test_overrides(write):
     assert loaded.data.speeds == [0.9, 1.0]
     assert loaded.frontend.specaugment is None
     assert loaded.training.output == "a=b"
-    assert loaded.alphabet == "ABC"
+    assert loaded.alphabet == " ABC"
 
 
 def test_an_override_makes_the_section_below(write):

@@ -57,7 +57,7 @@ def test_a_model_writes_the_letters_that_it_was_taught(language, las, tmp_path):
     prepared = las(
         "prepare", "folder", tmp_path / "mine", tmp_path / "data", "--like", tmp_path / "run.yaml"
     )
-    assert prepared[0] == 0, prepared
+    assert prepared[0] == 0 and "accents" not in prepared[1], prepared
     manifest = list(read_manifest(tmp_path / "data/mine.jsonl.gz"))
     assert [cut.supervisions[0].text for cut in manifest] == [spelt(t, letters) for t in texts]
     assert las("train", tmp_path / "run.yaml")[0] == 0
@@ -132,6 +132,22 @@ def test_a_folder_of_before_there_was_a_normalizer_loads(tmp_path):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(before))
     with pytest.raises(LASError, match="alphabet"):
         LAS.from_pretrained(tmp_path)
+
+
+def test_accents_that_are_lost_are_told(las, tmp_path):
+    soundfile.write(tmp_path / "a.wav", 0.1 * np.sin(np.arange(RATE)), RATE)
+    (tmp_path / "list.csv").write_text("audio,text\na.wav,schöne Grüße\n")
+    status, out, _ = las("prepare", "folder", tmp_path / "list.csv", tmp_path / "d")
+    assert status == 0 and "1 transcripts lost accents; --normalizer upper" in out
+
+
+@pytest.mark.parametrize(
+    ("written", "alphabet"), [(" 'AB", " 'AB"), ("' AB'", " AB"), (" АБ", " АБ"), ("206", "206")]
+)
+def test_texts_on_the_command_line_are_as_they_are_written(tmp_path, written, alphabet):
+    (tmp_path / "a.yaml").write_text("text: {normalizer: none}\n")
+    settings = configuration.load(ModelConfig, tmp_path / "a.yaml", [f"alphabet={written}"])
+    assert settings.alphabet == alphabet
 
 
 def test_like_names_both(las, tmp_path):
