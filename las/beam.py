@@ -58,8 +58,8 @@ class _Step(NamedTuple):
 def step_limits(encoded: Encoded, config: SearchConfig | None = None) -> Tensor:
     """Steps that each utterance of a batch may take [B].
 
-    One a frame of the CTC head (40 ms) and ten more: far beyond what anyone says, so that only a
-    loop is cut off.
+    One a frame of the CTC head (40 or 20 ms) and ten more: far beyond what anyone says, so that
+    only a loop is cut off.
     """
     limits = encoded.ctc_lengths + 10
     cap = config.max_steps if config is not None else None

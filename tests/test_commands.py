@@ -2,7 +2,7 @@
 
 They run one after another in a folder that looks like the repository, where the files that they
 name are there, small. What is put in their place is in :data:`CHANGES`, what is not run in
-:data:`EXCEPTIONS`. The commands of `benchmarks/README.md` are run by `test_benchmarks.py`.
+:data:`EXCEPTIONS`. `benchmarks/README.md`, most of which needs a GPU, is not among them.
 """
 
 import gzip
@@ -59,7 +59,6 @@ CHANGES = [
         r"python -m benchmarks\.attention",
         r"\g<0> --smallest --no-plot --output bench",
     ),
-    (r"--processes 2", "--processes 1"),  # tests/test_launch.py has two
 ]
 
 
