@@ -2,7 +2,8 @@
 
     python -m benchmarks.listener
 
-``now``       ``las.listener`` as it is: each direction of a layer after the other, in the precision
+``now``       ``las.model.listener`` as it is: each direction of a layer after the other, in the
+precision
               of training
 ``float32``   the same without autocast
 ``streams``   each direction of a layer on a stream of its own
@@ -27,7 +28,7 @@ from torch import Tensor, nn
 from benchmarks import common, timing
 from las import config as configuration
 from las.config import RunConfig
-from las.listener import BidirectionalLSTM, Listener
+from las.model.listener import BidirectionalLSTM, Listener
 from las.runtime import precision
 from las_kernels import padding_mask
 from las_kernels.lstm_plain import reversal

@@ -24,9 +24,10 @@ import soundfile
 import torch
 
 from benchmarks import common
-from las import audio
-from las.model import LAS, bundled
-from las.transcribe import Transcriber, Transcript
+from las.audio import reader
+from las.model.folder import bundled
+from las.model.las import LAS
+from las.transcription.transcriber import Transcriber, Transcript
 
 NAME = "longform"
 LIMIT = 1.1  # peak of the longest to peak of the shortest
@@ -39,14 +40,14 @@ def write_speech(path: Path, minutes: float, seed: int = 0) -> str:
     folder = bundled().parent / "samples"
     with (folder / "references.tsv").open(encoding="utf-8", newline="") as file:
         texts = dict(csv.reader(file, delimiter="\t"))
-    samples = {name: audio.load(folder / name) for name in texts}
+    samples = {name: reader.load(folder / name) for name in texts}
     random = np.random.default_rng(seed)
     said: list[str] = []
     written = 0
-    with soundfile.SoundFile(path, "w", audio.SAMPLE_RATE, 1) as file:
-        while written < 60 * minutes * audio.SAMPLE_RATE:
+    with soundfile.SoundFile(path, "w", reader.SAMPLE_RATE, 1) as file:
+        while written < 60 * minutes * reader.SAMPLE_RATE:
             name = str(random.choice(list(texts)))
-            pause = np.zeros(round(random.uniform(*PAUSES) * audio.SAMPLE_RATE), np.float32)
+            pause = np.zeros(round(random.uniform(*PAUSES) * reader.SAMPLE_RATE), np.float32)
             part = np.concatenate([samples[name], pause])
             file.write(part + NOISE * random.normal(size=len(part)).astype(np.float32))
             said.append(texts[name])

@@ -19,13 +19,18 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from benchmarks import common, timing
-from las import __version__, audio, evaluation, scoring
+from las import __version__
+from las.audio import reader
 from las.config import SearchConfig
-from las.data import evaluation_batches, read_manifest
+from las.data.dataset import evaluation_batches
+from las.data.manifests import read_manifest
+from las.decoding.search import describe, search
 from las.errors import LASError
-from las.model import LAS, bundled
+from las.evaluation import evaluate
+from las.model.folder import bundled
+from las.model.las import LAS
 from las.runtime import inference_precision
-from las.search import describe, search
+from las.scoring import wer as scoring
 
 NAME = "pipeline"
 SEARCHES = (SearchConfig(), SearchConfig(beam=8, ctc=0.3))
@@ -48,7 +53,7 @@ class Samples:
         folder = bundled().parent / "samples"
         lines = (folder / "references.tsv").read_text().splitlines()
         files = [(folder / line.split("\t")[0], line.split("\t")[1]) for line in lines]
-        once = sum(len(audio.load(path, 16000)) for path, _ in files) / 16000
+        once = sum(len(reader.load(path, 16000)) for path, _ in files) / 16000
         self.files = files * max(1, round(seconds / once))
         self.manifests: list[Path] = []
         self.name = f"the bundled samples, {len(self.files)} files"
@@ -58,7 +63,7 @@ class Samples:
         for at in range(0, len(self.files), size):
             group = self.files[at : at + size]
             rate = model.config.frontend.sample_rate
-            waveforms = [torch.from_numpy(audio.load(path, rate)) for path, _ in group]
+            waveforms = [torch.from_numpy(reader.load(path, rate)) for path, _ in group]
             samples = torch.tensor([len(waveform) for waveform in waveforms])
             yield [text for _, text in group], pad_sequence(waveforms, batch_first=True), samples
 
@@ -143,7 +148,7 @@ def batching(model: LAS, source: Samples | Manifests, device: torch.device) -> l
     for precision in ("float32", "bfloat16"):
         model.precision = inference_precision(precision)
         for path in source.manifests:
-            count, differ, largest = evaluation.check_batching(model, path, device)
+            count, differ, largest = evaluate.check_batching(model, path, device)
             row = {"manifest": path.name, "precision": precision, "utterances": count}
             rows.append({**row, "differ": len(differ), "largest": largest})
     return rows

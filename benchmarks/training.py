@@ -23,7 +23,7 @@ from benchmarks import common
 from benchmarks.shapes import LIBRISPEECH_SECONDS
 from las import config as configuration
 from las.config import RunConfig
-from las.model import LAS
+from las.model.las import LAS
 from las.runtime import precision
 from las_kernels.backends import VARIABLE
 

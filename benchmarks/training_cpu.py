@@ -24,10 +24,11 @@ from torch import nn
 from benchmarks import common
 from benchmarks.training import CHARACTERS_PER_SECOND, PHASES, Batch, Clock, step, watch
 from las import config as configuration
-from las import listener
 from las.config import ModelConfig, RunConfig
-from las.model import CONFIG, LAS, bundled
-from las.processes import Processes
+from las.model import listener
+from las.model.folder import CONFIG, bundled
+from las.model.las import LAS
+from las.training.distributed import Processes
 from las_kernels import bilstm
 
 NAME = "training-cpu"

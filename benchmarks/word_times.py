@@ -22,12 +22,12 @@ import torch
 
 import las
 from benchmarks import common
-from las import audio
-from las.results import Transcription
+from las.audio import reader
+from las.transcription.types import Transcription
 
 NAME = "word_times"
 CORPUS = Path(__file__).parents[1] / "recipes" / "demo" / "corpus"
-RATE = audio.SAMPLE_RATE
+RATE = reader.SAMPLE_RATE
 PIECES = 4  # in a recording
 PAUSE = (0.15, 1.0)  # seconds
 SHORT = (0.02, 0.1)
@@ -100,7 +100,7 @@ def utterances(parts: Sequence[str] = ("dev", "test")) -> list[tuple[str, np.nda
         for path in sorted((CORPUS / part).rglob("*.trans.txt")):
             for line in path.read_text(encoding="ascii").splitlines():
                 name, text = line.split(" ", 1)
-                found.append((text, sound(audio.load(path.with_name(f"{name}.opus")))))
+                found.append((text, sound(reader.load(path.with_name(f"{name}.opus")))))
     return found
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from las.api import Recognizer, load
     from las.config import SearchConfig
     from las.errors import LASError, LASWarning
-    from las.results import Segment, Transcription, Word
+    from las.transcription.types import Segment, Transcription, Word
 
 __all__ = [
     "LASError",
@@ -31,9 +31,9 @@ _HOMES = {
     "LASWarning": "errors",
     "Recognizer": "api",
     "SearchConfig": "config",
-    "Segment": "results",
-    "Transcription": "results",
-    "Word": "results",
+    "Segment": "transcription.types",
+    "Transcription": "transcription.types",
+    "Word": "transcription.types",
     "load": "api",
 }
 

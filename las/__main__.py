@@ -1,5 +1,5 @@
 """``python -m las`` is the command ``las``, for torchrun."""
 
-from las.cli import main
+from las.cli.main import main
 
 main()

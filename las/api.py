@@ -13,16 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from las import audio, calibration, downmix
 from las import config as configuration
+from las.audio import downmix, reader
 from las.config import SearchConfig
-from las.errors import LASError, LASWarning, shown
-from las.hypothesis import LanguageModel, WithWords
-from las.model import LAS, bundled
-from las.results import Transcription
-from las.runtime import choose_device
-from las.segments import transcription
-from las.stored_search import (
+from las.decoding.hypothesis import LanguageModel, WithWords
+from las.decoding.presets import (
     WORD_WEIGHT,
     load_lm,
     load_words,
@@ -30,9 +25,16 @@ from las.stored_search import (
     stored_settings,
     stored_words,
 )
-from las.transcribe import Failure, Timer, Transcriber, Transcript
-from las.word_ngram import WordModel
-from las.words import timed_words
+from las.errors import LASError, LASWarning, shown
+from las.lm.word_ngram import WordModel
+from las.model.folder import bundled
+from las.model.las import LAS
+from las.runtime import choose_device
+from las.transcription import confidence
+from las.transcription.segments import transcription
+from las.transcription.transcriber import Failure, Timer, Transcriber, Transcript
+from las.transcription.types import Transcription
+from las.transcription.word_timestamps import timed_words
 
 Audio: TypeAlias = str | PathLike[str] | np.ndarray | Tensor
 """A file, or samples: [S], or [channels, S]."""
@@ -248,7 +250,7 @@ def load(
         words = load_words(Path(words), las.text, place)
     if words is not None:
         lm = WithWords(lm, words)
-    return Recognizer(las, place, config, lm, calibration.timer(folder))
+    return Recognizer(las, place, config, lm, confidence.timer(folder))
 
 
 def _check_number(name: str, value: object, unit: str) -> None:
@@ -302,10 +304,10 @@ def waveform(samples: np.ndarray | Tensor, rate: int | None, target: int) -> np.
         raise LASError(f"audio: {bad} samples are NaN, infinite or beyond {_MAX_LEVEL:g}")
     if channels is not None:
         floats = np.concatenate(list(downmix.mono([channels.T], int(rate))))
-    if len(floats) < audio.MIN_SECONDS * rate:
+    if len(floats) < reader.MIN_SECONDS * rate:
         raise LASError(
             f"audio: {len(floats)} samples last {1000 * len(floats) / rate:.3g} ms; "
-            f"give at least {1000 * audio.MIN_SECONDS:g} ms"
+            f"give at least {1000 * reader.MIN_SECONDS:g} ms"
         )
-    whole = list(audio.resampled([floats], int(rate), target))
+    whole = list(reader.resampled([floats], int(rate), target))
     return np.ascontiguousarray(np.concatenate(whole))

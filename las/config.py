@@ -9,9 +9,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from las.config_errors import explain, overridden
 from las.errors import LASError
-from las.files import replacing
-from las.pieces import from_file, units
-from las.text import ALPHABET, Normalizer, check_alphabet
+from las.text.characters import ALPHABET
+from las.text.normalizer import Normalizer, check_alphabet
+from las.text.subwords import from_file, units
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -311,12 +311,6 @@ def parse(kind: type[S], data: dict[str, Any], origin: str, overrides: Sequence[
     except ValidationError as error:
         place = "command line" if overridden(error, overrides) else origin
         raise LASError(" ".join(f"{place}: {explain(kind, error)}".split())) from None
-
-
-def dump(settings: Settings, path: Path) -> None:
-    """Write settings as YAML, whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(to_yaml(settings), encoding="utf-8")
 
 
 def to_yaml(settings: Settings) -> str:

@@ -14,13 +14,7 @@ import torch
 from hypothesis import settings
 from torch import Tensor
 
-from las.config import (
-    AttentionConfig,
-    FrontendConfig,
-    ListenerConfig,
-    ModelConfig,
-    SpellerConfig,
-)
+from las.config import AttentionConfig, FrontendConfig, ListenerConfig, ModelConfig, SpellerConfig
 
 settings.register_profile("las", deadline=None, derandomize=True)
 settings.load_profile("las")

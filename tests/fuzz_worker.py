@@ -55,7 +55,7 @@ def write_model(folder: Path) -> None:
         ModelConfig,
         SpellerConfig,
     )
-    from las.model import LAS
+    from las.model.las import LAS
 
     torch.manual_seed(0)
     config = ModelConfig(
@@ -88,7 +88,8 @@ def worker(pipe: Connection, model: Path, folder: Path) -> None:
 
     import torch
 
-    from las import cli, transcribe  # noqa: F401  # what the command imports is not the file's
+    from las.cli import main
+    from las.transcription import transcriber as transcribe  # noqa: F401  # what the command imports is not the file's
 
     torch.set_num_threads(1)
     warnings.simplefilter("always")  # a warning that is shown once would be seen once
@@ -110,7 +111,7 @@ def worker(pipe: Connection, model: Path, folder: Path) -> None:
         status: object = 0
         try:
             sys.argv = ["las", *arguments(model, [case.path], output if case.writes else None)]
-            cli.main()
+            main.main()
         except SystemExit as end:
             status = end.code
         except BaseException:

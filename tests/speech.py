@@ -18,10 +18,12 @@ import pytest
 import soundfile
 import torch
 
-from las import cli, corpora
+from las.cli import main
 from las.config import RunConfig, SpecAugmentConfig
-from las.model import LAS, read_weights
-from las.training import Trainer
+from las.data import corpora
+from las.model.las import LAS
+from las.storage.weights import read_weights
+from las.training.trainer import Trainer
 
 RATE = 8000
 WORDS = ("ABE", "BEAD", "CAB", "DECAF", "FADE", "FEED", "ACE", "DAB")
@@ -157,7 +159,7 @@ def run_main(
     monkeypatch.setattr(sys, "argv", ["las", *map(str, arguments)])
     capsys.readouterr()
     with pytest.raises(SystemExit) as caught:
-        cli.main()
+        main.main()
     out, err = capsys.readouterr()
     assert "Traceback" not in out + err
     code = caught.value.code

@@ -9,16 +9,16 @@ import pytest
 import soundfile
 import torch
 from speech import RATE, sentences, small_model, whistle
-from test_stored_search import word_model
 
 import las
 from las.api import waveform
 from las.config import SearchConfig
+from las.decoding.hypothesis import WithWords
+from las.decoding.presets import store_search
 from las.errors import LASError
-from las.hypothesis import WithWords
-from las.lm import LanguageModel
-from las.lm_config import LMModelConfig
-from las.stored_search import store_search
+from las.lm.config import LMModelConfig
+from las.lm.lstm import LanguageModel
+from tests.decoding.test_presets import word_model
 
 
 @pytest.fixture(scope="module")
@@ -347,9 +347,10 @@ def test_importing_is_quick_and_names_are_there():
 def test_every_public_name_is_its_own():
     for name in las.__all__:
         assert getattr(las, name) is not None
-    from las import api, results
+    from las import api
+    from las.transcription import types
 
     assert las.load is api.load
-    assert las.Transcription is results.Transcription
+    assert las.Transcription is types.Transcription
     with pytest.raises(AttributeError, match="no attribute 'transcribe_all'"):
         las.transcribe_all  # noqa: B018

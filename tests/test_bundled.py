@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from las import audio, scoring
-from las.corpora import librispeech, prepare
-from las.evaluation import check_batching
-from las.model import LAS, bundled
-from las.stored_search import stored_search
-from las.transcribe import Transcriber, Transcript
+from las.audio import reader
+from las.data.corpora import librispeech, prepare
+from las.decoding.presets import stored_search
+from las.evaluation.evaluate import check_batching
+from las.model.folder import bundled
+from las.model.las import LAS
+from las.scoring import wer as scoring
+from las.transcription.transcriber import Transcriber, Transcript
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = bundled().parent / "samples"
@@ -75,7 +77,7 @@ def test_samples_alone_and_together(model):
 
 
 def test_padding_moves_no_output_of_the_listener(model):
-    waveforms = [torch.from_numpy(audio.load(SAMPLES / name)) for name in references()]
+    waveforms = [torch.from_numpy(reader.load(SAMPLES / name)) for name in references()]
     samples = torch.tensor([len(w) for w in waveforms])
     padded = torch.nn.utils.rnn.pad_sequence(waveforms, batch_first=True)
     padded = torch.nn.functional.pad(padded, (0, 16000))
@@ -104,7 +106,7 @@ def test_long_audio(model, search):
     texts = references()
     names = [*texts, *reversed(texts)] * (1 if search == "stored" else 3)
     random = np.random.default_rng(0)
-    parts = [np.append(audio.load(SAMPLES / name), np.zeros(9600, np.float32)) for name in names]
+    parts = [np.append(reader.load(SAMPLES / name), np.zeros(9600, np.float32)) for name in names]
     waveform = np.concatenate(parts)
     waveform += 0.001 * random.normal(size=len(waveform)).astype(np.float32)
     device = torch.device("cpu")

@@ -20,9 +20,10 @@ import yaml
 from recipe import DEMO, ROOT, TINY, copy_recipe, librispeech_part, summary_names, write_an4
 
 import las
-from las import corpora, scoring
-from las.edits import Utterance
-from las.model import bundled
+from las.data import corpora
+from las.model.folder import bundled
+from las.scoring import wer
+from las.scoring.alignment import Utterance
 
 DOCUMENTS = [
     "README.md",
@@ -163,7 +164,7 @@ def scene(tmp_path_factory) -> Path:
         corpora.prepare(manifest.name.split(".")[0], items, manifest.parent)
     for name in "AB":
         pairs = [Utterance(str(n), "STOP HERE", f"STOP {name}"[: 5 + n]) for n in range(3)]
-        scoring.write_reports(root / name, pairs, scoring.score(pairs))
+        wer.write_reports(root / name, pairs, wer.score(pairs))
     return root
 
 

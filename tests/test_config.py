@@ -18,6 +18,7 @@ from las.config import (
 )
 from las.config_errors import setting_names
 from las.errors import LASError
+from las.storage.settings import save_settings
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ def test_round_trip(tmp_path, layers, stack, taps, rate, share, output, masks, s
             "training": {"learning_rate": rate, "output": output},
         }
     )
-    config.dump(run, tmp_path / "out.yaml")
+    save_settings(run, tmp_path / "out.yaml")
     assert config.load(RunConfig, tmp_path / "out.yaml") == run
     assert [p.name for p in tmp_path.iterdir()] == ["out.yaml"]
 

@@ -16,7 +16,7 @@ from benchmarks.peers import las_transcribe, score
 from benchmarks.peers.recogniser import Recogniser
 from benchmarks.peers.spoken import cardinal, ordinal, spoken, year
 from las.errors import LASError
-from las.text import outside
+from las.text.characters import outside
 
 HERE = Path(score.__file__).parent
 FAKE = f"""

@@ -9,7 +9,8 @@ import pytest
 import soundfile
 from speech import RATE, error_line, small_model, whistle
 
-from las import cli, standard
+from las import standard
+from las.cli import main
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def test_a_full_device(folder, monkeypatch, capsys, arguments):
     with Path("/dev/full").open("w") as file:
         monkeypatch.setattr(sys, "stdout", file)
         with pytest.raises(SystemExit) as caught:
-            cli.main()
+            main.main()
     assert caught.value.code == 1
     line = error_line(capsys.readouterr().err)
     assert line == "error: standard output: No space left on device"

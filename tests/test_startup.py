@@ -27,7 +27,7 @@ def spent(code: str) -> tuple[float, str]:
 def command(*arguments: str) -> str:
     return (
         "import atexit, sys\n"
-        "from las.cli import main\n"
+        "from las.cli.main import main\n"
         f"sys.argv = {['las', *arguments]!r}\n"
         f"unused = {UNUSED!r} + ('torch._dynamo',)\n"
         "atexit.register(lambda: print([m for m in unused if m in sys.modules]))\n"

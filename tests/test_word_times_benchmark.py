@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks import word_times
 from benchmarks.word_times import NONE, PAUSE, RATE, errors, joined, sound
-from las.results import Segment, Transcription, Word
+from las.transcription.types import Segment, Transcription, Word
 
 TONE = np.sin(np.arange(RATE // 2)).astype(np.float32)
 PIECES = [("ONE TWO", TONE), ("THREE", TONE[:3000]), ("FOUR FIVE SIX", TONE)]

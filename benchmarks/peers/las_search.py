@@ -7,14 +7,15 @@ import torch
 
 from benchmarks.peers.protocol import END, Request, Search, Sizes, serve
 from las.config import AttentionConfig, SearchConfig, SpellerConfig
-from las.model import Encoded
-from las.search import Hypothesis, search
-from las.speller import Speller
-from las.text import ALPHABET, EOS, Characters
+from las.decoding.hypothesis import Hypothesis
+from las.decoding.search import search
+from las.model.las import Encoded
+from las.model.speller import Speller
+from las.text.characters import ALPHABET, EOS, Characters
 
 HOW = (
     "the limit of 100 steps follows from the CTC head's number of frames, 90, the bias of the end "
-    "of sentence in the output layer keeps everyone from ending; las.search.search, with the "
+    "of sentence in the output layer keeps everyone from ending; las.decoding, with the "
     "projection of the keys, every hypothesis with its attention"
 )
 

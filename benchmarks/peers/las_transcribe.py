@@ -8,7 +8,7 @@ import torch
 
 import las
 from benchmarks.peers.hearing import RATE, serve
-from las.search import describe
+from las.decoding.search import describe
 
 
 def prepare(folder: str) -> tuple[str, Callable[[bytes], str]]:

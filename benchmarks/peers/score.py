@@ -3,8 +3,8 @@
     python -m benchmarks.peers.score MANIFEST... --peers VENV_DIR [--systems las,pocketsphinx,...]
 
 Each recogniser is a program in an environment of its own (``setup.sh`` makes it) that gets the
-samples of one utterance at a time, so that all hear the same, and answers with a text. Texts of
-all are normalised alike (``spoken.py``) and scored by `las.scoring`. What others recognised is kept
+samples of one utterance at a time, so that all hear the same, and answers with a text. Texts of all
+are normalised alike (``spoken.py``) and scored by `las.scoring.wer`. What others recognised is kept
 in ``--work`` until it is asked for again: a run that was stopped goes on, and one of every third
 utterance may be followed by one of all.
 """
@@ -25,12 +25,14 @@ from benchmarks import common
 from benchmarks.peers.hearing import RATE
 from benchmarks.peers.recogniser import Recogniser
 from benchmarks.peers.spoken import spoken
-from las import audio, corpora, recordings, scoring
-from las.data import check_alphabet, read_manifest
+from las.audio import reader
+from las.data import corpora, recordings
+from las.data.manifests import check_alphabet, read_manifest
 from las.errors import LASError
-from las.files import replacing
-from las.model import bundled
-from las.text import Characters
+from las.model.folder import bundled
+from las.scoring import wer
+from las.storage.atomic import replacing
+from las.text.characters import Characters
 
 SYSTEMS = ("las", "pocketsphinx", "whisper")
 WORK = Path("build/peers")
@@ -62,7 +64,7 @@ def utterances(source: Path) -> list[Spoken]:
     for item in items:
         if item.flaw is not None:
             raise LASError(f"{item.path}: {': '.join(item.flaw)}")
-    return [Spoken(i.id, i.text, partial(audio.load, i.path, RATE)) for i in items]
+    return [Spoken(i.id, i.text, partial(reader.load, i.path, RATE)) for i in items]
 
 
 def pcm(samples: np.ndarray) -> bytes:
@@ -114,14 +116,12 @@ def recognise(recogniser: Recogniser, spoken: Sequence[Spoken], kept: Kept) -> N
 
 def report(chosen: Sequence[Spoken], kept: Kept, **extra: object) -> dict[str, Any]:
     """Score, seconds and counts of each utterance; no word of what was said."""
-    texts = [
-        scoring.Utterance(u.id, spoken(u.text), spoken(kept.found[u.id]["text"])) for u in chosen
-    ]
+    texts = [wer.Utterance(u.id, spoken(u.text), spoken(kept.found[u.id]["text"])) for u in chosen]
     rows = [kept.found[u.id] for u in chosen]
     seconds = sum(row["seconds"] for row in rows)
     cpu_s = sum(row["cpu_s"] for row in rows)
     clock = {"speech_s": seconds, "cpu_s": cpu_s, "cpu_s_per_s": cpu_s / seconds}
-    found = scoring.report_json(texts, scoring.score(texts), texts=False, **clock, **extra)
+    found = wer.report_json(texts, wer.score(texts), texts=False, **clock, **extra)
     return {key: value for key, value in found.items() if not key.startswith("top_")}
 
 

@@ -20,7 +20,7 @@ class Remember(nn.Module):
 
 
 class SpeechBrainSpeller(nn.Module):
-    """A teacher-forced speller of the sizes of ``las.speller.Speller``.
+    """A teacher-forced speller of the sizes of ``las.model.speller.Speller``.
 
     Args:
         vocabulary: number of ids.

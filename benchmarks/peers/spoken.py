@@ -9,7 +9,8 @@ color) is left as it is.
 import re
 import unicodedata
 
-from las.text import ALPHABET, normalise
+from las.text.characters import ALPHABET
+from las.text.normalizer import normalise
 
 # fmt: off
 _ONES = [

@@ -26,7 +26,7 @@ _CHUNK = 1024  # most columns of the inputs in shared memory at once
 
 
 class Readout(NamedTuple):
-    """What search does with a step's output and context, as ``las.speller.Speller``."""
+    """What search does with a step's output and context, as ``las.model.speller.Speller``."""
 
     embedded: Tensor  # [V, 4S] what each character adds to the gates, the bias with it
     weight: Tensor  # [S, S + D], then tanh

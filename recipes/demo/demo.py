@@ -14,12 +14,16 @@ from typing import Any
 
 import torch
 
-from las import audio, corpora, plots, scoring
+from las.audio import reader
+from las.data import corpora
+from las.decoding.presets import stored_search, summary
 from las.errors import LASError
-from las.evaluation import provenance
-from las.model import LAS, bundled
-from las.stored_search import stored_search, summary
-from las.transcribe import Failure, Transcriber, Transcript
+from las.evaluation import plots
+from las.evaluation.evaluate import provenance
+from las.model.folder import bundled
+from las.model.las import LAS
+from las.scoring import wer as scoring
+from las.transcription.transcriber import Failure, Transcriber, Transcript
 
 HERE = Path(__file__).parent
 LIMIT = 15.0  # percent
@@ -48,7 +52,7 @@ def samples(transcriber: Transcriber, folder: Path, output: Path) -> float:
     picture = output / "attention.png"
     plots.save(
         plots.attention(
-            audio.load(first.path),
+            reader.load(first.path),
             first.windows[0].hypotheses[0].alignment[:, 0].numpy(),
             first.text,
             transcriber.model.config.frontend,

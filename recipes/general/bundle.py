@@ -14,9 +14,10 @@ import torch
 
 from las import config as configuration
 from las.config import SearchConfig
+from las.decoding.presets import store_search
 from las.errors import LASError
-from las.model import LAS, read_info
-from las.stored_search import store_search
+from las.model.folder import read_info
+from las.model.las import LAS
 
 INFO = {
     "training_data": "see MODEL_CARD.md",

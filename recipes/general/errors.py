@@ -19,19 +19,19 @@ from typing import Any
 import torch
 
 from las.config import SearchConfig
-from las.data import read_manifest
-from las.edits import Utterance, align
+from las.data.manifests import read_manifest
+from las.decoding.forced_alignment import score_text
+from las.decoding.hypothesis import LanguageModel, parts
+from las.decoding.presets import stored_search
+from las.decoding.search import search
 from las.errors import LASError
-from las.evaluation import provenance
-from las.files import replacing
-from las.forced import score_text
-from las.hypothesis import LanguageModel, parts
-from las.model import LAS
-from las.scoring import score
-from las.search import search
-from las.stored_search import stored_search
-from las.tuning import listen
-from las.word_ngram import UNKNOWN, WordModel, hash_words
+from las.evaluation.evaluate import provenance
+from las.evaluation.tune import listen
+from las.lm.word_ngram import UNKNOWN, WordModel, hash_words
+from las.model.las import LAS
+from las.scoring.alignment import Utterance, align
+from las.scoring.wer import score
+from las.storage.atomic import replacing
 
 _SECONDS = (4, 8, 12, 16)
 _SPEEDS = (10, 13, 16, 19)  # characters a second

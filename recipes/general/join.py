@@ -17,10 +17,10 @@ import soundfile
 from lhotse import CutSet, Recording, SupervisionSegment
 from lhotse.cut import Cut
 
-from las import recordings
-from las.data import read_manifest
+from las.data import recordings
+from las.data.manifests import read_manifest
 from las.errors import LASError
-from las.files import replacing
+from las.storage.atomic import replacing
 
 SECONDS = (3.0, 18.0)  # of an utterance joined; those of LibriSpeech are about as long
 GAPS = (0.1, 0.9)  # seconds of silence between two; data.noise fills half of them in training

@@ -10,7 +10,7 @@ import json
 import sys
 from pathlib import Path
 
-from las.files import replacing
+from las.storage.atomic import replacing
 
 
 def mix(output: Path, parts: list[tuple[int, Path]]) -> int:

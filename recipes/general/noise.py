@@ -15,11 +15,11 @@ import soundfile
 from lhotse import CutSet, Recording
 from lhotse.utils import fastcopy
 
-from las import recordings
-from las.data import read_manifest
+from las.data import recordings
+from las.data.manifests import read_manifest
+from las.data.noise import add_noise
 from las.errors import LASError
-from las.files import replacing
-from las.noise import add_noise
+from las.storage.atomic import replacing
 
 
 def noisy(manifest: Path, output: Path, decibels: float, tilt: float) -> int:

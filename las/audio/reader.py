@@ -1,0 +1,305 @@
+"""Any audio file -> mono float32 at 16 kHz, whole or in blocks, or an error that says what to do.
+
+Which formats there are is in `las.audio.sndfile` and `las.audio.ffmpeg`, and what of their damage
+is seen in `las.audio.containers`. This module knows nothing of features, models or corpora.
+"""
+
+import math
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from las.audio import downmix, ffmpeg, sndfile
+from las.audio import stream as streaming
+from las.audio.stream import (
+    MIN_SECONDS,
+    UNKNOWN_LENGTH,
+    AudioError,
+    NotSupportedError,
+    Stream,
+    error,
+)
+from las.errors import shown
+
+__all__ = [
+    "MIN_SECONDS",
+    "SAMPLE_RATE",
+    "AudioError",
+    "AudioInfo",
+    "blocks",
+    "error",
+    "info",
+    "load",
+    "read",
+]
+
+SAMPLE_RATE = 16000
+"""Hz; what the models are trained on."""
+
+_FIRST_SAMPLES = 1 << 22  # reserved on the word of the header alone; more as samples arrive
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What an audio file says of itself.
+
+    Attributes:
+        num_samples: Samples per channel, at the file's own rate.
+        sample_rate: Hz.
+        channels: Number of channels.
+        duration: Seconds.
+    """
+
+    num_samples: int
+    sample_rate: int
+    channels: int
+    duration: float
+
+
+def load(path: str | Path, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
+    """Read a file, average its channels and resample.
+
+    The file is read in blocks, so that nothing but the mono waveform grows with its length.
+
+    Args:
+        path: An audio file that libsndfile reads, or that ffmpeg reads where it is installed.
+        sample_rate: Hz of the result.
+
+    Returns:
+        The waveform, float32 [S]; full scale is 1.
+
+    Raises:
+        AudioError: The path is missing, a directory, unreadable, empty, not audio, damaged or cut
+            short, shorter than `MIN_SECONDS`, or holds samples that are not numbers.
+    """
+    path = _checked(path)
+    with open_stream(path) as stream:
+        expected = UNKNOWN_LENGTH
+        if stream.frames < UNKNOWN_LENGTH:
+            expected = math.ceil(stream.frames * sample_rate / stream.rate)
+        return _gather(_mono(path, stream, sample_rate), expected)
+
+
+def read(
+    path: str | Path, start: float = 0.0, seconds: float | None = None
+) -> tuple[np.ndarray, int]:
+    """Read a file, or some of it, as it is.
+
+    Args:
+        path: As for :func:`load`.
+        start: Seconds to leave out.
+        seconds: To read, at most; None is all. What lies behind is not checked.
+
+    Returns:
+        The samples, float32 [S, channels], and their rate in Hz.
+
+    Raises:
+        AudioError: As :func:`load` does.
+    """
+    path = _checked(path)
+    with open_stream(path) as stream:
+        first = math.floor(start * stream.rate + 0.5)
+        end = UNKNOWN_LENGTH
+        if seconds is not None:
+            end = first + math.floor(seconds * stream.rate + 0.5)
+        length, taken = 0, [np.empty((0, stream.channels), np.float32)]
+        for block in streaming.checked(path, stream):
+            taken.append(block[max(0, first - length) : end - length])
+            length += len(block)
+            if length >= end:
+                break
+        return np.concatenate(taken), stream.rate
+
+
+def blocks(
+    source: str | Path | BinaryIO, sample_rate: int = SAMPLE_RATE, notes: list[str] | None = None
+) -> Iterator[np.ndarray]:
+    """The samples of :func:`load` in blocks of any size, in memory that does not grow.
+
+    Args:
+        source: As for :func:`load`; or a binary stream, standard input say. A stream is copied to
+            a temporary file first: most formats tell of damage only when one can seek.
+        sample_rate: Hz of the result.
+        notes: what a user should know of what was read is added to it, at the end.
+
+    Yields:
+        Float32 [n], at least one sample each.
+
+    Raises:
+        AudioError: As :func:`load` does. Damage may show only after blocks that were good.
+    """
+    if isinstance(source, str | Path):
+        path = _checked(source)
+        with open_stream(path) as stream:
+            yield from _mono(path, stream, sample_rate)
+            if notes is not None:
+                notes += stream.notes
+        return
+    name = shown_name(source)
+    with copied(source, name) as path:
+        try:
+            yield from blocks(path, sample_rate, notes)
+        except AudioError as problem:
+            raise AudioError(str(problem).replace(str(path), shown(name), 1)) from None
+
+
+@contextmanager
+def copied(source: BinaryIO, name: Path) -> Iterator[Path]:
+    """A copy of a stream that no folder shows: however this process ends, nothing is left of it.
+
+    Args:
+        source: the stream.
+        name: of it, for messages.
+
+    Yields:
+        what to open; only this process can.
+
+    Raises:
+        AudioError: the stream cannot be read, or there is no room.
+    """
+    with tempfile.TemporaryFile(prefix="las-") as copy:
+        try:
+            shutil.copyfileobj(source, copy)
+            copy.flush()
+        except (OSError, ValueError) as problem:
+            what = getattr(problem, "strerror", None) or str(problem)
+            cure = "save the audio to a file first, or set TMPDIR to a folder that has room"
+            raise error(name, f"cannot be copied ({what})", cure) from None
+        yield Path(f"/dev/fd/{copy.fileno()}")
+
+
+@contextmanager
+def open_stream(path: Path) -> Iterator[Stream]:
+    """Open a file with libsndfile, or else with ffmpeg.
+
+    Raises:
+        AudioError: neither reads it, or it is damaged (on opening, or while blocks are read).
+    """
+    try:
+        with sndfile.open_stream(path) as stream:
+            yield stream
+        return
+    except NotSupportedError as problem:
+        unknown = problem
+    except OSError as problem:  # a disk that fails, a server that goes away
+        what = f"cannot be read ({problem.strerror or problem})"
+        raise error(path, what, "copy it to another disk, or fetch it again") from None
+    program = ffmpeg.program()
+    if program is None:
+        what = f"not an audio file, or libsndfile does not know the codec ({unknown})"
+        cure = "install ffmpeg, or convert it to wav or flac"
+        if unknown.damaged:
+            what = f"cannot be decoded by libsndfile ({unknown})"
+            cure = "fetch it again, or install ffmpeg, which may know its codec"
+        raise error(path, what, cure)
+    with ffmpeg.open_stream(path, program) as stream:
+        yield stream
+
+
+def shown_name(source: str | Path | BinaryIO) -> Path:
+    """The path of a source; of a stream its name, if it has one."""
+    if isinstance(source, str | Path):
+        return Path(source)
+    name = getattr(source, "name", None)
+    return Path(name if isinstance(name, str) and name else "<stream>")
+
+
+def info(path: str | Path) -> AudioInfo:
+    """Read the length, rate and channels of a file from its header.
+
+    Only a file whose header does not tell its length (FLAC written to a pipe, MP3 without a Xing
+    header, whatever ffmpeg reads) is decoded, to count. Damage behind the header is found by
+    `load`, not here.
+
+    Args:
+        path: As for :func:`load`.
+
+    Raises:
+        AudioError: The path is missing, a directory, unreadable, empty, not audio, or shorter than
+            its header says.
+    """
+    path = _checked(path)
+    with open_stream(path) as stream:
+        frames = stream.frames
+        if frames >= UNKNOWN_LENGTH:
+            frames = sum(len(block) for block in stream.blocks)
+    return AudioInfo(frames, stream.rate, stream.channels, frames / stream.rate)
+
+
+def resampled(source: Iterable[np.ndarray], rate: int, target: int) -> Iterator[np.ndarray]:
+    """Blocks of mono samples at another rate; their edges leave no trace.
+
+    The samples are those of ``librosa.resample`` over the whole (soxr at its high quality, the
+    length rounded up).
+
+    Args:
+        source: blocks at ``rate`` Hz.
+        rate: of the source.
+        target: Hz of the result.
+    """
+    if rate == target:
+        yield from source
+        return
+    import soxr  # most corpora need no resampling
+
+    stream = soxr.ResampleStream(rate, target, 1, dtype="float32", quality="HQ")
+    read = written = 0
+    for block in source:
+        found = stream.resample_chunk(np.ascontiguousarray(block, np.float32))
+        read, written = read + len(block), written + len(found)
+        if len(found):
+            yield found
+    found = stream.resample_chunk(np.empty(0, np.float32), last=True)
+    missing = math.ceil(read * target / rate) - written
+    if missing > 0:
+        yield np.pad(found, (0, max(0, missing - len(found))))[:missing]
+
+
+def _mono(path: Path, stream: Stream, sample_rate: int) -> Iterator[np.ndarray]:
+    whole = streaming.checked(path, stream)
+    yield from resampled(downmix.mono(whole, stream.rate), stream.rate, sample_rate)
+
+
+def _checked(path: str | Path) -> Path:
+    """Turn what the file system refuses into an AudioError, before any library sees the file."""
+    path = Path(path)
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise error(path, "is a directory", "name an audio file in it")
+        if not stat.S_ISREG(status.st_mode):
+            cure = "save the audio to a file first, or pipe it into `las transcribe -`"
+            raise error(path, "is not a regular file", cure)
+        with path.open("rb"):
+            pass
+    except FileNotFoundError:
+        raise error(path, "no such file", "check the path") from None
+    except PermissionError:
+        raise error(path, "permission denied", "make it readable for this user") from None
+    except (OSError, ValueError) as problem:
+        what = getattr(problem, "strerror", None) or str(problem)
+        raise error(path, f"cannot be opened ({what})", "check the path") from None
+    if status.st_size == 0:
+        raise error(path, "is empty (0 bytes)", "fetch or record it again")
+    return path
+
+
+def _gather(source: Iterable[np.ndarray], expected: int) -> np.ndarray:
+    """Join blocks [n] into one array of [S] samples, of which ``expected`` are announced."""
+    whole = np.empty(min(expected, _FIRST_SAMPLES), np.float32)
+    length = 0
+    for block in source:
+        end = length + len(block)
+        if end > len(whole):  # never beyond what the header says, unless the samples do come
+            whole.resize(max(end, min(expected, 2 * len(whole))), refcheck=False)
+        whole[length:end] = block
+        length = end
+    whole.resize(length, refcheck=False)
+    return whole

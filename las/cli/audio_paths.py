@@ -1,0 +1,179 @@
+"""What the user names -> audio files, each with the name that its results get.
+
+A file ``a/x.wav`` gives ``x``; files below a folder, or matched by a pattern, keep the path from
+there: their folders are made again below the output folder.
+"""
+
+import glob
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from las.audio import AUDIO_SUFFIXES
+from las.errors import LASError, shown
+from las.storage import walk
+from las.storage.walk import Passed
+
+STDIN = "-"
+_RESULTS = frozenset([".json", ".srt", ".tsv", ".txt", ".vtt"])  # often beside audio, and no loss
+_UNKNOWN = "not audio by its name"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file to transcribe."""
+
+    path: Path
+    name: Path  # of its results, without a suffix; relative
+
+    @property
+    def shown(self) -> str:
+        """What messages and results call it."""
+        return "stdin" if self.path == Path(STDIN) else str(self.path)
+
+    @property
+    def column(self) -> str:
+        """The same as a column of a table: quoted if it holds a tab or the end of a line."""
+        name = self.shown
+        return name if name.splitlines() == [name] and "\t" not in name else ascii(name)
+
+
+def is_many(argument: str) -> bool:
+    """Whether an argument is a folder or a pattern, whatever number of files it gives."""
+    return _is_folder(Path(argument)) or (
+        glob.has_magic(argument) and not os.path.lexists(argument)
+    )
+
+
+def find(
+    arguments: Iterable[str], note: Callable[[str], None] | None = None
+) -> Iterator[Source | LASError]:
+    """Audio files in the order in which they are named, each once.
+
+    Args:
+        arguments: files, folders (searched with all below them, links to folders followed),
+            patterns with ``*``, ``?``, ``[...]`` or ``**``, and ``-`` for standard input, whose
+            path is then ``-``.
+        note: called with a line about what a folder or a pattern has beside audio.
+
+    Yields:
+        files, whether they exist or not; an error for a folder or a pattern that gives none, and
+        for a folder in it that cannot be read.
+    """
+    seen: set[str] = set()
+    for argument in arguments:
+        for source in _expanded(argument, note):
+            if isinstance(source, Source):
+                real = STDIN if argument == STDIN else os.path.realpath(source.path)
+                if real in seen:
+                    continue
+                seen.add(real)
+            yield source
+
+
+def _expanded(argument: str, note: Callable[[str], None] | None) -> Iterator[Source | LASError]:
+    path = Path(argument)
+    if argument == STDIN:
+        yield Source(path, Path("stdin"))
+        return
+    if not is_many(argument):
+        yield Source(path, Path(path.stem or path.name))
+        return
+    folder = _is_folder(path)
+    found, passed = _below(path) if folder else _matching(argument)
+    unreadable = [one for one in passed if one.reason == walk.UNREADABLE]
+    rest = [one for one in passed if one not in unreadable]
+    for one in unreadable:
+        what = f"{shown(one.path)}: cannot be searched ({one.detail})"
+        yield LASError(f"{what}; make it readable for this user")
+    yield from found
+    if rest and note is not None:
+        note(f"{shown(argument)}: passed over {walk.summary(rest)}")
+    if not found and not unreadable:
+        what = "no audio below this folder; name the files one by one"
+        if not folder:
+            cure = "a [ in a name is written [[]" if "[" in argument else "check it"
+            what = f"no audio file matches this pattern; {cure}"
+        yield LASError(f"{shown(argument)}: {what}")
+
+
+def _below(folder: Path) -> tuple[list[Source], list[Passed]]:
+    paths, passed = walk.walk(folder)
+    found = [
+        Source(path, path.relative_to(folder).with_suffix("")) for path in paths if _is_audio(path)
+    ]
+    return found, [*passed, *_others(paths)]
+
+
+def _matching(pattern: str) -> tuple[list[Source], list[Passed]]:
+    """Files that match; without a suffix in the pattern, those whose own says audio."""
+    root = Path()
+    parts = list(Path(pattern).parts)
+    while parts and (not glob.has_magic(parts[0]) or os.path.lexists(root / parts[0])):
+        root /= parts.pop(0)  # a folder may be called [a]
+    escaped = str(Path(glob.escape(str(root)), *parts))
+    chosen = not glob.has_magic(Path(pattern).suffix) and Path(pattern).suffix != ""
+    paths = walk.matching(escaped)
+    # By links a file is found under many names: the shortest is its own.
+    own: dict[str, Path] = {}
+    for path in sorted(paths, key=lambda path: len(path.parts)):
+        own.setdefault(os.path.realpath(path), path)
+    found = [
+        Source(path, path.relative_to(root).with_suffix(""))
+        for path in sorted(own.values())
+        if chosen or _is_audio(path)
+    ]
+    return found, [] if chosen else _others(own.values())
+
+
+def _is_audio(path: Path) -> bool:
+    return path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")
+
+
+def _others(paths: Iterable[Path]) -> list[Passed]:
+    """Files that are no audio by their names, nor what is usually written beside audio."""
+    known = AUDIO_SUFFIXES | _RESULTS
+    return [Passed(path, _UNKNOWN) for path in paths if path.suffix.lower() not in known]
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name too long to be one
+        return False
+
+
+def check_names(sources: Sequence[Source]) -> None:
+    """Refuse files whose results would get the same name.
+
+    Raises:
+        LASError: two do.
+    """
+    taken: dict[str, Path] = {}
+    for source in sources:
+        key = str(source.name).casefold()  # some file systems do not tell case
+        if key in taken:
+            raise LASError(
+                f"{shown(source.path)} and {shown(taken[key])} would both be written as "
+                f"{shown(source.name)}.*: name a folder that holds both, whose layout is kept, or "
+                "write to two folders"
+            )
+        taken[key] = source.path
+
+
+@contextmanager
+def read_stdin(stream: TextIO | None) -> Iterator[Path]:
+    """A copy of standard input, of which nothing is left however this process ends.
+
+    Raises:
+        LASError: nothing is piped in, or it cannot be copied.
+    """
+    if stream is None or stream.isatty():
+        raise LASError("stdin: nothing is piped in; write `las transcribe - < FILE`")
+    from las.audio import reader  # slow to import
+
+    with reader.copied(stream.buffer, Path("stdin")) as path:
+        yield path

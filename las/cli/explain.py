@@ -1,0 +1,77 @@
+"""The command ``las explain``. It parses and prints; the work is done elsewhere."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from las.cli.options import (
+    BeamOption,
+    CTCOption,
+    Device,
+    DeviceOption,
+    GreedyOption,
+    LMOption,
+    LMWeightOption,
+    SearchOption,
+    ThreadsOption,
+    WordsOption,
+    search_settings,
+)
+from las.imports import lasting
+
+
+def explain(
+    file: Annotated[Path, typer.Argument(help="wav, flac, ogg, opus, mp3, sph, ...")],
+    model: Annotated[Path | None, typer.Option(help="Model folder; default: the bundled.")] = None,
+    output_dir: Annotated[Path, typer.Option(help="Folder for the page and the picture.")] = Path(),
+    device: DeviceOption = Device.AUTO,
+    threads: ThreadsOption = 0,
+    max_seconds: Annotated[
+        float, typer.Option(min=0.1, help="Explain no more than so much of the file.")
+    ] = 300.0,
+    beam: BeamOption = None,
+    ctc: CTCOption = None,
+    lm: LMOption = None,
+    lm_weight: LMWeightOption = None,
+    words: WordsOption = None,
+    search: SearchOption = None,
+    greedy: GreedyOption = False,
+) -> None:
+    """Show how a file was heard: attention over the spectrogram, words, and what else it may say.
+
+    Writes a page (FILE's name and .explain.html) that needs nothing beside it, and a picture
+    (.explain.png).
+    """
+    with lasting():
+        from las.evaluation import plots
+        from las.explain import figure
+        from las.explain import html as explain_html
+        from las.explain.explainer import Explainer
+        from las.model.folder import bundled
+        from las.model.las import LAS
+        from las.runtime import choose_device, choose_threads
+        from las.storage.atomic import check_folder, replacing
+        from las.transcription import confidence
+
+    check_folder(output_dir)
+    choose_threads(threads)
+    place = choose_device(device.value)
+    folder = model or bundled()
+    las = LAS.from_pretrained(folder, place)
+    options = {"beam": beam, "ctc": ctc, "lm_weight": lm_weight}
+    config, language_model = search_settings(
+        las, place, folder, lm, search, words=words, greedy=greedy, **options
+    )
+    name = "bundled" if model is None else (model.resolve().name or str(model))
+    timer = confidence.timer(folder)
+    explainer = Explainer(las, place, config, language_model, name, timer)
+    found = explainer.file(file, max_seconds)
+    stem = output_dir / f"{file.stem}.explain"
+    html, picture = (stem.with_name(stem.name + suffix) for suffix in (".html", ".png"))
+    with replacing(html) as temporary:
+        temporary.write_text(explain_html.page(found), encoding="utf-8")
+    plots.save(figure.figure(found, found.sections[0]), picture)
+    print(found.text)
+    print(f"page: {html}")
+    print(f"picture: {picture}")

@@ -1,0 +1,42 @@
+"""The command ``las info``."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from las import __version__
+from las.imports import lasting
+
+
+def info(
+    model: Annotated[
+        Path | None, typer.Argument(help="Model folder; default: the bundled.")
+    ] = None,
+) -> None:
+    """Print the versions, and what is known of a model."""
+    with lasting():
+        import torch
+        import torchaudio
+
+        from las import config as configuration
+        from las.decoding import presets
+        from las.model.folder import bundled, read_info
+        from las.model.las import LAS
+        from las.transcription.confidence import stored as stored_confidence
+
+    folder = model or bundled()
+    las = LAS.from_pretrained(folder)
+    print(f"listen-attend-spell {__version__}, torch {torch.__version__}, ", end="")
+    print(f"torchaudio {torchaudio.__version__}, Python {sys.version.split()[0]}")
+    print(f"model: {folder}")
+    print(f"parameters: {sum(p.numel() for p in las.parameters()):,}")
+    for key, value in read_info(folder).items():
+        print(f"{key}: {value}")
+    if (search := presets.summary(folder)) is not None:
+        print(f"search: {search}")
+    if (confidence := stored_confidence(folder)) is not None:
+        numbers = f"slope {confidence.slope:.3g}, offset {confidence.offset:.3g}"
+        print(f"confidence: calibrated ({numbers})")
+    print(configuration.to_yaml(las.config), end="")

@@ -1,0 +1,82 @@
+"""The command ``las``. It parses and prints; the work is done elsewhere.
+
+Heavy modules are imported by the commands that need them, so that ``las --help`` is quick.
+"""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from las import __version__, standard
+from las.cli.bpe import bpe
+from las.cli.calibrate import calibrate
+from las.cli.compare import compare
+from las.cli.evaluate import evaluate
+from las.cli.explain import explain
+from las.cli.info import info
+from las.cli.lm.main import app as lm_app
+from las.cli.prepare import prepare
+from las.cli.train import train
+from las.cli.transcribe import transcribe
+from las.cli.tune import tune
+from las.errors import LASError
+from las.threads import of_environment as threads_of_environment
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Listen, Attend and Spell: train, score and use an attention speech recogniser.",
+)
+app.add_typer(lm_app, name="lm")
+for _command in (
+    transcribe,
+    explain,
+    prepare,
+    train,
+    evaluate,
+    compare,
+    tune,
+    calibrate,
+    info,
+    bpe,
+):
+    app.command()(_command)
+
+
+def main() -> None:
+    """Run the command; a :class:`LASError` becomes one line and exit status 1."""
+    standard.open_closed()
+    try:
+        threads_of_environment()  # torch would take as many as it says
+        try:
+            app()
+        finally:
+            standard.put("")  # what is left in the buffer
+    except LASError as error:
+        standard.complain(f"error: {error}")
+        sys.exit(1)
+    except BrokenPipeError:  # `las ... | head`
+        standard.abandon()
+        sys.exit(1)
+    except OSError as error:  # an output that cannot be written, a full disk
+        standard.complain(f"error: {error.filename or 'files'}: {error.strerror or error}")
+        if error.filename == standard.NAME:
+            standard.abandon()
+        sys.exit(1)
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    pass

@@ -1,0 +1,120 @@
+"""The command ``las tune``. It parses and prints; the work is done elsewhere."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from las.cli.options import Device, DeviceOption, ThreadsOption
+from las.imports import lasting
+
+
+def tune(
+    model: Annotated[Path, typer.Argument(help="Model folder.")],
+    dev: Annotated[Path, typer.Argument(help="Manifest to choose on; not the test set.")],
+    lm: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a language model, MODEL/lm if it is there; kept if it helps."),
+    ] = None,
+    words: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a word model, MODEL/words if it is there; kept if it helps."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Prefix of the reports; default: MODEL/tuning.")
+    ] = None,
+    beam: Annotated[int, typer.Option(min=1, help="The largest beam.")] = 8,
+    utterances: Annotated[
+        int | None, typer.Option(min=1, help="Choose on so many, drawn from a large set.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of that draw.")] = 0,
+    device: DeviceOption = Device.AUTO,
+    threads: ThreadsOption = 0,
+    batch_seconds: Annotated[float, typer.Option(min=0.1, help="Audio in a batch.")] = 60.0,
+) -> None:
+    """Choose the settings of the search, and keep them beside the model.
+
+    They are the default of `las transcribe` and `las evaluate` from then on (MODEL/search.yaml,
+    MODEL/lm, MODEL/words). Settings that are there already are where it begins, and stay unless
+    better ones are found. Where nothing beats greedy search, a line says so and it is kept.
+    """
+    import json
+
+    with lasting():
+        from las.decoding.presets import (
+            LM,
+            SETTINGS,
+            WORDS,
+            lm_name,
+            load_both,
+            store_search,
+            stored_search,
+            stored_settings,
+        )
+        from las.evaluation import evaluate
+        from las.evaluation import tune as tuning
+        from las.model.folder import read_info
+        from las.model.las import LAS
+        from las.runtime import choose_device, choose_threads
+        from las.storage.atomic import check_folder, replacing
+
+    choose_threads(threads)
+    place = choose_device(device.value)
+    las = LAS.from_pretrained(model, place)
+    prefix = output or model / "tuning"
+    if prefix.is_dir():
+        prefix = prefix / "tuning"
+    for folder in (model, prefix.parent):
+        check_folder(folder)
+    kept_search = stored_search(model, place) if stored_settings(model) is not None else None
+    lm = lm or (model / LM if (model / LM).is_dir() else None)
+    words = words or (model / WORDS if (model / WORDS).is_dir() else None)
+    language_model = load_both(lm, words, las.text, place)
+    name = None if lm is None else lm_name(lm)
+    lines: list[str] = []
+
+    def say(text: str) -> None:
+        print(text, flush=True)
+        lines.append(text)
+
+    batches = tuning.listen(
+        las, dev, place, batch_seconds=batch_seconds, utterances=utterances, seed=seed
+    )
+    say(f"{dev.name}: {sum(len(batch.ids) for batch in batches)} utterances")
+    say(tuning.HEADER)
+
+    def measured(config: tuning.SearchConfig) -> tuning.Trial:
+        trial = tuning.measure(las, batches, config, language_model)
+        say(tuning.line(trial, name))
+        return trial
+
+    stored = None
+    if kept_search is not None:
+        stored = tuning.measure(las, batches, *kept_search)
+        say(f"{tuning.line(stored, LM)}  (stored)")
+    result = tuning.tune(
+        measured, beam=beam, lm=lm is not None, words=words is not None, stored=stored
+    )
+    say(tuning.summary(result, name))
+    report = {
+        "manifest": dev.name,
+        **({"drawn": {"utterances": utterances, "seed": seed}} if utterances else {}),
+        **({} if words is None else {"word_model": lm_name(words)}),
+        **tuning.to_json(result, name),
+        "model_info": read_info(model),
+        **evaluate.provenance(place),
+    }
+    chosen = result.chosen.config
+    kept = model / SETTINGS
+    if not result.kept:
+        kept = store_search(
+            model,
+            chosen,
+            lm if chosen.lm_weight > 0 else None,
+            words if chosen.word_weight > 0 else None,
+        )
+    with replacing(prefix.with_name(f"{prefix.name}.json")) as temporary:
+        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    with replacing(prefix.with_name(f"{prefix.name}.txt")) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print(f"settings: {kept}, reports: {prefix}.json {prefix}.txt")

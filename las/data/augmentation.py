@@ -1,0 +1,133 @@
+"""What happens to training utterances, drawn by (seed, epoch, utterance). Knows no batches.
+
+In the order in which the world does it: speed, room, noise, volume, codec. A share of the
+utterances can be replaced by sounds that are no speech, with nothing to write; a share can be
+joined into longer ones.
+"""
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from lhotse import CutSet
+from lhotse.cut import Cut
+from lhotse.utils import fastcopy
+
+from las.config import DataConfig
+from las.data.codec import KILOBITS, through_mp3
+from las.data.noise import add_random_noise, random_sound
+from las.data.rooms import ROOMS, add_room
+
+GAINS = (-30.0, 6.0)  # dB, of `volume`
+JOINED_SECONDS = (6.0, 20.0)  # about how long joined utterances are
+GAPS = (0.1, 0.9)  # seconds of silence between two of them
+_WAITING = 32  # utterances that wait to be joined
+
+
+def draw(kind: str, seed: int, epoch: int, cut: Cut) -> int:
+    """32 bits that follow from their arguments."""
+    return zlib.crc32(f"{kind} {seed} {epoch} {cut.id}".encode())
+
+
+def _due(kind: str, share: float, seed: int, epoch: int, cut: Cut) -> bool:
+    return draw(kind, seed, epoch, cut) < share * 2**32
+
+
+def text_of(cut: Cut) -> str:
+    """Its transcript; of a joined cut those of its parts."""
+    return " ".join(said.text for said in cut.supervisions if said.text)
+
+
+def perturbed(cut: Cut, speeds: list[float], seed: int, epoch: int) -> Cut:
+    """A cut at one of the speeds, drawn by (seed, epoch, utterance)."""
+    # Without a kind, as trainings of before drew it.
+    speed = speeds[zlib.crc32(f"{seed} {epoch} {cut.id}".encode()) % len(speeds)]
+    return cut if speed == 1.0 else cut.perturb_speed(speed)
+
+
+def silenced(cut: Cut, share: float, seed: int, epoch: int) -> Cut:
+    """A share of the cuts without a transcript: they will not sound like speech either."""
+    if not _due("silence", share, seed, epoch, cut):
+        return cut
+    return cut.map_supervisions(partial(fastcopy, text=""))
+
+
+def mp3_kilobits(cut: Cut, share: float, seed: int, epoch: int) -> int:
+    """The bit rate of MP3 for a share of the cuts, else 0; by (seed, epoch, utterance)."""
+    drawn = draw("mp3", seed, epoch, cut)
+    return KILOBITS[drawn % len(KILOBITS)] if drawn < share * 2**32 else 0
+
+
+def distorted(
+    cut: Cut, samples: np.ndarray, config: DataConfig, sample_rate: int, seed: int, epoch: int
+) -> np.ndarray:
+    """The samples [S] in a room, with noise, louder or softer, through MP3: each by chance."""
+    if not text_of(cut):
+        random = np.random.default_rng(draw("sound", seed, epoch, cut))
+        samples = random_sound(len(samples), sample_rate, random)
+    if _due("room", config.rooms, seed, epoch, cut):
+        samples = add_room(samples, sample_rate, draw("room", seed, epoch, cut) % ROOMS)
+    drawn = draw("noise", seed, epoch, cut)
+    if drawn < config.noise * 2**32:
+        samples = add_random_noise(samples, np.random.default_rng(drawn))
+    if _due("volume", config.volume, seed, epoch, cut):
+        random = np.random.default_rng(draw("volume", seed, epoch, cut))
+        gain = np.float32(10 ** (random.uniform(*GAINS) / 20))
+        samples = np.clip(samples * gain, -1, 1)  # as a recorder overdriven does
+    kilobits = mp3_kilobits(cut, config.mp3, seed, epoch)
+    return through_mp3(samples, sample_rate, kilobits) if kilobits else samples
+
+
+@dataclass
+class Joined:
+    """The cuts of a set, a share of which is joined into longer ones.
+
+    Most come one after another in the manifest, which is by speaker; some are of two speakers.
+    Only a few cuts are held at a time, however many there are.
+
+    Args:
+        cuts: utterances.
+        share: how many of those shorter than the shortest joined ones take part.
+        seed: of the training.
+        epoch: counted from 0.
+    """
+
+    cuts: CutSet
+    share: float
+    seed: int
+    epoch: int
+
+    def __iter__(self) -> Iterator[Cut]:
+        random = np.random.default_rng([self.seed, self.epoch])
+        waiting: list[Cut] = []
+        for cut in self.cuts:
+            short = cut.duration < JOINED_SECONDS[0] and text_of(cut)
+            if not (short and _due("join", self.share, self.seed, self.epoch, cut)):
+                yield cut
+                continue
+            waiting.append(cut)
+            if len(waiting) == _WAITING:
+                yield self._join(waiting, random)
+        while waiting:
+            yield self._join(waiting, random)
+
+    def _join(self, waiting: list[Cut], random: np.random.Generator) -> Cut:
+        """Takes the first and, as long as there is room, neighbours or others out of the list."""
+        found = waiting.pop(0)
+        limit = random.uniform(*JOINED_SECONDS)
+        stays = random.random() < 0.5
+        while waiting:
+            index = 0 if stays else int(random.integers(len(waiting)))
+            gap = random.uniform(*GAPS)
+            if found.duration + gap + waiting[index].duration > limit:
+                break
+            found = found.pad(found.duration + gap, preserve_id=True)
+            found = found.append(waiting.pop(index), preserve_id="left")
+        return found
+
+
+def joined(cuts: CutSet, share: float, seed: int, epoch: int) -> CutSet:
+    """The set with a share of its short utterances joined; itself where that is nothing."""
+    return CutSet(Joined(cuts, share, seed, epoch)) if share else cuts

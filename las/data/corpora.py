@@ -1,0 +1,232 @@
+"""Corpora on disk -> manifests of utterances whose audio and text are known to be usable.
+
+A reader of a layout (:mod:`las.data.layouts`) only says what should be there, as :class:`Item`;
+checking it, and counting what is left out and why, is done once for all of them.
+"""
+
+import json
+import random
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+from lhotse import CutSet, MonoCut, MultiCut, Recording, SupervisionSegment
+from lhotse.audio import AudioSource
+
+from las.audio import levels, reader
+from las.data.layouts import AUDIO_SUFFIXES, Item, an4, commonvoice, exists, folder, librispeech
+from las.errors import LASError
+from las.storage.atomic import make_folder, replacing
+from las.text.characters import ALPHABET, Characters, outside
+from las.text.normalizer import Normalizer, check_alphabet, normalise
+
+__all__ = [
+    "AUDIO_SUFFIXES",
+    "Item",
+    "Prepared",
+    "Skipped",
+    "an4",
+    "commonvoice",
+    "folder",
+    "librispeech",
+    "prepare",
+    "split_speakers",
+]
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """An utterance that was left out."""
+
+    id: str
+    path: str
+    reason: str  # a kind that is counted, such as "missing audio"
+    detail: str
+
+
+@dataclass
+class Prepared:
+    """What became of one part of a corpus."""
+
+    part: str
+    manifest: Path
+    utterances: int = 0
+    seconds: float = 0.0
+    speakers: set[str] = field(default_factory=set)
+    skipped: list[Skipped] = field(default_factory=list)
+    unaccented: int = 0  # transcripts that lost accents by their normalizer
+
+    def counts(self) -> dict[str, int]:
+        """Number of utterances left out, by reason."""
+        counts: dict[str, int] = defaultdict(int)
+        for skipped in self.skipped:
+            counts[skipped.reason] += 1
+        return dict(sorted(counts.items()))
+
+
+def split_speakers(
+    items: Sequence[Item], speakers: int, seed: int = 0
+) -> tuple[list[Item], list[Item]]:
+    """Carve a development set out of a training set, by speaker.
+
+    Args:
+        items: the training set.
+        speakers: how many speakers to move.
+        seed: of the draw.
+
+    Returns:
+        what stays in training, and the development set.
+    """
+    names = sorted({item.speaker for item in items if item.speaker and not item.beside})
+    if speakers >= len(names):
+        raise LASError(f"cannot carve {speakers} speakers out of {len(names)}: use fewer")
+    chosen = set(random.Random(seed).sample(names, speakers))
+    return (
+        [item for item in items if item.speaker not in chosen],
+        [item for item in items if item.speaker in chosen],
+    )
+
+
+def prepare(
+    part: str,
+    items: Sequence[Item],
+    output: Path,
+    *,
+    alphabet: str = ALPHABET,
+    normalizer: Normalizer = "english",
+    strict: bool = False,
+    decode: bool = True,
+    progress: Callable[[int], None] | None = None,
+) -> Prepared:
+    """Check utterances and write ``<part>.jsonl.gz`` and, if any, ``<part>.skipped.jsonl``.
+
+    Left out are: missing, unreadable, too short and silent audio, missing, unreadable and empty
+    text, characters outside the alphabet after normalisation, repeated ids, and what lies beside
+    the utterances. One that cannot be used never ends the others, whatever is wrong with it.
+
+    Args:
+        part: name of the manifest.
+        items: what the corpus announces.
+        output: folder for the manifests.
+        alphabet: what a transcript may hold.
+        normalizer: what brings transcripts into the form in which a model writes.
+        strict: raise at the first utterance that would be left out; what lies beside them may.
+        decode: decode every file, which finds damage beyond the header; False believes headers.
+        progress: called with the number of utterances done.
+
+    Raises:
+        LASError: with ``strict``; if nothing is left; or if ``output`` is no folder.
+    """
+    check_alphabet(alphabet, normalizer)
+    characters = Characters(alphabet, normalizer)
+    make_folder(output)
+    result = Prepared(part, output / f"{part}.jsonl.gz")
+    cuts: list[MonoCut | MultiCut] = []
+    seen: set[str] = set()
+    with ThreadPoolExecutor() as pool:  # the decoders run outside Python's lock
+        checked = pool.map(partial(_check, characters=characters, decode=decode), items)
+        for done, (item, cut) in enumerate(zip(items, checked, strict=True), start=1):
+            if not item.beside:
+                if item.id in seen:
+                    cut = Skipped(item.id, str(item.path), "repeated id", "one came before")
+                seen.add(item.id)
+            if isinstance(cut, Skipped):
+                if strict and not item.beside:
+                    pool.shutdown(cancel_futures=True)
+                    raise LASError(f"{cut.path}: {cut.reason}: {cut.detail} (utterance {cut.id})")
+                result.skipped.append(cut)
+            else:
+                cuts.append(cut)
+                kept = normalise(item.text, "upper")
+                result.unaccented += normalizer == "english" and kept != characters.normalise(
+                    item.text
+                )
+                result.speakers.add(item.speaker)
+                result.seconds += cut.duration
+            if progress is not None:
+                progress(done)
+    result.utterances = len(cuts)
+    _write_skipped(output / f"{part}.skipped.jsonl", result.skipped)
+    if not cuts:
+        reasons = ", ".join(f"{n} {reason}" for reason, n in result.counts().items())
+        count = sum(not item.beside for item in items)
+        raise LASError(f"{part}: no usable utterance among {count} ({reasons or 'none'})")
+    with replacing(result.manifest) as temporary:
+        CutSet.from_cuts(cuts).to_file(temporary)
+    return result
+
+
+def _check(item: Item, characters: Characters, decode: bool) -> MonoCut | MultiCut | Skipped:
+    """A usable utterance, or why it is not."""
+    skipped = partial(Skipped, item.id, str(item.path))
+    if item.flaw is not None:
+        return skipped(*item.flaw)
+    text = characters.normalise(item.text)
+    strange = outside(text, characters.alphabet)
+    if not text:
+        return skipped("empty text", f"the transcript is {item.text!r}")
+    if strange:
+        return skipped("characters outside the alphabet", f"{strange!r} in {text!r}")
+    if not exists(item.path):
+        return skipped("missing audio", "no such file")
+    try:
+        header = reader.info(item.path)
+        if header.duration < reader.MIN_SECONDS:
+            return skipped("too short audio", f"{header.duration:.3f} s")
+        if decode:
+            samples = reader.load(item.path, header.sample_rate)
+            if levels.silent(samples, header.sample_rate):
+                return skipped("silent audio", "nothing in it is loud enough to be heard")
+            # What is read counts: headers of compressed audio are not exact.
+            header = replace(header, num_samples=len(samples))
+        cut = _cut(item, text, header)
+        json.dumps(cut.to_dict(), ensure_ascii=False).encode()
+    except reader.AudioError as error:
+        return skipped("unreadable audio", str(error))
+    except UnicodeEncodeError:
+        return skipped("name that is not UTF-8", "manifests cannot hold it; rename it")
+    except Exception as error:  # whatever a library raises for this file
+        reason = " ".join(str(error).split())
+        return skipped("unreadable audio", f"{type(error).__name__}: {reason}")
+    return cut
+
+
+def _cut(item: Item, text: str, header: reader.AudioInfo) -> MonoCut | MultiCut:
+    channels = list(range(header.channels))
+    recording = Recording(
+        id=item.id,
+        sources=[AudioSource(type="file", channels=channels, source=str(item.path.resolve()))],
+        sampling_rate=header.sample_rate,
+        num_samples=header.num_samples,
+        duration=header.num_samples / header.sample_rate,
+        channel_ids=channels,
+    )
+    supervision = SupervisionSegment(
+        id=item.id,
+        recording_id=item.id,
+        start=0.0,
+        duration=recording.duration,
+        channel=channels if len(channels) > 1 else 0,
+        text=text,
+        speaker=item.speaker,
+    )
+    kind = MultiCut if len(channels) > 1 else MonoCut
+    return kind(
+        id=item.id,
+        start=0.0,
+        duration=recording.duration,
+        channel=supervision.channel,
+        supervisions=[supervision],
+        recording=recording,
+    )
+
+
+def _write_skipped(path: Path, skipped: Sequence[Skipped]) -> None:
+    if not skipped:
+        path.unlink(missing_ok=True)
+        return
+    with replacing(path) as temporary:
+        temporary.write_text("".join(json.dumps(s.__dict__) + "\n" for s in skipped), "utf-8")

@@ -1,0 +1,229 @@
+"""Manifests -> batches of waveforms and transcripts. Knows nothing of the model.
+
+Everything random is a function of (seed, epoch, utterance): a training resumes exactly by
+passing over the batches it has had, whatever its reader processes had read ahead.
+"""
+
+import signal
+import warnings
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from lhotse import CutSet
+from lhotse.cut import Cut
+from lhotse.dataset import DynamicBucketingSampler, DynamicCutSampler
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader, Dataset
+
+from las.config import DataConfig
+from las.data import recordings
+from las.data.augmentation import distorted, joined, perturbed, silenced, text_of
+from las.data.codec import check_rate
+from las.errors import LASError
+from las.text.characters import Characters
+
+# An utterance longer than a batch may be has a batch of its own: that is no news to the user.
+warnings.filterwarnings("ignore", "We have exceeded the max_duration constraint")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Utterances side by side."""
+
+    ids: list[str]
+    texts: list[str]
+    waveforms: Tensor  # [B, S], zero beyond the valid samples
+    samples: Tensor  # [B]
+    tokens: Tensor  # [B, U], zero beyond the transcripts
+    token_lengths: Tensor  # [B]
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch with waveforms and tokens on a device; lengths stay: see ``LAS.forward``."""
+        return replace(
+            self,
+            waveforms=self.waveforms.to(device, non_blocking=True),
+            tokens=self.tokens.to(device, non_blocking=True),
+        )
+
+
+class Utterances(Dataset):
+    """Reads the audio of a batch of cuts.
+
+    A failure is returned, not raised: the message of an exception that crosses a process
+    boundary would come with a traceback.
+
+    Args:
+        text: the alphabet.
+        sample_rate: of the waveforms.
+        change: what happens to the samples of a cut before a model hears them.
+    """
+
+    def __init__(
+        self,
+        text: Characters,
+        sample_rate: int,
+        change: Callable[[Cut, np.ndarray], np.ndarray] | None = None,
+    ) -> None:
+        self.text = text
+        self.sample_rate = sample_rate
+        self.change = change
+
+    def __getitem__(self, cuts: CutSet) -> Batch | LASError:
+        try:
+            return self._read(list(cuts))
+        except LASError as error:
+            return error
+
+    def _read(self, cuts: list[Cut]) -> Batch:
+        waveforms, tokens = [], []
+        for cut in cuts:
+            samples = recordings.waveform(cut, self.sample_rate)
+            waveforms.append(
+                torch.from_numpy(self.change(cut, samples) if self.change else samples)
+            )
+            text = text_of(cut)
+            try:
+                tokens.append(torch.tensor(self.text.encode(text), dtype=torch.long))
+            except LASError as error:
+                raise LASError(f"utterance {cut.id}: {error}; run `las prepare` again") from None
+        return Batch(
+            [cut.id for cut in cuts],
+            [text_of(cut) for cut in cuts],
+            pad_sequence(waveforms, batch_first=True),
+            torch.tensor([len(w) for w in waveforms]),
+            pad_sequence(tokens, batch_first=True),
+            torch.tensor([len(t) for t in tokens]),
+        )
+
+
+class _Batches:
+    """A sampler that passes over the first batches of an epoch."""
+
+    def __init__(self, sampler: Iterable[CutSet], skip: int) -> None:
+        self.sampler = sampler
+        self.skip = skip
+
+    def __iter__(self) -> Iterator[CutSet]:
+        for index, cuts in enumerate(self.sampler):
+            if index >= self.skip:
+                yield cuts
+
+
+def training_batches(
+    cuts: CutSet,
+    count: int,
+    text: Characters,
+    config: DataConfig,
+    *,
+    sample_rate: int,
+    seed: int,
+    epoch: int,
+    skip: int = 0,
+    rank: int = 0,
+    world: int = 1,
+) -> Iterable[Batch | LASError]:
+    """Batches of one epoch.
+
+    A batch is complete when another utterance as long as its longest would exceed a limit. So
+    the last one, if it is the longest, may exceed ``batch_seconds`` by as much as durations differ
+    within a bucket.
+
+    Args:
+        cuts: utterances, already filtered.
+        count: how many they are.
+        text: the alphabet.
+        config: sizes of batches, speeds, noise and codec.
+        sample_rate: of the waveforms.
+        seed: of the training.
+        epoch: counted from 0; the order and all distortions follow from it and the seed.
+        skip: batches of this epoch that were already used.
+        rank: of this process among `world` training together; each gets its own batches.
+        world: number of processes.
+
+    Raises:
+        LASError: there is no MP3 of this sample rate, and the configuration asks for it.
+    """
+    if config.mp3:
+        check_rate(sample_rate)
+    change = partial(distorted, config=config, sample_rate=sample_rate, seed=seed, epoch=epoch)
+    # The sampler draws by the sum of its seed and the epoch: neighbouring seeds would share orders.
+    common = {"world_size": world, "rank": rank, "seed": zlib.crc32(str(seed).encode())}
+    limits = {"max_duration": config.batch_seconds, "max_cuts": config.batch_utterances}
+    spoken = cuts.map(
+        partial(perturbed, speeds=config.speeds, seed=seed, epoch=epoch), apply_fn=None
+    )
+    if config.silence:
+        spoken = spoken.map(
+            partial(silenced, share=config.silence, seed=seed, epoch=epoch), apply_fn=None
+        )
+    spoken = joined(spoken, config.joins, seed, epoch)
+    if epoch < config.short_first:
+        sampler = _in_order(spoken, ascending=True, **limits, **common)
+    elif count < 8:  # too few for lhotse to find the limits of buckets
+        sampler = DynamicCutSampler(spoken, shuffle=True, **limits, **common)
+    else:
+        buckets = max(2, min(config.buckets, count // 8))
+        sampler = DynamicBucketingSampler(
+            spoken, shuffle=True, num_buckets=buckets, **limits, **common
+        )
+    sampler.set_epoch(epoch)
+    return DataLoader(
+        Utterances(text, sample_rate, change),
+        batch_size=None,
+        sampler=_Batches(sampler, skip),
+        num_workers=config.workers,
+        prefetch_factor=8 if config.workers else None,
+        worker_init_fn=_leave_signals,
+    )
+
+
+def evaluation_batches(
+    cuts: CutSet,
+    text: Characters,
+    *,
+    sample_rate: int,
+    batch_seconds: float = 60.0,
+    batch_utterances: int = 32,
+    workers: int = 0,
+) -> Iterable[Batch | LASError]:
+    """All utterances, the longest batch first, so that memory runs out at once or never."""
+    sampler = _in_order(
+        cuts,
+        ascending=False,
+        max_duration=batch_seconds,
+        max_cuts=batch_utterances,
+        world_size=1,
+        rank=0,
+    )
+    return DataLoader(
+        Utterances(text, sample_rate),
+        batch_size=None,
+        sampler=_Batches(sampler, 0),
+        num_workers=workers,
+        worker_init_fn=_leave_signals,
+    )
+
+
+def _leave_signals(_: int) -> None:
+    """Signals to a whole process group are for the main process, which still needs its readers.
+
+    Readers end when it lets go of them, and when it is gone.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _in_order(cuts: CutSet, ascending: bool, **settings: Any) -> DynamicCutSampler:
+    """Batches in order of duration."""
+    with warnings.catch_warnings():
+        # It advises to read lazily, which sorting cannot.
+        warnings.filterwarnings("ignore", "You are using DynamicCutSampler with an eagerly")
+        return DynamicCutSampler(
+            cuts.to_eager().sort_by_duration(ascending=ascending), shuffle=False, **settings
+        )

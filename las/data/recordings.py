@@ -1,0 +1,105 @@
+"""The recordings of a manifest, read by `las.audio.reader`: what is prepared is readable.
+
+lhotse asks its backend for samples; this one is ours. Nothing here knows of batches or models.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lhotse import Recording
+from lhotse.audio.backend import LibsndfileBackend, set_current_audio_backend
+from lhotse.cut import Cut
+
+from las.audio import downmix, reader
+from las.errors import LASError, shown
+
+_SAME_SECONDS = 0.025  # as far as lhotse lets files differ from their manifest
+
+
+class LASBackend(LibsndfileBackend):
+    """Reads files with `las.audio.reader`, members of archives and the like as lhotse does."""
+
+    def read_audio(
+        self,
+        path_or_fd: Any,
+        offset: float = 0.0,
+        duration: float | None = None,
+        force_opus_sampling_rate: int | None = None,
+    ) -> tuple[np.ndarray, int]:
+        """Samples [channels, S] and their rate; see lhotse.
+
+        Raises:
+            AudioError: the file gives no usable audio.
+        """
+        if not isinstance(path_or_fd, str | Path) or ".tar/" in str(path_or_fd):
+            return super().read_audio(path_or_fd, offset, duration, force_opus_sampling_rate)
+        samples, rate = reader.read(path_or_fd, offset, duration)
+        return samples.T, rate
+
+
+set_current_audio_backend(LASBackend())
+
+
+def waveform(cut: Cut, sample_rate: int) -> np.ndarray:
+    """The samples of a cut, its channels averaged: float32 [S].
+
+    Args:
+        cut: of recordings in files.
+        sample_rate: Hz of the result.
+
+    Raises:
+        LASError: a file has gone, changed or is damaged; the message names it.
+    """
+    try:
+        if cut.sampling_rate != sample_rate:
+            cut = cut.resample(sample_rate)
+        samples = cut.load_audio()
+    except Exception as problem:  # whatever is raised for a file that has changed
+        raise _reason(cut, problem) from None
+    if len(samples) == 1:
+        return samples.mean(0, dtype="float32")
+    return np.concatenate(list(downmix.mono([samples.T], sample_rate)))
+
+
+def _reason(cut: Cut, problem: BaseException) -> LASError:
+    """The error of the file that is to blame."""
+    again = "prepare the data again"
+    cause: BaseException | None = problem
+    while cause is not None:  # lhotse raises anew, with more words
+        if isinstance(cause, reader.AudioError) and cause.path is not None:
+            return reader.error(cause.path, cause.what, again)
+        cause = cause.__context__
+    recordings = list(_recordings(cut))
+    for recording in recordings:
+        path = Path(str(recording.sources[0].source))
+        try:
+            found = reader.info(path)
+        except reader.AudioError as error:
+            return reader.error(path, error.what, again)
+        seconds, channels = _before(recording), recording.num_channels
+        if abs(found.duration - seconds) > _SAME_SECONDS or found.channels != channels:
+            what = f"has changed: {found.duration:.3f} s and {found.channels} channels, and the "
+            what += f"manifest says {seconds:.3f} s and {channels}"
+            return reader.error(path, what, again)
+    name = shown(str(recordings[0].sources[0].source)) if recordings else cut.id
+    line = " ".join(str(problem).split())[:200]
+    return LASError(f"{name}: cannot read the audio ({line}); {again}")
+
+
+def _before(recording: Recording) -> float:
+    """Seconds of a recording before its speed was changed."""
+    seconds = recording.duration
+    for change in recording.transforms or []:
+        found = change if isinstance(change, dict) else change.to_dict()
+        seconds *= found.get("kwargs", {}).get("factor", 1.0)
+    return seconds
+
+
+def _recordings(cut: Cut) -> Iterator[Recording]:
+    """Those that the cut was made of, before anything was changed."""
+    for part in [track.cut for track in getattr(cut, "tracks", [])] or [cut]:
+        recording = getattr(part, "recording", None)
+        if recording is not None:
+            yield recording

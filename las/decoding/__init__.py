@@ -1,0 +1,1 @@
+"""Search: encoded utterances -> hypotheses."""

@@ -1,0 +1,1 @@
+"""A model on a test set: scores, tuned searches, calibration, plots."""

@@ -1,0 +1,1 @@
+"""Why this text: what a model considered, as data, HTML and pictures."""

@@ -1,0 +1,246 @@
+"""Counts the words of a text and makes a model of them: modified Kneser-Ney discounting.
+
+With all n-grams kept it is the interpolated model of Chen & Goodman (1999), its lowest order
+interpolated with the uniform distribution. Where a model must be small, the n-grams stay that gain
+most where they are used, and the rest is estimated anew for what stays.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from las.errors import LASError
+from las.lm.corpus import Sentences
+from las.lm.kneser_ney import discounts
+from las.lm.word_ngram import (
+    END,
+    FIRST,
+    RAISED,
+    START,
+    UNKNOWN,
+    Table,
+    WordConfig,
+    WordModel,
+    hash_spans,
+    id_bytes,
+    quantise,
+)
+from las.text.characters import EOS, Characters
+
+_HEADER = 2000  # bytes of a model's file that do not grow with its n-grams
+_HALVINGS = 24  # of the search for the least gain
+
+Mask = NDArray[np.bool_]
+
+
+class Level(NamedTuple):
+    """All n-grams of one length, in order of their contexts and then of their last words."""
+
+    parents: NDArray[np.int64]  # row of the n-gram without its last word
+    words: NDArray[np.int64]
+    suffixes: NDArray[np.int64]  # row of the n-gram without its first word
+    counts: NDArray[np.int64]
+
+
+class Estimate(NamedTuple):
+    """Of the n-grams of one length; of those that are not kept, what the rest of the model says."""
+
+    probs: NDArray[np.float64]  # of the last word after the others
+    shorter: NDArray[np.float64]  # what they would be if the n-gram alone were not kept
+    rest: NDArray[np.float64]  # what the n-gram, as a context, leaves to shorter ones
+
+
+def build(
+    sentences: Sentences,
+    config: WordConfig,
+    vocabulary: int,
+    max_bytes: int | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> WordModel:
+    """A model of a text.
+
+    Args:
+        sentences: the text.
+        config: alphabet and order.
+        vocabulary: so many of the most frequent words are known, at most.
+        max_bytes: of the model's file; the n-grams that gain least are left out until it fits.
+        progress: told what was done.
+
+    Raises:
+        LASError: there is nothing to count, or no model is as small.
+    """
+    words, stream = words_of(sentences, Characters(config.alphabet, config.normalizer), vocabulary)
+    progress(f"{len(words):,} words, {np.mean(stream == UNKNOWN):.2%} of the text outside them")
+    levels = count(stream, len(words) + FIRST, config.order)
+    for n, level in enumerate(levels, start=1):
+        progress(f"{len(level.words):,} n-grams of length {n}")
+    keep = [np.ones(len(level.words), bool) for level in levels]
+    if max_bytes is not None:
+        keep = _fitting(levels, sum(map(len, words)) + len(words), max_bytes)
+        progress(f"{sum(int(kept.sum()) for kept in keep):,} of them kept")
+    return WordModel(config, words, tables(levels, keep))
+
+
+def words_of(
+    sentences: Sentences, text: Characters, vocabulary: int
+) -> tuple[list[str], NDArray[np.int64]]:
+    """The most frequent words, and the text as ids: each sentence from its start to its end.
+
+    Of words that are as frequent, the earlier one of the text is known.
+
+    Raises:
+        LASError: there is no sentence.
+    """
+    if not len(sentences):
+        raise LASError("no sentence to count words in")
+    # The places of spaces, and of the sentence ends that the array does not hold.
+    ids = np.insert(sentences.ids, sentences.offsets[1:], EOS)
+    breaks = np.flatnonzero((ids == sentences.space) | (ids == EOS))
+    starts = np.concatenate([[0], breaks[:-1] + 1])
+    spelt, first, inverse, counts = np.unique(
+        hash_spans(ids, starts, breaks - starts),
+        return_index=True,
+        return_inverse=True,
+        return_counts=True,
+    )
+    counts[spelt == 0] = 0  # between two spaces there is no word
+    kept = np.lexsort((first, -counts))[: min(vocabulary, int((counts > 0).sum()))]
+    known = np.full(len(spelt), UNKNOWN)
+    known[kept] = np.arange(len(kept)) + FIRST
+    known[spelt == 0] = -1
+    words = [text.decode(ids[starts[i] : breaks[i]].tolist()) for i in first[kept].tolist()]
+    stream = known[inverse]
+    places = np.flatnonzero(ids[breaks] == EOS) + 1  # after the last word of each sentence
+    stream = np.insert(stream, np.repeat(places, 2), np.tile([END, START], len(places)))
+    stream = np.concatenate([[START], stream[:-1]])
+    return words, stream[stream >= 0]
+
+
+def count(stream: NDArray[np.int64], vocabulary: int, order: int) -> list[Level]:
+    """The n-grams of a text, the shortest first.
+
+    Args:
+        stream: of :func:`words_of`.
+        vocabulary: the number of ids.
+        order: the greatest length.
+    """
+    ids = np.arange(vocabulary)
+    counts = np.bincount(stream, minlength=vocabulary)
+    counts[START] = 0  # nothing predicts it
+    levels = [Level(ids * 0, ids, ids * 0, counts)]
+    place = np.arange(len(stream))
+    within = place - np.maximum.accumulate(np.where(stream == START, place, 0))
+    rows = stream  # of the n-grams that end at each place
+    for n in range(2, order + 1):
+        ends = np.flatnonzero(within >= n - 1)
+        codes = rows[ends - 1] * vocabulary + stream[ends]
+        order_ = np.argsort(codes)
+        sorted_ = codes[order_]
+        new = np.diff(sorted_, prepend=-1) != 0
+        first = np.flatnonzero(new)
+        longer = np.full(len(stream), -1)
+        longer[ends[order_]] = np.cumsum(new) - 1
+        found = sorted_[first]
+        suffixes = rows[ends[order_[first]]]
+        counts = np.diff(first, append=len(codes))
+        levels.append(Level(found // vocabulary, found % vocabulary, suffixes, counts))
+        rows = longer
+    return levels
+
+
+def estimate(levels: list[Level], keep: list[Mask]) -> list[Estimate]:
+    """Probabilities by modified Kneser-Ney of the n-grams that are kept; all single words are.
+
+    A shorter context is asked only where a longer one does not know. So it counts after how many
+    words an n-gram is known, not how often, and one that the model leaves out as often as it
+    occurs. At the start of a sentence there is no longer one.
+    """
+    weights = [levels[-1].counts]
+    for n in range(len(levels) - 1, 0, -1):
+        longer, level = levels[n], levels[n - 1]
+        passed = np.where(keep[n], 1, weights[0])
+        sums = np.bincount(longer.suffixes, passed, minlength=len(level.words)).astype(np.int64)
+        weights.insert(0, np.where(sums > 0, sums, level.counts))
+    probs: NDArray[np.float64] = np.zeros(0)
+    found: list[Estimate] = []
+    for n, (level, weight, kept) in enumerate(zip(levels, weights, keep, strict=True)):
+        above = len(levels[n - 1].words) if n else 1
+        totals = np.bincount(level.parents, weight, minlength=above)[level.parents]
+        taken = (weight - discounts(weight)[np.minimum(weight, 3)]) / np.maximum(totals, 1)
+        shares = np.where(kept, taken, 0.0)
+        rest = (1.0 - np.bincount(level.parents, shares, minlength=above)).astype(np.float64)
+        if n:
+            lower = probs[level.suffixes]
+            found[-1] = found[-1]._replace(rest=rest)
+        else:
+            lower = np.full(len(level.words), 1 / max(1, len(level.words) - 1))
+            lower[START] = 0.0
+        passed_on = rest[level.parents] * lower
+        probs = shares + passed_on
+        shorter = (rest[level.parents] + shares) * lower
+        found.append(Estimate(probs, shorter, np.ones(len(probs))))
+    return found
+
+
+def tables(levels: list[Level], keep: list[Mask]) -> list[Table]:
+    """The model of the n-grams that are kept, with which their contexts must be."""
+    found = []
+    rows = np.zeros(1, np.int64)
+    with np.errstate(divide="ignore"):
+        for level, kept, (probs, _, rest) in zip(levels, keep, estimate(levels, keep), strict=True):
+            found.append(
+                Table(
+                    rows[level.parents[kept]],
+                    level.words[kept],
+                    quantise(np.log(probs[kept])),
+                    quantise(np.log(rest[kept]), RAISED),
+                )
+            )
+            rows = np.cumsum(kept) - 1
+    return found
+
+
+def _fitting(levels: list[Level], spelling: int, max_bytes: int) -> list[Mask]:
+    """The n-grams that gain most, as many as fit.
+
+    The gain is how much less likely the text would be without an n-gram: its count times the
+    difference of log-probabilities (the weighted difference of Seymore & Rosenfeld 1996).
+
+    Raises:
+        LASError: even single words do not.
+    """
+    gains = [np.zeros(0)]
+    for level, found in zip(levels[1:], estimate(levels, _all(levels))[1:], strict=True):
+        gains.append(level.counts * np.log(found.probs / found.shorter))
+
+    def kept(least: float) -> list[Mask]:
+        masks = [gain >= least for gain in gains]
+        masks[0] = np.ones(len(levels[0].words), bool)
+        for n in range(len(levels) - 1, 1, -1):
+            masks[n - 1][levels[n].parents[masks[n]]] = True
+        return masks
+
+    def size(masks: list[Mask]) -> int:
+        counts = [int(mask.sum()) for mask in masks]
+        one = id_bytes(counts[0])
+        inner = sum(2 * many + many // 8 + 1 for many in counts[:-1])
+        last = sum(one * many + many // 8 + 1 for many in counts[1:])
+        return _HEADER + spelling + inner + counts[-1] + last
+
+    if size(kept(np.inf)) > max_bytes:
+        raise LASError(
+            f"no word model of this text fits {max_bytes:,} bytes: allow more, or fewer words"
+        )
+    if size(kept(-np.inf)) <= max_bytes:
+        return kept(-np.inf)
+    low, high = 0.0, float(max(gain.max(initial=0.0) for gain in gains)) + 1.0
+    for _ in range(_HALVINGS):
+        middle = (low * high) ** 0.5 if low > 0 else high / 16
+        low, high = (middle, high) if size(kept(middle)) > max_bytes else (low, middle)
+    return kept(high)
+
+
+def _all(levels: list[Level]) -> list[Mask]:
+    return [np.ones(len(level.words), bool) for level in levels]

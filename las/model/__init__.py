@@ -1,0 +1,1 @@
+"""The network: frontend, listener, attention, speller, CTC."""

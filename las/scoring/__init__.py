@@ -1,0 +1,1 @@
+"""WER of texts; no model is needed."""

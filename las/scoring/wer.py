@@ -1,0 +1,335 @@
+"""Word and character error rates with their uncertainty, and a report of every error.
+
+Texts are compared as they are given, after whitespace is collapsed; what counts as the same word
+(case, punctuation, numbers) is settled in `las.text.characters` before. This module knows nothing
+of models or audio.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from las.errors import LASError
+from las.scoring.alignment import Utterance, align, aligned_lines, character_counts
+from las.storage.atomic import replacing
+
+_TOP = 10  # of the most frequent errors
+_DRAWN_AT_ONCE = 1 << 20  # utterances drawn in one call, which bounds the bootstrap's memory
+
+
+@dataclass(frozen=True)
+class Score:
+    """Error rates in percent, and the counts behind them.
+
+    Attributes:
+        wer: (substitutions + deletions + insertions) / reference words.
+        cer: The same over characters, the space between two words included.
+        sentence_error_rate: Utterances with at least one word error.
+        wer_interval: Bootstrap interval (low, high) of `wer`.
+        cer_interval: Bootstrap interval (low, high) of `cer`.
+        interval: Level of both intervals, as 0.95.
+        substitutions: Words recognised as another word.
+        deletions: Reference words with no counterpart.
+        insertions: Recognised words with no counterpart.
+        hits: Words recognised; substitutions + deletions + hits = words.
+        words: Reference words.
+        characters: Reference characters, spaces included.
+        utterances: Number of utterances.
+        bootstrap: Bootstrap samples drawn.
+        seed: Seed of the bootstrap.
+        top_substitutions: Up to ten ("reference -> hypothesis", count), most frequent first and
+            then in alphabetical order.
+        top_deletions: Up to ten (word, count), ordered likewise.
+        top_insertions: Up to ten (word, count), ordered likewise.
+    """
+
+    wer: float
+    cer: float
+    sentence_error_rate: float
+    wer_interval: tuple[float, float]
+    cer_interval: tuple[float, float]
+    interval: float
+    substitutions: int
+    deletions: int
+    insertions: int
+    hits: int
+    words: int
+    characters: int
+    utterances: int
+    bootstrap: int
+    seed: int
+    top_substitutions: tuple[tuple[str, int], ...]
+    top_deletions: tuple[tuple[str, int], ...]
+    top_insertions: tuple[tuple[str, int], ...]
+
+
+def score(
+    utterances: Sequence[Utterance],
+    *,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    interval: float = 0.95,
+) -> Score:
+    """Score recognised texts against their references.
+
+    An empty hypothesis deletes every reference word; a hypothesis for an empty reference inserts
+    its words, which count as errors though they add no reference words.
+
+    Args:
+        utterances: What to score; ids are unique.
+        bootstrap: Bootstrap samples for the intervals.
+        seed: Seed of the bootstrap: the same seed gives the same intervals.
+        interval: Level of the intervals, between 0 and 1.
+
+    Raises:
+        LASError: An id comes twice, no reference holds a word, or a setting is out of range.
+    """
+    if bootstrap < 1:
+        raise LASError(f"bootstrap is {bootstrap}; draw at least 1 sample (1000 is usual)")
+    if not 0 < interval < 1:
+        raise LASError(f"interval is {interval:g}; give a level between 0 and 1, as 0.95")
+    check((u.id, u.reference) for u in utterances)
+    aligned = align(utterances)
+    words = np.array([a.words for a in aligned], dtype=np.int64)
+    errors = np.array([a.errors for a in aligned], dtype=np.int64)
+    character_errors, characters = character_counts(utterances)
+    marks = Counter(step for a in aligned for step in a.steps if step[0] != " ")
+    return Score(
+        wer=_percent(errors, words),
+        cer=_percent(character_errors, characters),
+        sentence_error_rate=100.0 * float(np.mean(errors > 0)),
+        wer_interval=bootstrap_interval(errors, words, bootstrap, seed, interval),
+        cer_interval=bootstrap_interval(character_errors, characters, bootstrap, seed, interval),
+        interval=interval,
+        substitutions=sum(a.count("S") for a in aligned),
+        deletions=sum(a.count("D") for a in aligned),
+        insertions=sum(a.count("I") for a in aligned),
+        hits=sum(a.count(" ") for a in aligned),
+        words=int(words.sum()),
+        characters=int(characters.sum()),
+        utterances=len(aligned),
+        bootstrap=bootstrap,
+        seed=seed,
+        top_substitutions=_top((f"{r} -> {h}", n) for (m, r, h), n in marks.items() if m == "S"),
+        top_deletions=_top((r, n) for (m, r, _), n in marks.items() if m == "D"),
+        top_insertions=_top((h, n) for (m, _, h), n in marks.items() if m == "I"),
+    )
+
+
+def check(references: Iterable[tuple[str, str]], origin: str | Path | None = None) -> None:
+    """Refuse what cannot be scored, whatever is recognised: before anything is.
+
+    Args:
+        references: ids and texts.
+        origin: where they are from, for the message.
+
+    Raises:
+        LASError: an id comes twice, or no text holds a word.
+    """
+    references = list(references)
+    place = "" if origin is None else f"{origin}: "
+    repeated = [id for id, count in Counter(id for id, _ in references).items() if count > 1]
+    if repeated:
+        raise LASError(
+            f"{place}utterance {repeated[0]!r} comes more than once ({len(repeated)} such ids);"
+            " score each utterance once"
+        )
+    if not any(text.split() for _, text in references):
+        raise LASError(
+            f"{place}the references of all {len(references)} utterances are empty;"
+            " an error rate needs at least one reference word"
+        )
+
+
+def bootstrap_interval(
+    errors: np.ndarray, words: np.ndarray, samples: int, seed: int, interval: float
+) -> tuple[float, float]:
+    """Percentile interval of an error rate, drawing whole utterances with replacement.
+
+    Words of one utterance are not independent, utterances nearly are: M. Bisani and H. Ney,
+    "Bootstrap estimates for confidence intervals in ASR performance evaluation", ICASSP 2004.
+    A sample that happens to draw no reference word has no rate and is left out.
+
+    Args:
+        errors: Errors of each utterance, integers [N].
+        words: Reference words of each utterance, integers [N].
+        samples: Bootstrap samples.
+        seed: Seed of the draws.
+        interval: Level, between 0 and 1.
+
+    Returns:
+        (low, high) in percent.
+
+    Raises:
+        LASError: No sample drew a reference word.
+    """
+    generator = np.random.default_rng(seed)
+    count = len(words)
+    at_once = max(1, _DRAWN_AT_ONCE // count)
+    rates = []
+    for start in range(0, samples, at_once):
+        drawn = generator.integers(count, size=(min(at_once, samples - start), count))
+        drawn_words = words[drawn].sum(axis=1)
+        some = drawn_words > 0
+        rates.append(100.0 * errors[drawn].sum(axis=1)[some] / drawn_words[some])
+    known = np.concatenate(rates)
+    if len(known) == 0:
+        raise LASError(f"no reference word in {samples} bootstrap samples; draw more of them")
+    low, high = np.quantile(known, [(1 - interval) / 2, (1 + interval) / 2])
+    return float(low), float(high)
+
+
+def summary(score: Score) -> str:
+    """Write the error rates, their intervals and the counts as a few lines."""
+    level = f"{100 * score.interval:g}%"
+    return "\n".join(
+        [
+            f"WER  {score.wer:6.2f} %  {level} interval {_range(score.wer_interval)}",
+            f"CER  {score.cer:6.2f} %  {level} interval {_range(score.cer_interval)}",
+            f"SER  {score.sentence_error_rate:6.2f} %  utterances with an error",
+            "",
+            f"{score.utterances} utterances, {score.words} words, {score.characters} characters",
+            f"hits {score.hits}, substitutions {score.substitutions}, "
+            f"deletions {score.deletions}, insertions {score.insertions}",
+            f"intervals: {score.bootstrap} bootstrap samples of the utterances, seed {score.seed}",
+        ]
+    )
+
+
+def report_text(utterances: Sequence[Utterance], score: Score) -> str:
+    """Write the report for reading: summary, frequent errors, every utterance with an error.
+
+    Utterances come with most errors first, then by id, aligned as REF and HYP, with S, D or I
+    below each word that was substituted, deleted or inserted.
+
+    Args:
+        utterances: What was scored.
+        score: What `score` returned for them.
+    """
+    lines = [summary(score)]
+    for title in ("substitutions", "deletions", "insertions"):
+        if top := getattr(score, f"top_{title}"):
+            lines += ["", f"Most frequent {title}", *(f"{n:6d}  {item}" for item, n in top)]
+    wrong = [(u.id, a) for u, a in zip(utterances, align(utterances), strict=True) if a.errors]
+    for id, aligned in sorted(wrong, key=lambda pair: (-pair[1].errors, pair[0])):
+        counts = ", ".join(f"{aligned.count(mark)} {mark}" for mark in "SDI")
+        lines += ["", f"{id}: {counts} in {aligned.words} reference words"]
+        lines += aligned_lines(aligned.steps)
+    return "\n".join(lines) + "\n"
+
+
+def report_json(
+    utterances: Sequence[Utterance], score: Score, *, texts: bool = True, **extra: object
+) -> dict[str, object]:
+    """Build the report for programs, in what JSON can hold.
+
+    It has the fields of `score` under their names, but for `ser`, the sentence error rate, and
+    `utterances`, which lists each one with its texts and its counts of errors.
+
+    Args:
+        utterances: What was scored.
+        score: What `score` returned for them.
+        texts: Whether the JSON holds references and hypotheses, beside the counts.
+        extra: More top-level entries that JSON can hold: command, device, versions, date.
+
+    Raises:
+        ValueError: An extra entry has the name of one of the report's own.
+    """
+    report: dict[str, object] = {
+        name: [list(entry) if isinstance(entry, tuple) else entry for entry in value]
+        if isinstance(value, tuple)
+        else value
+        for name, value in vars(score).items()
+    }
+    report["ser"] = report.pop("sentence_error_rate")
+    report["utterances"] = [
+        {
+            **(vars(utterance) if texts else {"id": utterance.id}),
+            "words": aligned.words,
+            "substitutions": aligned.count("S"),
+            "deletions": aligned.count("D"),
+            "insertions": aligned.count("I"),
+        }
+        for utterance, aligned in zip(utterances, align(utterances), strict=True)
+    ]
+    if taken := sorted(report.keys() & extra.keys()):
+        raise ValueError(
+            f"the report has its own entries {', '.join(taken)}; rename the extra ones"
+        )
+    return report | extra
+
+
+def report_paths(folder_or_prefix: str | Path) -> tuple[Path, Path]:
+    """Where :func:`write_reports` writes: the text and the JSON."""
+    prefix = Path(folder_or_prefix)
+    if prefix.is_dir():
+        prefix = prefix / "report"
+    return prefix.with_name(f"{prefix.name}.txt"), prefix.with_name(f"{prefix.name}.json")
+
+
+def write_reports(
+    folder_or_prefix: str | Path,
+    utterances: Sequence[Utterance],
+    score: Score,
+    *,
+    texts: bool = True,
+    **extra: object,
+) -> tuple[Path, Path]:
+    """Write `<prefix>.txt` and `<prefix>.json`, each whole or not at all.
+
+    Args:
+        folder_or_prefix: Path without ending; a folder that exists gets `report.txt` and
+            `report.json`. Missing folders are made.
+        utterances: What was scored.
+        score: What `score` returned for them.
+        texts: Whether the JSON holds references and hypotheses, beside the counts.
+        extra: More entries of the JSON report.
+
+    Returns:
+        The paths of the text and of the JSON.
+
+    Raises:
+        LASError: The folder cannot be made or written to.
+    """
+    report = report_json(utterances, score, texts=texts, **extra)
+    data = _report_lines(report)
+    text_path, json_path = report_paths(folder_or_prefix)
+    try:
+        with replacing(text_path) as text, replacing(json_path) as json_file:
+            text.write_text(report_text(utterances, score), encoding="utf-8")
+            json_file.write_text(data, encoding="utf-8")
+    except OSError as problem:
+        what = problem.strerror or type(problem).__name__
+        raise LASError(
+            f"{folder_or_prefix}: cannot write the reports ({what}); choose another place"
+        ) from None
+    return text_path, json_path
+
+
+def _report_lines(report: Mapping[str, Any]) -> str:
+    """JSON with a line for each entry, and for each utterance, of which there may be thousands."""
+    lines = []
+    for name, value in report.items():
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            rows = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in value]
+            text = "[\n  " + ",\n  ".join(rows) + "\n]"
+        lines.append(f"{json.dumps(name)}: {text}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def _percent(errors: np.ndarray, total: np.ndarray) -> float:
+    return 100.0 * int(errors.sum()) / int(total.sum())
+
+
+def _top(counted: Iterable[tuple[str, int]]) -> tuple[tuple[str, int], ...]:
+    return tuple(sorted(counted, key=lambda entry: (-entry[1], entry[0]))[:_TOP])
+
+
+def _range(interval: tuple[float, float]) -> str:
+    return f"{interval[0]:.2f} to {interval[1]:.2f}"

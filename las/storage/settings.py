@@ -1,0 +1,12 @@
+"""Settings as a YAML file."""
+
+from pathlib import Path
+
+from las.config import Settings, to_yaml
+from las.storage.atomic import replacing
+
+
+def save_settings(settings: Settings, path: Path) -> None:
+    """Write settings as YAML, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(to_yaml(settings), encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Audio of any length -> words, segments and files."""

@@ -1,0 +1,237 @@
+"""Windows cover all speech, cut in silences, and do not depend on how samples come in blocks."""
+
+import itertools
+
+import librosa
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from las.audio.levels import levels, quietest, runs
+from las.config import ModelConfig
+from las.transcription.chunking import Window, WindowConfig, split, threshold
+
+RATE = 8000
+CONFIG = WindowConfig(max_seconds=4.0, target_seconds=2.0, min_seconds=0.8, overlap_seconds=1.0)
+
+
+def sound(seconds: float, seed: int = 0) -> np.ndarray:
+    """Speech-like: noise whose level swings by 20 dB four times a second."""
+    time = np.arange(round(seconds * RATE)) / RATE
+    noise = np.random.default_rng(seed).normal(size=len(time))
+    return 0.1 * noise * 10 ** (np.sin(8 * np.pi * time) - 1) ** 1
+
+
+def hush(seconds: float, seed: int = 0) -> np.ndarray:
+    return 1e-4 * np.random.default_rng(seed).normal(size=round(seconds * RATE))
+
+
+def joined(*parts: np.ndarray) -> np.ndarray:
+    return np.concatenate(parts).astype(np.float32)
+
+
+def cut(samples: np.ndarray, config: WindowConfig = CONFIG) -> list[Window]:
+    found = list(split([samples], RATE, config))
+    for window in found:
+        np.testing.assert_array_equal(window.samples, samples[window.start : window.end])
+        assert len(window.samples) <= config.max_seconds * RATE
+        assert abs(len(window.speech) - len(window.samples) / RATE * 100) < 1.01
+    return found
+
+
+def check_overlaps(found: list[Window]) -> None:
+    """Overlaps are what they say, and windows are in order."""
+    for a, b in itertools.pairwise(found):
+        assert a.start < b.start
+        assert a.end < b.end
+        assert b.overlap == max(0, a.end - b.start)
+    assert not found or found[0].overlap == 0
+
+
+def test_short_audio_is_one_window_as_it_is():
+    samples = joined(hush(1), sound(2), hush(1))
+    (window,) = cut(samples)
+    assert (window.start, window.end, window.overlap) == (0, len(samples), 0)
+    assert 1.7 < window.speech.sum() / 100 < 2.1
+    assert len(cut(joined(samples, hush(0.01)))) == 1
+    assert cut(joined(samples, hush(0.01)))[0].start > 0  # longer: silence is left out
+
+
+def test_cuts_are_in_silences():
+    sizes = [1.5, 2.5, 1.0, 1.2, 3.0, 0.9]
+    samples = joined(*(x for i, size in enumerate(sizes) for x in (sound(size, i), hush(0.5, i))))
+    found = cut(samples)
+    starts = np.cumsum([0.0, *(size + 0.5 for size in sizes[:-1])])
+    ends = starts + sizes
+    assert [w.overlap for w in found] == [0] * len(found)
+    for window in found:
+        # Margins of silence, no part of an utterance.
+        assert min(abs(starts - 0.2 - window.start / RATE)) < 0.1 or window.start == 0
+        assert min(abs(ends + 0.2 - window.end / RATE)) < 0.1
+    # Short utterances share a window, as long as the target is not reached.
+    assert len(found) < len(sizes)
+    assert sum(w.speech.sum() for w in found) / 100 == pytest.approx(sum(sizes), rel=0.15)
+
+
+def test_the_next_silence_after_the_target_ends_a_window():
+    samples = joined(sound(1.0), hush(0.5), sound(1.0), hush(0.3), sound(1.0), hush(1), sound(2))
+    first = cut(samples)[0]
+    assert first.end / RATE == pytest.approx(2.5 + 0.15, abs=0.06)  # half of 0.3: no margin of 0.2
+
+
+def test_without_a_late_silence_the_longest_counts():
+    samples = joined(sound(0.9), hush(0.3), sound(0.3), hush(0.45), sound(4))
+    first, *rest = cut(samples)
+    assert first.end / RATE == pytest.approx(1.5 + 0.2, abs=0.06)
+    assert rest[0].overlap == 0
+
+
+def test_without_silence_windows_overlap():
+    samples = sound(14.0).astype(np.float32)
+    found = cut(samples)
+    check_overlaps(found)
+    assert found[0].start == 0
+    assert found[-1].end == len(samples)
+    for window in found[1:]:
+        assert 0.5 <= window.overlap / RATE <= 1.5
+    # Edges are where it is quiet: the swing is lowest at 3/16 s, and every quarter of a second.
+    for window in found[:-1]:
+        phase = (window.end / RATE - 3 / 16) % 0.25
+        assert min(phase, 0.25 - phase) < 0.06
+
+
+def test_long_silences_are_left_out():
+    samples = joined(hush(9), sound(3), hush(11, 1), sound(3), hush(6))
+    first, second = cut(samples)
+    assert first.start / RATE == pytest.approx(9 - 0.2, abs=0.06)
+    assert first.end / RATE == pytest.approx(12 + 0.2, abs=0.06)
+    assert second.start / RATE == pytest.approx(23 - 0.2, abs=0.06)
+    assert second.end / RATE == pytest.approx(26 + 0.2, abs=0.06)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1.0, 4.0, 4.01, 30.0])
+def test_silence_and_noise_give_no_window(seconds):
+    size = round(seconds * RATE)
+    assert cut(np.zeros(size, np.float32)) == []
+    assert cut((1e-5 * np.random.default_rng(0).normal(size=size)).astype(np.float32)) == []
+    if seconds > 4:
+        noise = 0.01 * np.random.default_rng(0).normal(size=size)
+        assert cut(noise.astype(np.float32)) == []
+        hum = 0.1 * np.sin(2 * np.pi * 50 * np.arange(size) / RATE)
+        assert cut(hum.astype(np.float32)) == []
+
+
+def test_speech_in_noise_is_found():
+    noise = 0.02 * np.random.default_rng(1).normal(size=12 * RATE)
+    samples = noise.copy()
+    samples[3 * RATE : 5 * RATE] += sound(2)
+    samples[8 * RATE : 10 * RATE] += sound(2, 1)
+    found = cut(samples.astype(np.float32))
+    for start, end in ((3, 5), (8, 10)):
+        assert any(w.start <= start * RATE and w.end >= (end - 0.1) * RATE for w in found)
+
+
+@given(
+    parts=st.lists(
+        st.tuples(st.booleans(), st.floats(0.05, 5.0), st.integers(0, 9)), min_size=1, max_size=8
+    ),
+    sizes=st.lists(st.integers(1, 9000), min_size=1, max_size=5),
+)
+def test_all_speech_is_in_a_window_whatever_the_blocks(parts, sizes):
+    samples = joined(*((sound if loud else hush)(length, seed) for loud, length, seed in parts))
+    found = cut(samples)
+    check_overlaps(found)
+    edges = np.cumsum(list(itertools.islice(itertools.cycle(sizes), 2000)))
+    again = list(split(np.split(samples, edges[edges < len(samples)]), RATE, CONFIG))
+    assert [(w.start, w.end, w.overlap) for w in again] == [
+        (w.start, w.end, w.overlap) for w in found
+    ]
+    edge = np.zeros(len(samples) + 1, bool)
+    for window in found:
+        edge[window.start : window.end] = True
+    lost = (levels(samples, RATE) > -45.0) & ~edge[:: RATE // 100]
+    assert all(b - a <= 5 for a, b in runs(lost))
+
+
+def test_memory_is_that_of_a_window():
+    held = []
+
+    def blocks():
+        for i in range(200):
+            yield sound(1.0, i % 7).astype(np.float32)
+
+    import tracemalloc
+
+    def peak(count: int) -> int:
+        tracemalloc.start()
+        for window in split(itertools.islice(blocks(), count), RATE, CONFIG):
+            held.append(window.end)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    peak(10)
+    assert peak(200) < 1.1 * peak(20)
+
+
+@pytest.mark.parametrize("rate", [2000, 8000, 16000, 44100])
+@pytest.mark.parametrize("size", [1, 79, 800, 16001])
+@pytest.mark.parametrize("volume", [0.0, 1e-9, 0.1, 1e9])
+def test_levels_are_those_of_librosa_to_the_bit(rate, size, volume):
+    noise = np.random.default_rng(size).normal(size=size) * np.linspace(0, volume, size)
+    samples = noise.astype(np.float32)
+    rms = librosa.feature.rms(
+        y=samples, frame_length=round(0.05 * rate), hop_length=round(0.01 * rate)
+    )
+    expected = librosa.amplitude_to_db(rms[0], ref=1.0, amin=1e-7, top_db=None)
+    found = levels(samples, rate)
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_levels_and_masks():
+    level = levels(np.full(RATE, 0.1, np.float32), RATE)
+    assert len(level) == 101
+    np.testing.assert_allclose(level[5:-5], -20.0, atol=0.01)
+    assert levels(np.zeros(RATE, np.float32), RATE).max() < -100
+    assert runs(np.array([1, 1, 0, 1, 0, 0, 1], bool)) == [(0, 2), (3, 4), (6, 7)]
+    assert runs(np.zeros(3, bool)) == []
+    assert quietest(np.array([3.0, 1.0, 2.0, 1.0, 5.0]), 0.0, 0.05) == 3
+    assert quietest(np.array([3.0, 1.0, 2.0, 1.0, 5.0]), 0.02, 0.03) == 2
+    assert quietest(np.array([3.0, 1.0]), 5.0, 6.0) == 1
+
+
+def test_thresholds():
+    even = np.full(200, -30.0)
+    assert threshold(even, CONFIG) > -30.0
+    assert threshold(even, CONFIG, steady=False) < -30.0
+    assert threshold(even[:50], CONFIG) < -30.0  # too short to tell
+    assert threshold(even - 50.0, CONFIG, steady=False) == CONFIG.silent_dbfs
+    clean = np.where(np.arange(200) % 20 < 10, -10.0, -90.0)
+    assert threshold(clean, CONFIG) == -45.0
+    noisy = np.where(np.arange(200) % 20 < 10, -10.0, -30.0)
+    assert threshold(noisy, CONFIG) == -24.0
+    assert threshold(np.where(noisy < -20, -18.0, noisy), CONFIG) == -22.0
+
+
+def test_noise_at_the_end_is_no_window():
+    noise = 0.003 * np.random.default_rng(0).normal(size=10 * RATE)
+    samples = joined(sound(3.0), hush(0.5), sound(2.9), hush(1.1))
+    samples = samples + noise[: len(samples)]
+    assert [round(w.end / RATE, 1) for w in cut(samples.astype(np.float32))] == [3.2, 6.6]
+
+
+def test_settings():
+    assert WindowConfig.of(ModelConfig()) == WindowConfig()
+    for seconds in (1.0, 3.0, 10.0, 35.0):
+        limits = WindowConfig.of(ModelConfig(longest_seconds=seconds))
+        assert limits.max_seconds == seconds
+    for wrong in (
+        {"overlap_seconds": 11.0},
+        {"target_seconds": 21.0},
+        {"min_seconds": 7.0},
+        {"max_seconds": 0.0},
+    ):
+        with pytest.raises(ValueError, match=r"seconds"):
+            WindowConfig(**wrong)
