@@ -19,7 +19,6 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from benchmarks import common, timing
-from las import __version__
 from las.audio import reader
 from las.config import SearchConfig
 from las.data.dataset import evaluation_batches
@@ -31,6 +30,7 @@ from las.model.folder import bundled
 from las.model.las import LAS
 from las.runtime import inference_precision
 from las.scoring import wer as scoring
+from las.version import __version__
 
 NAME = "pipeline"
 SEARCHES = (SearchConfig(), SearchConfig(beam=8, ctc=0.3))

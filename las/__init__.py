@@ -7,11 +7,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    __version__: str
     from las.api import Recognizer, load
     from las.config import SearchConfig
     from las.errors import LASError, LASWarning
     from las.transcription.types import Segment, Transcription, Word
+    from las.version import __version__
 
 __all__ = [
     "LASError",
@@ -34,29 +34,17 @@ _HOMES = {
     "Segment": "transcription.types",
     "Transcription": "transcription.types",
     "Word": "transcription.types",
+    "__version__": "version",
     "load": "api",
 }
 
 
 def __getattr__(name: str) -> object:
-    value: object
-    if name == "__version__":
-        value = _version()
-    elif name in _HOMES:
-        value = getattr(import_module(f"las.{_HOMES[name]}"), name)
-    else:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"las.{_HOMES[name]}"), name)
     globals()[name] = value
     return value
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("listen-attend-spell")
-    except PackageNotFoundError:  # a source tree that is not installed
-        return "0.0.0"
 
 
 def __dir__() -> list[str]:

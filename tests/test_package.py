@@ -1,46 +1,12 @@
 """The package as installed: what it imports, and which way."""
 
-import ast
 import subprocess
 import sys
 from pathlib import Path
 
 import las
-import las_kernels
 
 ROOT = Path(__file__).parents[1]
-
-
-def imports(path: Path) -> set[str]:
-    """Top-level names that a module imports, anywhere in it."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            names.add(node.module)
-    return names
-
-
-def test_kernels_know_nothing_of_speech():
-    for path in Path(las_kernels.__file__).parent.rglob("*.py"):
-        assert not any(n == "las" or n.startswith("las.") for n in imports(path)), path
-
-
-def test_model_knows_nothing_of_files_and_data_nothing_of_the_model():
-    package = Path(las.__file__).parent
-    for name in ("frontend", "listener", "attention", "speller", "model", "search"):
-        assert not imports(package / f"{name}.py") & {
-            "las.audio.reader",
-            "las.data.dataset",
-            "las.data.corpora",
-        }
-    for name in ("data", "corpora", "audio", "text"):
-        assert not imports(package / f"{name}.py") & {
-            "las.model.las",
-            "las.decoding.search",
-            "las.training.trainer",
-        }
 
 
 def test_imports_without_triton():

@@ -47,7 +47,7 @@ import sys
 sys.path[:0] = ["tests", "tests/kernels", "."]
 import pretend_gpu
 pretend_gpu.pretend()
-from las.journal import Journal
+from las.training.logger import Journal
 Journal.step = lambda *_, **__: print("waits", pretend_gpu.Host.waits)
 from pathlib import Path
 from speech import RANDOM, run_config

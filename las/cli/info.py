@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from las import __version__
 from las.imports import lasting
+from las.version import __version__
 
 
 def info(

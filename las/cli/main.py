@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from las import __version__, standard
+from las import standard
 from las.cli.bpe import bpe
 from las.cli.calibrate import calibrate
 from las.cli.compare import compare
@@ -22,6 +22,7 @@ from las.cli.transcribe import transcribe
 from las.cli.tune import tune
 from las.errors import LASError
 from las.threads import of_environment as threads_of_environment
+from las.version import __version__
 
 app = typer.Typer(
     no_args_is_help=True,

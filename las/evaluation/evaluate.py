@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-from las import __version__
 from las.config import SearchConfig
 from las.data.dataset import evaluation_batches
 from las.data.manifests import check_alphabet, read_manifest
@@ -18,6 +17,7 @@ from las.decoding.search import search
 from las.errors import LASError
 from las.model.las import LAS
 from las.scoring.wer import Utterance, check
+from las.version import __version__
 
 
 @torch.inference_mode()

@@ -11,10 +11,10 @@ from importlib import resources
 
 import soundfile
 
-from las import __version__
 from las.explain.figure import level, mark
 from las.explain.svg import drawing
 from las.explain.types import Alternative, Explanation, Section
+from las.version import __version__
 
 AUDIO_SECONDS = 60.0
 """Longer audio is not put into the page."""
