@@ -51,7 +51,7 @@ from las.training.logger import Journal
 Journal.step = lambda *_, **__: print("waits", pretend_gpu.Host.waits)
 from pathlib import Path
 from speech import RANDOM, run_config
-from las.training import Trainer
+from las.training.trainer import Trainer
 manifest, output = map(Path, sys.argv[1:])
 random = {**RANDOM, "data__mp3": 0.0, "training__accumulate": 2, "training__epochs": 1}
 with pretend_gpu.Pretence():
