@@ -1,6 +1,7 @@
 """Every setting, typed, with its default; an unknown key is an error that names the right one."""
 
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -290,7 +291,7 @@ def read(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.safe_load(_shipped(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise LASError(f"{path}: cannot read the configuration ({error.strerror})") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -300,6 +301,12 @@ def read(path: str | Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise LASError(f"{path}: not a configuration: expected `section: settings`")
     return data
+
+
+def _shipped(path: Path) -> Path:
+    """A configuration of a recipe as it ships with the package, if there is no such file."""
+    inside = Path(str(resources.files("las"))) / path
+    return inside if path.parts[:1] == ("recipes",) and not path.exists() else path
 
 
 def parse(kind: type[S], data: dict[str, Any], origin: str, overrides: Sequence[str] = ()) -> S:

@@ -1,4 +1,4 @@
-"""Large imports of the commands, which are what a short command spends its time on."""
+"""What the commands import: large packages, and packages of the optional extras."""
 
 import gc
 import sys
@@ -23,3 +23,25 @@ def lasting() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+# Packages that transcription does without, and the extra of pyproject.toml that has each.
+EXTRAS = {
+    "lhotse": "train",
+    "librosa": "explain",
+    "matplotlib": "explain",
+    "scipy": "train",
+    "tensorboard": "train",
+}
+
+
+def missing_extra(error: ModuleNotFoundError) -> str | None:
+    """What to do about a package that is not there, in one line; None if it is of no extra."""
+    package = (error.name or "").partition(".")[0]
+    extra = EXTRAS.get(package)
+    if extra is None:
+        return None
+    return (
+        f"{package} is not installed, which this command needs: "
+        f"pip install 'listen-attend-spell[{extra}]'"
+    )

@@ -1,10 +1,13 @@
 """The package as installed: what it imports, and which way."""
 
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import las
+from las.imports import EXTRAS
 
 ROOT = Path(__file__).parents[1]
 
@@ -17,6 +20,41 @@ def test_imports_without_triton():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "fine\n", done.stderr
+
+
+def without_extras(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run ``las`` as if the packages of the extras were not installed."""
+    code = (
+        "import sys\n"
+        "from las.imports import EXTRAS\n"
+        "sys.modules.update(dict.fromkeys(EXTRAS))\n"
+        "from las.cli.main import main\n"
+        "main()"
+    )
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_transcription_needs_no_extra():
+    done = without_extras("transcribe", ROOT / "las/samples/503-1-0004.flac")
+    assert done.stdout == "WHAT'S THE WEATHER IN PARIS ON TUESDAY\n", done.stderr
+
+
+def test_a_missing_extra_is_named_in_one_line():
+    done = without_extras("prepare", "folder", ROOT / "las/samples", "data")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "error: lhotse is not installed, which this command needs: "
+        "pip install 'listen-attend-spell[train]'\n",
+    )
+
+
+def test_every_extra_is_in_pyproject():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    for package, extra in EXTRAS.items():
+        assert any(re.match(package + r"\b", requirement) for requirement in extras[extra])
 
 
 def test_help_needs_no_torch():

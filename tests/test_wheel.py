@@ -69,8 +69,8 @@ def test_it_transcribes_and_builds_its_kernels(installed):
 
 def test_it_trains_a_recipe(installed):
     write_folder(installed / "empty/mine", sentences(6))
-    run(installed, "las", "prepare", "folder", "mine", "data")
-    config = ROOT / "recipes/an4/conf/las.yaml"
+    config = "recipes/an4/conf/las.yaml"  # found in the wheel
+    run(installed, "las", "prepare", "folder", "mine", "data", "--like", config)
     data = ["data.train=data/mine.jsonl.gz", "training.output=run"]
     run(installed, "las", "train", config, *data, *TINY)
     assert (installed / "empty/run/model/model.safetensors").is_file()

@@ -21,6 +21,7 @@ from las.cli.train import train
 from las.cli.transcribe import transcribe
 from las.cli.tune import tune
 from las.errors import LASError
+from las.imports import missing_extra
 from las.threads import of_environment as threads_of_environment
 from las.version import __version__
 
@@ -57,6 +58,12 @@ def main() -> None:
             standard.put("")  # what is left in the buffer
     except LASError as error:
         standard.complain(f"error: {error}")
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        cure = missing_extra(error)
+        if cure is None:
+            raise
+        standard.complain(f"error: {cure}")
         sys.exit(1)
     except BrokenPipeError:  # `las ... | head`
         standard.abandon()
