@@ -1,11 +1,13 @@
 """Make the tables of results from the reports of the runs, so that no number is typed by hand.
 
-    python recipes/results.py            rewrite the tables in recipes/*/RESULTS.md and README.md
+    python recipes/results.py            rewrite the tables
     python recipes/results.py --check    only say whether they are up to date (exit status 1)
 
-A recipe lists its rows in ``results/rows.yaml``; each names a report of ``las evaluate`` and the
-log of the training, or those of the trainings that went on from each other. A table stands
-between ``<!-- results -->`` and ``<!-- end -->``.
+The tables are between ``<!-- results -->`` and ``<!-- end -->``: in ``recipes/*/RESULTS.md`` the
+rows of the recipe, in ``docs/results.md`` those of all recipes, in ``README.md`` a selection with
+fewer columns. A recipe lists its rows in ``results/rows.yaml``; each names a report of ``las
+evaluate`` and the logs of the trainings that led to the model. Rows of the README have a key
+``readme``: the name of the system there.
 """
 
 import argparse
@@ -19,10 +21,15 @@ from typing import Any
 import yaml
 
 RECIPES = Path(__file__).parent
+README = RECIPES.parent / "README.md"
+ALL = RECIPES.parent / "docs/results.md"
 _BLOCK = re.compile(r"(<!-- results -->\n).*?(<!-- end -->)", re.DOTALL)
 _HEADER = (
     "| set | system | training data | search | WER % (95 % interval) | CER % | parameters "
     "| training |\n|---|---|---|---|---|---|---|---|"
+)
+_SHORT_HEADER = (
+    "| test set | system | training data | search | WER % (95 % interval) |\n|---|---|---|---|---|"
 )
 
 
@@ -33,30 +40,37 @@ def training_minutes(log: Path) -> float:
     return (last - first).total_seconds() / 60
 
 
-def row(recipe: Path, entry: dict[str, Any]) -> str:
-    """One line of a table."""
+def row(recipe: Path, entry: dict[str, Any], short: bool = False) -> str:
+    """One line of a table; ``short`` is the README's."""
     report: dict[str, Any] = json.loads((recipe / entry["report"]).read_text("utf-8"))
     low, high = report["wer_interval"]
+    wer = f"**{report['wer']:.2f}** ({low:.2f} to {high:.2f})"
+    if short:
+        return (
+            f"| {entry['set']} | {entry['readme']} | {entry['data']} | {report['search']} | {wer} |"
+        )
     logs = entry["log"] if isinstance(entry["log"], list) else [entry["log"]]
     minutes = sum(training_minutes(recipe / log) for log in logs)
     return (
         f"| {entry['set']} | {entry['system']} | {entry['data']} | {report['search']} "
-        f"| **{report['wer']:.2f}** ({low:.2f} to {high:.2f}) | {report['cer']:.2f} "
+        f"| {wer} | {report['cer']:.2f} "
         f"| {report['parameters'] / 1e6:.1f} M | {minutes:.0f} min, {entry['device']} |"
     )
 
 
 def tables() -> dict[Path, str]:
     """The right text of every file that holds a table."""
-    blocks: dict[Path, list[str]] = {}
+    blocks: dict[Path, list[str]] = {README: [_SHORT_HEADER], ALL: [_HEADER]}
     for listing in sorted(RECIPES.glob("*/results/rows.yaml")):
         recipe = listing.parent.parent
-        rows = [row(recipe, entry) for entry in yaml.safe_load(listing.read_text("utf-8"))]
-        blocks[recipe / "RESULTS.md"] = rows
-        blocks.setdefault(RECIPES.parent / "README.md", []).extend(rows)
+        entries = yaml.safe_load(listing.read_text("utf-8"))
+        rows = [row(recipe, entry) for entry in entries]
+        blocks[recipe / "RESULTS.md"] = [_HEADER, *rows]
+        blocks[ALL] += rows
+        blocks[README] += [row(recipe, entry, short=True) for entry in entries if "readme" in entry]
     texts = {}
-    for path, rows in blocks.items():
-        table = "\n".join([_HEADER, *rows])
+    for path, lines in blocks.items():
+        table = "\n".join(lines)
         texts[path] = _BLOCK.sub(rf"\g<1>{table}\n\g<2>", path.read_text("utf-8"))
     return texts
 

@@ -55,11 +55,7 @@ CHANGES = [
     ),
     (r"recipes/general/run\.sh .*", r"\g<0> --to prepare"),
     (r"recipes/librispeech/run\.sh (mini-mp3|100) .*", r"\g<0> --to train"),
-    (r"--bpe 500", "--bpe 12"),
-    (
-        r"python -m benchmarks\.attention",
-        r"\g<0> --smallest --no-plot --output bench",
-    ),
+    (r"--(bpe|size) 500", r"--\1 12"),
 ]
 
 
@@ -201,11 +197,15 @@ def test_what_a_document_says_runs(scene, name):
                 assert summary_names(out) == TABLES[command]
 
 
-def test_what_the_readme_says_is_printed(scene):
-    text = (ROOT / "README.md").read_text("utf-8")
-    (block,) = re.findall(r"^```console\n(.*?)^```", text, re.M | re.S)
-    for command, said in re.findall(r"^\$ (.*)\n((?!\$ ).+)\n", block, re.M):
-        assert run(scene, command) == said + "\n"
+def test_what_the_documents_show_is_printed(scene):
+    shown = set()
+    for name in ("README.md", "docs/transcribe.md"):
+        text = (ROOT / name).read_text("utf-8")
+        for block in re.findall(r"^```console\n(.*?)^```", text, re.M | re.S):
+            shown |= set(re.findall(r"^\$ (.*)\n((?!\$ ).+)\n", block, re.M))
+    assert shown
+    for command, printed in shown:
+        assert run(scene, command) == printed + "\n"
 
 
 def test_the_exceptions_are_few_and_needed():
