@@ -40,7 +40,7 @@ def test_demo_passes_and_leaves_its_report_and_picture(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     for reference in references().values():
-        assert f"said   {reference}\n" in done.stdout
+        assert f"reference   {reference}\n" in done.stdout
     assert (tmp_path / "out/attention.png").stat().st_size > 10_000
     assert (tmp_path / "out/test.json").is_file()
 
@@ -128,5 +128,5 @@ def test_the_checkpoint_is_small_and_has_a_card():
     folder = bundled()
     assert (folder / "model.safetensors").stat().st_size < 16e6
     card = (folder / "MODEL_CARD.md").read_text(encoding="utf-8")
-    for heading in ("## Data", "## Licence", "## Word error rate", "## What it cannot do"):
+    for heading in ("## Data", "## Licence", "## Word error rate", "## Limitations"):
         assert heading in card

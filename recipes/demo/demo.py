@@ -46,7 +46,7 @@ def samples(transcriber: Transcriber, folder: Path, output: Path) -> float:
     results = transcribe(transcriber, [folder / name for name in references])
     pairs = []
     for result, (name, reference) in zip(results, references.items(), strict=True):
-        print(f"{name}\n  said   {reference}\n  heard  {result.text}")
+        print(f"{name}\n  reference   {reference}\n  recognised  {result.text}")
         pairs.append(scoring.Utterance(name, reference, result.text))
     first = results[0]
     picture = output / "attention.png"
