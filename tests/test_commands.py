@@ -37,6 +37,7 @@ EXCEPTIONS = {
     "make demo": "makes an environment from PyPI",
     "make test": "is what runs this",
     "make lint": "CI runs it",
+    "make docs": "is part of make lint",
     ".venv/bin/pre-commit install": "changes the repository's hooks",
     "benchmarks/gpu.sh": "needs a GPU; tests/test_gpu_run.py rehearses it",
     "python recipes/demo/synthesise.py OUT": "needs espeak-ng, flite and opus-tools",
