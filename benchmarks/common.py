@@ -18,6 +18,8 @@ import torch
 import torch._functorch.config
 import torch._inductor.config
 
+import benchmarks
+
 RESULTS = Path(__file__).parent / "results"
 PEER = "speechbrain"  # whose decoder stands in for ours in a training step
 NOT_GPU = "Measured on a CPU, at small shapes: these are not GPU numbers."
@@ -45,7 +47,7 @@ def options(
         arguments: of the command line; None for those of this process.
         selects: of ``SELECTS``, what can be chosen in this benchmark.
     """
-    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}")
+    parser = argparse.ArgumentParser(prog=f"python -m {benchmarks.module(name)}")
     parser.add_argument("--device", choices=["cuda", "cpu"], help="default: a GPU if there is one")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
     parser.add_argument("--seconds", type=float, default=1e9, help="start no new shape after these")
@@ -278,7 +280,7 @@ def markdown(name: str, header: Row, rows: list[Row]) -> str:
     measures = {key: m for key, m in measures.items() if any(key in row for row in rows)}
     titles = [*shown, "method", "median us", "p20 - p80", *(m[0] for m in measures.values())]
     titles += [f"x {baseline}" for baseline in baselines]
-    lines = [f"# benchmarks.{name}: {header['device']}", ""]
+    lines = [f"# {benchmarks.module(name)}: {header['device']}", ""]
     if "note" in header:
         lines += [f"**{header['note']}**", ""]
     lines += [f"- {key}: {value}" for key, value in header.items() if key not in ("device", "note")]

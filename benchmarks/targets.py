@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import attention, common
-from benchmarks.shapes import Case
+from benchmarks import common
+from benchmarks.kernels import attention
+from benchmarks.kernels.shapes import Case
 
 README = Path(__file__).parents[1] / "README.md"
 _BLOCK = re.compile(r"(<!-- gpu -->\n).*?(<!-- end -->)", re.DOTALL)

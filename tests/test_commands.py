@@ -39,7 +39,7 @@ EXCEPTIONS = {
     "make lint": "CI runs it",
     "make docs": "is part of make lint",
     ".venv/bin/pre-commit install": "changes the repository's hooks",
-    "benchmarks/gpu.sh": "needs a GPU; tests/test_gpu_run.py rehearses it",
+    "benchmarks/gpu.sh": "needs a GPU; tests/benchmarks/test_gpu_run.py rehearses it",
     "python recipes/demo/synthesise.py OUT": "needs espeak-ng, flite and opus-tools",
     "recipes/librispeech/download.py corpora train-clean-5 dev-clean": "downloads",
     "python tests/fuzz_audio.py --cases 10000 --seed 0": "takes hours",
@@ -57,6 +57,10 @@ CHANGES = [
     (r"recipes/general/run\.sh .*", r"\g<0> --to prepare"),
     (r"recipes/librispeech/run\.sh (mini-mp3|100) .*", r"\g<0> --to train"),
     (r"--(bpe|size) 500", r"--\1 12"),
+    (
+        r"python -m benchmarks\.kernels\.attention",
+        r"\g<0> --smallest --no-plot --output bench",
+    ),
 ]
 
 

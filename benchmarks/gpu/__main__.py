@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import module
 from benchmarks.gpu import counters, jobs, parts, probe, report
 from benchmarks.gpu.jobs import Job
 from benchmarks.gpu.store import Store
@@ -83,7 +84,7 @@ class Run:
             raise SystemExit(f"error: it needs {', '.join(unable)}: pip install {' '.join(unable)}")
         if self.copies:
             for name in IMPORTED:
-                importlib.import_module(f"benchmarks.{name}")
+                importlib.import_module(module(name))
         before = self.store.load("measured")
         if self.run(self.job("machine", 60)):
             self.store.say("a copy of this process cannot use the GPU: every part imports anew")
@@ -107,7 +108,7 @@ class Run:
         """Both libraries of CUDA kernels, unless they are there."""
         if self.context.without:
             return []
-        names = [f"build {kind}" for kind in ("cuda", "decode_cuda")]
+        names = [f"build {kind}" for kind in parts.LIBRARIES]
         return [self.job(name, 150) for name in names if self.store.status(name) != "done"]
 
     def build(self) -> None:

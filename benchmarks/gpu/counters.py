@@ -31,9 +31,11 @@ def launch() -> int:
     """Launch every kernel once, at the sizes of the headline."""
     import torch
 
-    from benchmarks import attention, decoder
-    from benchmarks.shapes import random_inputs
-    from las_kernels import attend, cuda, decode_cuda, decode_sequence
+    from benchmarks.kernels import attention, decoder
+    from benchmarks.kernels.shapes import random_inputs
+    from las_kernels import attend, decode_sequence
+    from las_kernels.cuda import attention_step as cuda_step
+    from las_kernels.cuda import persistent_decoder
 
     device = torch.device("cuda")
     case = next(case for case in attention.GPU_CASES if case.name == "B64 T250")
@@ -43,9 +45,9 @@ def launch() -> int:
     context, _ = attend(*given, backend="triton")
     torch.autograd.grad(context, attention.leaves(given), torch.ones_like(context))
     with torch.no_grad():
-        if cuda.available() is None:
+        if cuda_step.available() is None:
             attend(*given, backend="cuda")
-        if decode_cuda.available() is None:
+        if persistent_decoder.available() is None:
             few = decoder.GPU_CASES[0]._replace(U=20)
             embedded, memory, score, weights = decoder.inputs_of(few, "additive", device)
             decode_sequence(embedded, memory, weights, score, backend="persistent")

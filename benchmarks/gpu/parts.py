@@ -14,10 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks import module
 from benchmarks.gpu import counters, probe, report
 from benchmarks.gpu.probe import ROOT
 
 KERNELS = ROOT / "tests" / "kernels"
+LIBRARIES = ("attention_step", "persistent_decoder")  # of kernels in CUDA C++
 CUDA_KERNELS = ("cuda", "persistent")  # methods and backends that nvcc must have built
 
 
@@ -31,7 +33,7 @@ class Context(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A benchmark, as its command line: ``python -m benchmarks.<module>``."""
+    """A benchmark, as its command line: its module is that of :func:`benchmarks.module`."""
 
     name: str
     limit: float
@@ -101,13 +103,13 @@ CHECKS = {
         small="several and additive",
     ),
     "cuda": Selection(
-        ("test_cuda.py",),
+        ("test_cuda_attention_step.py",),
         "on_a_gpu and (odd or training or search) and not fp16 and not dot",
         cuda=True,
         small="odd and location",
     ),
     "persistent": Selection(
-        ("test_decode_cuda.py",),
+        ("test_cuda_persistent_decoder.py",),
         "on_a_gpu and (odd or tensor or large) and not fp16 and not dot",
         cuda=True,
         small="odd and location",
@@ -115,7 +117,10 @@ CHECKS = {
 }
 # All that a GPU can decide; what runs in the emulator does so elsewhere.
 TESTS = Selection(
-    tuple(f"test_{x}.py" for x in ("gpu", "cuda", "decode_cuda", "triton", "bounds")),
+    (
+        *("test_gpu.py", "test_cuda_attention_step.py", "test_cuda_persistent_decoder.py"),
+        *("test_triton.py", "../benchmarks/test_bounds.py"),
+    ),
     "(test_gpu or test_triton or bounds_of_a_gpu or on_a_gpu or cuda_graph)"
     " and not fp16 and not spans_cover",
     small="on_a_gpu and odd and additive and not greedy",
@@ -126,17 +131,19 @@ SANITIZED = {
         ("test_triton.py",), "step_and_every_gradient and (several or bfloat16)"
     ),
     "memcheck cuda": Selection(
-        ("test_cuda.py",), "on_a_gpu and odd and bfloat16 and not dot", cuda=True
+        ("test_cuda_attention_step.py",), "on_a_gpu and odd and bfloat16 and not dot", cuda=True
     ),
     "memcheck persistent": Selection(
-        ("test_decode_cuda.py",), "on_a_gpu and (odd or tile) and bfloat16 and not dot", cuda=True
+        ("test_cuda_persistent_decoder.py",),
+        "on_a_gpu and (odd or tile) and bfloat16 and not dot",
+        cuda=True,
     ),
     "racecheck cuda": Selection(
-        ("test_cuda.py",), "on_a_gpu and odd and bfloat16 and location", cuda=True
+        ("test_cuda_attention_step.py",), "on_a_gpu and odd and bfloat16 and location", cuda=True
     ),
     # Blocks that wait for each other take long when they are looked at.
     "racecheck persistent": Selection(
-        ("test_decode_cuda.py",),
+        ("test_cuda_persistent_decoder.py",),
         "sequence_on_a_gpu and (odd or (tensor and one)) and bfloat16 and location",
         cuda=True,
     ),
@@ -182,7 +189,7 @@ def arguments(part: Part, context: Context) -> list[str]:
 
 def measure(part: Part, context: Context) -> int:
     """Run a benchmark; 1 if it did not measure something that it should."""
-    benchmark = importlib.import_module(f"benchmarks.{part.module}")
+    benchmark = importlib.import_module(module(part.module))
     # Blocks of Triton's interpreter come one after another: a barrier is for one alone.
     with pretended(context, 1 if part.module == "bounds" else 4):
         benchmark.main(arguments(part, context))
@@ -225,7 +232,7 @@ def tests(context: Context) -> int:
 
 def build(kind: str, context: Context) -> int:
     """Build a library of CUDA kernels, for all that come later."""
-    kernels = importlib.import_module(f"las_kernels.{kind}")
+    kernels = importlib.import_module(f"las_kernels.cuda.{kind}")
     with pretended(context):
         reason = kernels.available()
     print(f"build: {kind}: {reason or 'done'}")
@@ -263,7 +270,7 @@ def functions(context: Context) -> dict[str, Callable[[], int]]:
 
     return {
         "machine": machine,
-        **{f"build {kind}": partial(build, kind, context) for kind in ("cuda", "decode_cuda")},
+        **{f"build {kind}": partial(build, kind, context) for kind in LIBRARIES},
         **{f"check {name}": partial(check, one, context) for name, one in CHECKS.items()},
         **{name: partial(check, one, context) for name, one in SANITIZED.items()},
         **{part.name: partial(measure, part, context) for part in (*HEADLINE, TILES)},

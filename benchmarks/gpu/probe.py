@@ -58,7 +58,7 @@ def fingerprint() -> str:
     digest = hashlib.sha256()
     for folder in ("benchmarks", "kernels", "las"):
         for path in sorted((ROOT / folder).rglob("*")):
-            if path.suffix in (".py", ".cu", ".h", ".cpp"):
+            if path.suffix in (".py", ".cu", ".cuh", ".h", ".cpp"):
                 digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
@@ -119,12 +119,13 @@ def look() -> dict[str, Any]:
 
 def no_cuda_kernels() -> str | None:
     """Why the kernels in CUDA C++ cannot be built here; None where they can."""
-    from las_kernels import build, cuda
+    from las_kernels import jit_build
+    from las_kernels.cuda import attention_step as cuda_step
 
     try:
-        cuda.nvcc()
-        build._ninja()
-        build.cxx()
-    except build.BuildError as error:
+        cuda_step.nvcc()
+        jit_build._ninja()
+        jit_build.cxx()
+    except jit_build.BuildError as error:
         return str(error)
     return None

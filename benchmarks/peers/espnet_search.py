@@ -1,4 +1,4 @@
-"""ESPnet's BeamSearch over its RNNDecoder; run by benchmarks/decoding.py."""
+"""ESPnet's BeamSearch over its RNNDecoder; run by benchmarks/system/decoding.py."""
 
 # Its modules are found in its own environment alone.
 # mypy: disable-error-code="import-not-found"

@@ -1,4 +1,4 @@
-"""This project's search; run by benchmarks/decoding.py as the others are."""
+"""This project's search; run by benchmarks/system/decoding.py as the others are."""
 
 from types import SimpleNamespace
 from typing import Any

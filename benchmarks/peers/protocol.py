@@ -1,4 +1,4 @@
-"""How benchmarks/decoding.py talks to a searching program in another environment.
+"""How benchmarks/system/decoding.py talks to a searching program in another environment.
 
 Only torch and the standard library: this file is imported in every one of the environments. A
 program is started with the sizes as JSON; it prints a line that says what it is, and then answers

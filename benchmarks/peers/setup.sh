@@ -3,7 +3,7 @@
 #
 #   benchmarks/peers/setup.sh VENV_DIR [PYTHON [NAME...]]
 #
-# makes VENV_DIR/speechbrain and VENV_DIR/espnet for benchmarks/decoding.py (about 5 GB each, nearly
+# makes VENV_DIR/speechbrain and VENV_DIR/espnet for benchmarks/system/decoding.py (about 5 GB each, nearly
 # all of it torch), and those that are named: pocketsphinx (140 MB, with its English model) and
 # whisper (500 MB, without a model) are for benchmarks/peers/score.py. Versions are pinned, torch to
 # the one of this project. An environment that is complete is left as it is.

@@ -1,4 +1,4 @@
-"""SpeechBrain's searchers over its AttentionalRNNDecoder; run by benchmarks/decoding.py."""
+"""SpeechBrain's searchers over its AttentionalRNNDecoder; run by benchmarks/system/decoding.py."""
 
 # Its modules are found in its own environment alone.
 # mypy: disable-error-code="import-not-found"

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-_PATTERNS = ("*.md", "docs/*.md", "kernels/*.md", "benchmarks/*.md", "las/checkpoints/*.md")
+_PATTERNS = ("*.md", "docs/*.md", "kernels/*.md", "benchmarks/*.md", "las/pretrained/*.md")
 _RECIPES = ("recipes/*/README.md", "recipes/*/RESULTS.md", "benchmarks/results/*/README.md")
 _LINK = re.compile(r"(?P<image>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)\)")
 _FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from las.config import RunConfig, SearchConfig
-from las.lm_config import LMConfig
+from las.lm.config import LMConfig
 
 KINDS: dict[str, type[BaseModel]] = {"run": RunConfig, "search": SearchConfig, "lm": LMConfig}
 _MARK = re.compile(r"^<!-- settings (\w+)(?: (\S+))? -->$", re.MULTILINE)

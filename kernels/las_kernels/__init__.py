@@ -4,18 +4,10 @@ The PyTorch reference is the definition of right; faster forms are checked again
 """
 
 from las_kernels.backends import BACKENDS
+from las_kernels.functional import attend, decode_sequence, decode_step
 from las_kernels.lstm import bilstm
-from las_kernels.ops import attend, decode_sequence, decode_step
-from las_kernels.reference import (
-    Decoder,
-    Masks,
-    Memory,
-    Score,
-    State,
-    initial_alignment,
-    initial_state,
-    padding_mask,
-)
+from las_kernels.reference import initial_alignment, initial_state, padding_mask
+from las_kernels.types import Decoder, Masks, Memory, Score, State
 
 __all__ = [
     "BACKENDS",

@@ -1,6 +1,6 @@
 """Which code computes attention: a table of backends, and the choice among them.
 
-To add a backend, add a row to ``BACKENDS``. A backend is an :class:`~las_kernels.plain.Engine`
+To add a backend, add a row to ``BACKENDS``. A backend is an :class:`~las_kernels.eager.Engine`
 (one that only speeds up a single step replaces ``forward`` in another engine) and a function
 that says why it cannot run.
 """
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 
-from las_kernels import plain
+from las_kernels import eager
 
 VARIABLE = "LAS_KERNELS_BACKEND"
 REFERENCE = "reference"
@@ -24,7 +24,7 @@ class Backend(NamedTuple):
     """A way to compute attention and the recurrence."""
 
     why_not: Callable[[torch.device, torch.dtype], str | None]  # None: it can run
-    engine: Callable[[], plain.Engine]  # imports what it needs when called
+    engine: Callable[[], eager.Engine]  # imports what it needs when called
 
 
 def _always(device: torch.device, dtype: torch.dtype) -> None:  # noqa: ARG001
@@ -49,8 +49,8 @@ def _why_not_triton(device: torch.device, dtype: torch.dtype) -> str | None:
     )
 
 
-def _triton() -> plain.Engine:
-    from las_kernels.attention import ENGINE
+def _triton() -> eager.Engine:
+    from las_kernels.triton.attention_fwd import ENGINE
 
     return ENGINE
 
@@ -60,51 +60,54 @@ def _why_not_cpp(device: torch.device, dtype: torch.dtype) -> str | None:
         return f"it needs a CPU, not {device.type}"
     if dtype != torch.float32:
         return f"it computes float32, not {dtype}"
-    from las_kernels import cpu, cpu_training
+    from las_kernels.cpu import attention_step as cpu_step
+    from las_kernels.cpu import training as cpu_training
 
-    return cpu.available() or cpu_training.available()
+    return cpu_step.available() or cpu_training.available()
 
 
-def _cpp() -> plain.Engine:
-    from las_kernels import cpu, cpu_training, sequence_cpu
+def _cpp() -> eager.Engine:
+    from las_kernels.cpu import attention_step as cpu_step
+    from las_kernels.cpu import sequence as cpu_sequence
+    from las_kernels.cpu import training as cpu_training
 
-    return plain.ENGINE._replace(
-        forward=cpu.forward,
+    return eager.ENGINE._replace(
+        forward=cpu_step.forward,
         backward=cpu_training.backward,
         deferred=cpu_training.deferred,
         cell=cpu_training.cell,
         cell_backward=cpu_training.cell_backward,
-        sequence=sequence_cpu,
+        sequence=cpu_sequence,
     )
 
 
 def _why_not_cuda(device: torch.device, dtype: torch.dtype) -> str | None:
-    from las_kernels import cuda
+    from las_kernels.cuda import attention_step as cuda_step
 
     if device.type != "cuda":
         return f"it needs a CUDA device, not {device.type}"
-    if dtype not in cuda.TYPES:
+    if dtype not in cuda_step.TYPES:
         return f"it computes float32, bfloat16 and float16, not {dtype}"
-    return cuda.available()
+    return cuda_step.available()
 
 
-def _cuda() -> plain.Engine:
-    from las_kernels import cuda
+def _cuda() -> eager.Engine:
+    from las_kernels.cuda import attention_step as cuda_step
 
-    return _triton()._replace(forward=cuda.forward)
+    return _triton()._replace(forward=cuda_step.forward)
 
 
 def _why_not_persistent(device: torch.device, dtype: torch.dtype) -> str | None:
-    from las_kernels import decode_cuda
+    from las_kernels.cuda import persistent_decoder
 
-    return _why_not_cuda(device, dtype) or decode_cuda.available()
+    return _why_not_cuda(device, dtype) or persistent_decoder.available()
 
 
 BACKENDS = {
     # Plain autograd: no operator, no engine of its own; the definition of right.
-    REFERENCE: Backend(_always, lambda: plain.ENGINE),
+    REFERENCE: Backend(_always, lambda: eager.ENGINE),
     # The three-phase form in plain PyTorch: keeps little memory, exact in float64.
-    "threephase": Backend(_always, lambda: plain.ENGINE),
+    "threephase": Backend(_always, lambda: eager.ENGINE),
     "triton": Backend(_why_not_triton, _triton),
     # C++ for a step and for the sequential parts of the three-phase form.
     "cpp": Backend(_why_not_cpp, _cpp),

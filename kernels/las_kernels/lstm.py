@@ -11,15 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from las_kernels import lstm_cpu, lstm_plain, lstm_tiles
+from las_kernels import lstm_eager
 from las_kernels.backends import REFERENCE, choose, same_when_compiled
-from las_kernels.checks import autocasting
-from las_kernels.lstm_plain import Kept, reversal
+from las_kernels.cpu import lstm as cpu_lstm
+from las_kernels.cpu import lstm_amx
+from las_kernels.lstm_eager import Kept, reversal
 from las_kernels.reference import padding_mask
+from las_kernels.validation import autocasting
 
 # Of the backends of :mod:`las_kernels.backends` those with an engine for this layer, and "amx",
 # which is "cpp" under autocast; with the others the layer is torch's.
-ENGINES = {"threephase": lstm_plain.ENGINE, "cpp": lstm_cpu.ENGINE, "amx": lstm_tiles.ENGINE}
+ENGINES = {"threephase": lstm_eager.ENGINE, "cpp": cpu_lstm.ENGINE, "amx": lstm_amx.ENGINE}
 
 _NAMES = [
     f"{name}_l0{suffix}"
@@ -76,12 +78,12 @@ def _choose(backend: str, device: torch.device, dtype: torch.dtype) -> str:
     name = choose(backend, device, dtype)
     if name != "cpp":
         return name
-    if (reason := lstm_cpu.available()) is not None:
+    if (reason := cpu_lstm.available()) is not None:
         if backend == name:
             raise RuntimeError(f"backend={name!r} cannot run: {reason}")
         return REFERENCE
     if autocasting(device) and torch.get_autocast_dtype(device.type) == torch.bfloat16:
-        return "amx" if lstm_tiles.available() is None else name
+        return "amx" if lstm_amx.available() is None else name
     return name
 
 
@@ -160,7 +162,7 @@ def bilstm_operator(
 
 @bilstm_operator.register_fake
 def _fake(x, lengths, weights, backend):  # type: ignore[no-untyped-def]
-    return tuple(lstm_plain.empty(x, weights[1].shape[1]))
+    return tuple(lstm_eager.empty(x, weights[1].shape[1]))
 
 
 @torch.library.custom_op("las_kernels::bilstm_backward", mutates_args=())

@@ -13,8 +13,11 @@ import las_kernels
 from las.config import AttentionConfig, SpellerConfig
 from las.model.attention import Attend
 from las.text.characters import BLANK, EOS
-from las_kernels import Decoder, Masks, Memory, State, cpu, decode_cuda, packed
+from las_kernels import Decoder, Masks, Memory, State
 from las_kernels.backends import PERSISTENT, choose
+from las_kernels.cpu import attention_step as cpu_step
+from las_kernels.cpu import prepacked
+from las_kernels.cuda import persistent_decoder
 
 
 class Speller(nn.Module):
@@ -123,7 +126,7 @@ class Speller(nn.Module):
         Returns:
             logits [B, N, V] and the new state.
         """
-        if self._prepared is not None and packed.usable(memory):
+        if self._prepared is not None and prepacked.usable(memory):
             return self._prepared.step(memory, state, tokens)
         decoder = self.decoder()
         projected = nn.functional.linear(
@@ -134,7 +137,7 @@ class Speller(nn.Module):
         )
         return self._predict(output, state.context), state
 
-    def write(self, memory: Memory, limits: Tensor) -> decode_cuda.Found | None:
+    def write(self, memory: Memory, limits: Tensor) -> persistent_decoder.Found | None:
         """Greedy search in one launch, with the backend ``persistent``; None where it cannot be.
 
         Args:
@@ -150,11 +153,13 @@ class Speller(nn.Module):
         embedded = nn.functional.linear(
             self.embedding.weight, decoder.embedding_weight, decoder.biases[0]
         )
-        readout = decode_cuda.Readout(
+        readout = persistent_decoder.Readout(
             embedded, self.readout.weight, self.readout.bias, self.output.weight, self.output.bias
         )
         score = self.attend.score()
-        return decode_cuda.greedy(memory, decoder, score, readout, limits, blank=BLANK, end=EOS)
+        return persistent_decoder.greedy(
+            memory, decoder, score, readout, limits, blank=BLANK, end=EOS
+        )
 
     def train(self, mode: bool = True) -> "Speller":
         """As ``nn.Module.train``; weights may have changed in training, so none stay laid out."""
@@ -163,7 +168,7 @@ class Speller(nn.Module):
 
     def _prepare(self, memory: Memory) -> None:
         """Lay the weights out for a search on a CPU, unless they still are."""
-        if self.training or not packed.usable(memory):
+        if self.training or not prepacked.usable(memory):
             self._prepared = None
             return
         try:
@@ -203,22 +208,22 @@ class _Prepared:
     def __init__(self, speller: Speller, key: tuple[tuple[int, int], ...] | None) -> None:
         decoder = speller.decoder()
         self.key = key
-        self.packed = packed.pack(decoder)
+        self.packed = prepacked.pack(decoder)
         self.score = speller.attend.score()
         with torch.no_grad():
             # All that a character does to the gates, [V, 4S].
             self.embedded = nn.functional.linear(
                 speller.embedding.weight, decoder.embedding_weight, decoder.biases[0]
             )
-        self.readout = cpu.panels(speller.readout.weight), speller.readout.bias.detach()
-        self.output = cpu.panels(speller.output.weight), speller.output.bias.detach()
+        self.readout = cpu_step.panels(speller.readout.weight), speller.readout.bias.detach()
+        self.output = cpu_step.panels(speller.output.weight), speller.output.bias.detach()
 
     def step(self, memory: Memory, state: State, tokens: Tensor) -> tuple[Tensor, State]:
         """:meth:`Speller.step`."""
         projected = self.embedded.index_select(0, tokens.flatten()).view(*tokens.shape, -1)
-        output, state = packed.decode_step(projected, state, memory, self.packed, self.score)
+        output, state = prepacked.decode_step(projected, state, memory, self.packed, self.score)
         read = torch.cat([output, state.context], -1).flatten(0, 1)
-        logits = cpu.product(cpu.product(read, *self.readout).tanh_(), *self.output)
+        logits = cpu_step.product(cpu_step.product(read, *self.readout).tanh_(), *self.output)
         return logits.view(*tokens.shape, -1), state
 
 

@@ -8,7 +8,7 @@ about as much as a character lasts or by any amount in a pause. Its posterior (f
 Rabiner 1989) takes sharp rows at their word and places the others between them.
 
 Neither tells where a word begins and ends next to a pause: both run ahead of the sound, by 0.1 to
-0.2 s. There the sound itself says. Measured: docs/decisions.md, `benchmarks.word_times`.
+0.2 s. There the sound itself says. Measured: docs/decisions.md, `benchmarks.system.word_times`.
 """
 
 import itertools

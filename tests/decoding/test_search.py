@@ -14,8 +14,8 @@ from las.decoding.search import describe, search
 from las.model import speller
 from las.model.las import LAS
 from las.text.characters import BLANK, EOS
-from las_kernels import decode_cuda
 from las_kernels.backends import PERSISTENT
+from las_kernels.cuda import persistent_decoder
 
 
 def random_model(config) -> LAS:
@@ -89,8 +89,8 @@ def test_the_decoder_in_one_launch_writes_the_same(tiny_config, noise, monkeypat
     model = random_model(tiny_config.model_copy(update={"speller": layers, "attention": attention}))
     steps = greedily(model, *noise([12000, 500, 3000, 7000, 9000, 1]))
     assert len({len(one.text) for one in steps}) > 2
-    machine = decode_cuda.Machine(library("decode"), 3, 1 << 17, 0)
-    monkeypatch.setattr(decode_cuda, "_machine", lambda device: machine)
+    machine = persistent_decoder.Machine(library("persistent_decoder"), 3, 1 << 17, 0)
+    monkeypatch.setattr(persistent_decoder, "_machine", lambda device: machine)
     monkeypatch.setattr(speller, "choose", lambda *_: PERSISTENT)
     monkeypatch.setattr(model.speller, "step", None)
     for one, other in zip(

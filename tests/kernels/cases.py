@@ -6,8 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from las_kernels import Decoder, Masks, Memory, Score, operators
-from las_kernels.threephase import recurrent_parameters
+from las_kernels import Decoder, Masks, Memory, Score, torch_library
+from las_kernels.sequence import recurrent_parameters
 
 DEVICE = os.environ.get("LAS_KERNELS_TEST_DEVICE", "cpu")
 KINDS = ("additive", "location", "dot")
@@ -156,19 +156,19 @@ def check_backward_operators(kind: str, dtype: torch.dtype, backend: str) -> Non
     memory, score = [given(x) for x in c.memory], [given(x) for x in c.score]
     previous = given(c.previous) if kind == "location" else None
     step = (given(c.query), *memory, previous, *score, backend)
-    context, alignment = operators.attend(*step)
+    context, alignment = torch_library.attend(*step)
     gradients = (torch.ones_like(context), torch.ones_like(alignment))
     checks = ("test_schema", "test_faketensor")
     torch.library.opcheck(
-        operators.attend_backward, (*gradients, alignment, *step), test_utils=checks
+        torch_library.attend_backward, (*gradients, alignment, *step), test_utils=checks
     )
     weights = [given(x) for x in recurrent_parameters(c.decoder)]
     projected = torch.randn(2, 2, 16).to(DEVICE, dtype)
     rest = (*score[:3], None, None, *score[3:], backend)
-    kept = operators.decode_sequence(projected, *memory, weights, *rest)
+    kept = torch_library.decode_sequence(projected, *memory, weights, *rest)
     gradients = (torch.ones_like(x) for x in kept[:3])
     torch.library.opcheck(
-        operators.decode_sequence_backward,
+        torch_library.decode_sequence_backward,
         (*gradients, list(kept), *memory, weights, *rest),
         test_utils=checks,
     )

@@ -18,9 +18,9 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
-from las_kernels import threephase
-from las_kernels.attention import ENGINE
-from las_kernels.reference import Decoder, Masks, Memory, Score
+from las_kernels import sequence
+from las_kernels.triton.attention_fwd import ENGINE
+from las_kernels.types import Decoder, Masks, Memory, Score
 
 A, D, S, C, W = 64, 96, 64, 4, 15
 
@@ -71,9 +71,9 @@ def train(location: bool, B: int, T: int, U: int, dtype: torch.dtype) -> None:
     recurrent, query = [draw(4 * S, S)], draw(A, S)
     decoder = Decoder(empty, draw(4 * S, D), [], recurrent, [empty], query)
     given = (memory, decoder, score, Masks())
-    kept = threephase.forward(ENGINE, draw(B, U, 4 * S), *given)
+    kept = sequence.forward(ENGINE, draw(B, U, 4 * S), *given)
     outer = [torch.randn_like(x) for x in kept[:3]]
-    threephase.backward(ENGINE, *outer, kept, *given)
+    sequence.backward(ENGINE, *outer, kept, *given)
 
 
 def search(location: bool, B: int, N: int, T: int, dtype: torch.dtype) -> None:

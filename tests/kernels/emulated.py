@@ -10,27 +10,32 @@ import pytest
 from cases import DEVICE
 from torch import Tensor
 
-from las_kernels import build, cuda, decode_cuda
+from las_kernels import jit_build
+from las_kernels.cuda import attention_step as cuda_step
+from las_kernels.cuda import persistent_decoder
 
 EMULATOR = Path(__file__).parent / "emulator"
 
 
-PACKED = {"attend": cuda.PROBLEM.size, "decode": decode_cuda.SEQUENCE_BYTES}
+PACKED = {
+    "attention_step": cuda_step.PROBLEM.size,
+    "persistent_decoder": persistent_decoder.SEQUENCE_BYTES,
+}
 
 
 def library(kind: str, packed: int | None = None) -> ctypes.CDLL:
-    """``csrc/<kind>_cuda.cu`` on a CPU; skips the test where there is no compiler."""
+    """``csrc/<kind>.cu`` on a CPU; skips the test where there is no compiler."""
     headers = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(EMULATOR.glob("*.h"))))
     try:
-        compiler = build.cxx()
+        compiler = jit_build.cxx()
         command = [compiler, "-std=c++17", "-O1", "-fPIC", f"-I{EMULATOR}", "-x", "c++"]
         command.append(f"-DKEY={headers.hexdigest()[:16]}")  # the cache does not know the headers
-        build._ninja()
-    except build.BuildError as error:
+        jit_build._ninja()
+    except jit_build.BuildError as error:
         pytest.skip(str(error))
-    sizes = cuda.sizes(kind, packed or PACKED[kind])
-    steps = cuda.steps(command, kind)
-    return build.load(f"{kind}_cuda_emulated", steps, [compiler, "-shared"], sizes)
+    sizes = cuda_step.sizes(kind, packed or PACKED[kind])
+    steps = cuda_step.steps(command, kind)
+    return jit_build.load(f"cuda_{kind}_emulated", steps, [compiler, "-shared"], sizes)
 
 
 def need(reason: str | None, what: str) -> None:
@@ -38,10 +43,10 @@ def need(reason: str | None, what: str) -> None:
     if reason is None:
         return
     try:
-        cuda.nvcc()
-        build._ninja()
-        build.cxx()
-    except build.BuildError:
+        cuda_step.nvcc()
+        jit_build._ninja()
+        jit_build.cxx()
+    except jit_build.BuildError:
         pytest.skip(f"{what} cannot run here: {reason}")
     if DEVICE == "cuda":
         pytest.fail(f"{what} does not run: {reason}")
@@ -69,8 +74,8 @@ def spills(kind: str, arch: str, which: int, folder: Path) -> list[tuple[str, st
     The PTX stays in the folder.
     """
     try:
-        step = cuda.steps(cuda.compiler(arch), kind)[which]
-    except build.BuildError as error:
+        step = cuda_step.steps(cuda_step.compiler(arch), kind)[which]
+    except jit_build.BuildError as error:
         pytest.skip(str(error))
     command = [
         *step.command,

@@ -7,8 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import las_kernels
-from las_kernels import cpu_training, plain
-from las_kernels.reference import Memory, padding_mask
+from las_kernels import eager
+from las_kernels.cpu import training as cpu_training
+from las_kernels.reference import padding_mask
+from las_kernels.types import Memory
 
 SHAPES = {
     "small": Shape(),
@@ -118,7 +120,7 @@ def test_a_cell_is_the_plain_one(width, batch, first, last, seed):
     before = None if first else states[:, 0]
     exact = buffer[:, 1].double()
     cell, hidden = torch.empty(B, S).double(), torch.empty(B, S).double()
-    plain.cell(exact, None if before is None else before.double(), cell, hidden)
+    eager.cell(exact, None if before is None else before.double(), cell, hidden)
     out = torch.empty(B, 3, S)
     cpu_training.cell(buffer[:, 1], before, states[:, 1], out[:, 1])
     close(buffer[:, 1], exact, "gates")
@@ -127,7 +129,7 @@ def test_a_cell_is_the_plain_one(width, batch, first, last, seed):
 
     dhidden, dcell = torch.randn(B, S), None if last else torch.randn(B, S)
     dgates, wanted = torch.empty(B, 3, 4 * S), torch.empty(B, 4 * S).double()
-    expected = plain.cell_backward(
+    expected = eager.cell_backward(
         dhidden.double(),
         None if dcell is None else dcell.double(),
         exact,
@@ -147,7 +149,7 @@ def test_a_wrong_length_is_named(length):
     c = case("location", Shape()).to(torch.float32)
     memory = Memory(c.memory.keys, c.memory.values, torch.tensor([9, length]))
     shape = c.previous.shape
-    features = plain.locate(c.previous, c.score.filters).detach()
+    features = eager.locate(c.previous, c.score.filters).detach()
     with torch.no_grad(), pytest.raises(ValueError, match=rf"lengths\[1\] is {length}"):
         cpu_training.backward(
             torch.ones(2, 1, 8),

@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import las_kernels
-from las_kernels import operators, plain, reference
-from las_kernels.attention import ENGINE, spans_for
+from las_kernels import eager, reference, torch_library
+from las_kernels.triton.attention_fwd import ENGINE, spans_for
 
 pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning")
 HALVES = [torch.bfloat16, torch.float16]
@@ -210,7 +210,7 @@ def test_lstm_cell_equals_the_plain_one(first):
     before = None if first else torch.randn(3, 5, device=DEVICE)
     dcell = torch.randn(3, 5, device=DEVICE) if first else None
     results = []
-    for engine in (ENGINE, plain.ENGINE):
+    for engine in (ENGINE, eager.ENGINE):
         active, after, hidden = gates.clone(), gates.new_empty(3, 5), gates.new_empty(3, 5)
         engine.cell(active, before, after, hidden)
         dgates = torch.empty_like(gates)
@@ -232,7 +232,7 @@ def test_spans_cover_every_frame(frames, programs):
 def test_opcheck():
     c = case("additive", Shape(T=5, A=4, D=4)).to(torch.float32)
     arguments = (c.query, *c.memory, None, *c.score)
-    torch.library.opcheck(operators.attend, (*arguments, "triton"))
+    torch.library.opcheck(torch_library.attend, (*arguments, "triton"))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, *HALVES], ids=dtype_name)

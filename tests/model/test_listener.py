@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from las.config import ListenerConfig
 from las.model.listener import BidirectionalLSTM, Listener, join_frames
-from las_kernels.lstm_plain import reversal
+from las_kernels.lstm_eager import reversal
 
 COMBINATIONS = [(r, s) for r in (1, 2, 4, 8) for s in (1, 2, 4) if s <= r]
 ragged = st.lists(st.integers(1, 40), min_size=1, max_size=4)

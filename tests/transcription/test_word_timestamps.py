@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from benchmarks import word_times
+from benchmarks.system import word_times
 from las.audio import reader
 from las.audio.activity import HOP_SECONDS
 from las.decoding.hypothesis import Hypothesis
@@ -238,7 +238,7 @@ def bundled_model():
 
 
 def test_times_of_joined_samples_are_right_and_the_same_in_any_batch(bundled_model):
-    """The limits that `benchmarks.word_times` measures, on what ships, joined with pauses."""
+    """The limits that benchmarks.system.word_times measures, on what ships, joined with pauses."""
     folder = bundled().parent / "samples"
     with (folder / "references.tsv").open(encoding="utf-8", newline="") as file:
         texts = dict(csv.reader(file, delimiter="\t"))

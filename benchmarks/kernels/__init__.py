@@ -1,0 +1,1 @@
+"""The kernels of ``las_kernels`` against eager PyTorch and ``torch.compile``."""

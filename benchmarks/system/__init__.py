@@ -1,0 +1,1 @@
+"""The recogniser as a whole: training, search, files to texts."""

@@ -1,0 +1,131 @@
+"""A bidirectional LSTM layer on a CPU in float32: ``csrc/lstm.cpp``, built on demand.
+
+The functions are those of :mod:`las_kernels.lstm_eager`. Neither the number of threads nor the
+other utterances of a batch or its padding change a bit of an utterance's output or of the gradient
+of its input; padding is never read.
+"""
+
+import ctypes
+import functools
+import logging
+import struct
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from las_kernels import jit_build, lstm_eager
+from las_kernels.lstm_eager import Engine, Gradients, Kept
+
+log = logging.getLogger(__name__)
+
+_LAYER = struct.Struct("=23q")  # the struct Layer of the C++ source
+
+
+def available() -> str | None:
+    """None where the functions can run, else the reason in one line; the first call may build."""
+    result = _library()
+    return result if isinstance(result, str) else None
+
+
+def forward(x: Tensor, lengths: Tensor, weights: list[Tensor]) -> Kept:
+    """As :func:`las_kernels.lstm_eager.forward`.
+
+    Raises:
+        ValueError: a length is not in 0..T.
+        RuntimeError: the library cannot be built, or memory is short.
+    """
+    return forward_with(_library(), x, lengths, weights)
+
+
+def backward(
+    dout: Tensor, x: Tensor, lengths: Tensor, weights: list[Tensor], kept: Kept, wanted: bool
+) -> Gradients:
+    """As :func:`las_kernels.lstm_eager.backward`; raises as :func:`forward`."""
+    return backward_with(_library(), dout, x, lengths, weights, kept, wanted)
+
+
+ENGINE = Engine(forward, backward)
+
+
+def forward_with(
+    library: ctypes.CDLL | str, x: Tensor, lengths: Tensor, weights: list[Tensor]
+) -> Kept:
+    """:func:`forward` by a library of :func:`load`, or the reason why there is none."""
+    kept = lstm_eager.empty(x, weights[1].shape[1])
+    _call(library, "las_lstm_forward", x, lengths, weights, kept, [])
+    return kept
+
+
+def backward_with(
+    library: ctypes.CDLL | str,
+    dout: Tensor,
+    x: Tensor,
+    lengths: Tensor,
+    weights: list[Tensor],
+    kept: Kept,
+    wanted: bool,
+) -> Gradients:
+    """:func:`backward` likewise."""
+    S = weights[1].shape[1]
+    dout = dout.contiguous()
+    dgates = torch.empty_like(kept.gates)
+    dx = x.new_empty(x.shape) if wanted else None
+    dinput = [x.new_empty(4 * S, x.shape[2]) for _ in range(2)]
+    dhidden = [x.new_empty(4 * S, S) for _ in range(2)]
+    dbias = x.new_empty(2, 4 * S)
+    written = [dout, dgates, dx, *dinput, *dhidden, dbias]
+    _call(library, "las_lstm_backward", x, lengths, weights, kept, written)
+    found: list[Tensor] = []
+    for d in range(2):
+        found += [dinput[d], dhidden[d], dbias[d].clone(), dbias[d].clone()]
+    return Gradients(dx, found)
+
+
+def _call(
+    library: ctypes.CDLL | str,
+    function: str,
+    x: Tensor,
+    lengths: Tensor,
+    weights: list[Tensor],
+    kept: Kept,
+    rest: list[Tensor | None],
+) -> None:
+    if isinstance(library, str):
+        raise RuntimeError(f"the CPU kernels cannot run: {library}")
+    S = weights[1].shape[1]
+    ahead, back = lstm_eager.directions(weights)
+    # The list keeps its tensors until the function has returned.
+    held = [x, lengths.long(), ahead.input, back.input, ahead.hidden, back.hidden]
+    held += [way.input_bias + way.hidden_bias for way in (ahead, back)]
+    solid = [tensor.contiguous() for tensor in held]
+    given: list[Tensor | None] = [*solid, kept.gates, kept.cells, kept.out, *rest]
+    addresses = [0 if tensor is None else tensor.data_ptr() for tensor in given]
+    packed = _LAYER.pack(*x.shape, S, *addresses, *[0] * (19 - len(addresses)))
+    status = getattr(library, function)(packed)
+    if status > 0:
+        length = int(lengths[status - 1])
+        raise ValueError(f"lengths[{status - 1}] is {length}, not in 0..{x.shape[1]}")
+    if status < 0:
+        raise RuntimeError("not enough memory for the LSTM layer")
+
+
+def load(name: str, flags: Sequence[str] = ()) -> ctypes.CDLL:
+    """The library of this name, built with these flags if need be; raises ``build.BuildError``."""
+    step = jit_build.cpu_step(jit_build.CPU_SOURCES / "lstm.cpp")
+    step = step._replace(command=[*step.command, *flags])
+    library = jit_build.load(name, [step], jit_build.torch_link(), {"las_lstm_size": _LAYER.size})
+    for function in ("las_lstm_forward", "las_lstm_backward"):
+        found = getattr(library, function)
+        found.argtypes = [ctypes.c_char_p]
+        found.restype = ctypes.c_int64
+    return library
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | str:
+    try:
+        return load("cpu_lstm")
+    except jit_build.BuildError as error:
+        log.warning("the LSTM layers are PyTorch's on this CPU: %s", error)
+        return str(error)

@@ -1,0 +1,66 @@
+"""A bidirectional LSTM layer in bfloat16 on a CPU with Intel's AMX: ``csrc/gemm_amx.h``.
+
+Factors of the products are rounded to bfloat16; sums, gates, cells and what goes in and comes out
+are float32. The promises are those of :mod:`las_kernels.cpu.lstm`.
+"""
+
+import ctypes
+import functools
+import logging
+import re
+
+from torch import Tensor
+
+from las_kernels import jit_build
+from las_kernels.cpu import lstm as cpu_lstm
+from las_kernels.lstm_eager import Engine, Gradients, Kept
+
+log = logging.getLogger(__name__)
+
+
+def available() -> str | None:
+    """None where the functions can run, else the reason in one line; the first call may build."""
+    result = _library()
+    return result if isinstance(result, str) else None
+
+
+def forward(x: Tensor, lengths: Tensor, weights: list[Tensor]) -> Kept:
+    """As :func:`las_kernels.cpu.lstm.forward`."""
+    return cpu_lstm.forward_with(_library(), x, lengths, weights)
+
+
+def backward(
+    dout: Tensor, x: Tensor, lengths: Tensor, weights: list[Tensor], kept: Kept, wanted: bool
+) -> Gradients:
+    """As :func:`las_kernels.cpu.lstm.backward`."""
+    return cpu_lstm.backward_with(_library(), dout, x, lengths, weights, kept, wanted)
+
+
+ENGINE = Engine(forward, backward)
+
+
+def load(emulated: bool = False) -> ctypes.CDLL:
+    """The library; ``emulated`` has C++ in the place of the processor's instructions, for tests.
+
+    Raises:
+        BuildError: it does not build.
+    """
+    if emulated:
+        return cpu_lstm.load("cpu_lstm_emulated", ["-DLAS_TILES", "-DLAS_EMULATED_TILES"])
+    return cpu_lstm.load("cpu_lstm_amx", ["-DLAS_TILES", "-mamx-tile", "-mamx-bf16"])
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | str:
+    missing = {"amx_tile", "amx_bf16"} - set(re.findall(r"\w+", jit_build._processor()))
+    if missing:
+        return f"the processor has no {' and no '.join(sorted(missing))}"
+    try:
+        library = load()
+    except jit_build.BuildError as error:
+        log.warning("the LSTM layers compute in float32 on this CPU: %s", error)
+        return str(error)
+    library.las_lstm_allow.restype = ctypes.c_int64
+    if library.las_lstm_allow() != 0:
+        return "the system does not let a process use AMX"
+    return library

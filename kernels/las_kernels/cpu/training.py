@@ -1,0 +1,230 @@
+"""Attention's backward and the LSTM cell on a CPU: ``csrc/training.cpp``, built on demand.
+
+The functions are those of :mod:`las_kernels.eager`, which they call for other types than float32.
+Their results do not depend on the number of threads, to the bit, and padding is never read.
+"""
+
+import ctypes
+import functools
+import logging
+import struct
+
+import torch
+from torch import Tensor
+
+from las_kernels import eager, jit_build
+from las_kernels.eager import ScoreGradients
+from las_kernels.types import Memory, Score
+
+log = logging.getLogger(__name__)
+
+_PROBLEM = struct.Struct("=8qd6q30q4q")  # the structs of the C++ source
+_CELL = struct.Struct("=2q24q")
+_NONE = (0, 0, 0)
+
+
+def available() -> str | None:
+    """None where the functions can run, else the reason in one line; the first call may build."""
+    result = _library()
+    return result if isinstance(result, str) else None
+
+
+def backward(
+    dcontext: Tensor,
+    dalignment: Tensor | None,
+    alignment: Tensor,
+    query: Tensor,
+    memory: Memory,
+    score: Score,
+    features: Tensor | None,
+    denergy: Tensor,
+    dquery: Tensor,
+    dfeatures: Tensor | None,
+) -> Tensor | None:
+    """As :func:`las_kernels.eager.backward`.
+
+    Raises:
+        ValueError: a length is not in 1..T.
+        RuntimeError: the library cannot be built, or memory is short.
+    """
+    if query.dtype != torch.float32:
+        return eager.backward(
+            dcontext,
+            dalignment,
+            alignment,
+            query,
+            memory,
+            score,
+            features,
+            denergy,
+            dquery,
+            dfeatures,
+        )
+    dprevious = None
+    if score.v is not None and score.filters is not None:
+        dprevious = torch.empty(alignment.shape)
+    given = {"dalignment": dalignment, "features": features, "dfeatures": dfeatures}
+    problem = _Problem(
+        memory,
+        score,
+        query.shape[1],
+        query=query,
+        dcontext=dcontext,
+        alignment=alignment,
+        denergy=denergy,
+        dquery=dquery,
+        dprevious=dprevious,
+        **given,
+    )
+    problem.call("las_backward")
+    return dprevious
+
+
+def deferred(
+    queries: Tensor,
+    denergy: Tensor,
+    memory: Memory,
+    score: Score,
+    previous: Tensor | None,
+    features: Tensor | None,
+    dfeatures: Tensor | None,
+) -> ScoreGradients:
+    """As :func:`las_kernels.eager.deferred`.
+
+    Raises:
+        ValueError: a length is not in 1..T.
+        RuntimeError: the library cannot be built, or memory is short.
+    """
+    # Without tanh it is one matrix product.
+    if score.v is None or queries.dtype != torch.float32:
+        return eager.deferred(queries, denergy, memory, score, previous, features, dfeatures)
+    dkeys, dv = torch.empty(memory.keys.shape), torch.empty(score.v.shape)
+    dfilters = dprojection = None
+    if score.filters is not None and score.projection is not None:
+        dfilters = torch.empty(score.filters.shape)
+        dprojection = torch.empty(score.projection.shape)
+    problem = _Problem(
+        memory,
+        score,
+        queries.shape[1],
+        query=queries,
+        denergy=denergy,
+        previous=previous,
+        features=features,
+        dfeatures=dfeatures,
+    )
+    problem.call("las_deferred", dkeys, dv, dfilters, dprojection)
+    return ScoreGradients(dkeys, dv, dfilters, dprojection)
+
+
+def cell(gates: Tensor, before: Tensor | None, cell: Tensor, hidden: Tensor) -> None:
+    """As :func:`las_kernels.eager.cell`."""
+    if gates.dtype != torch.float32:
+        return eager.cell(gates, before, cell, hidden)
+    views = [*map(_row, (gates, before, cell, hidden)), *[_NONE] * 4]
+    _loaded().las_cell(_pack_cell(cell, views))
+    return None
+
+
+def cell_backward(
+    dhidden: Tensor,
+    dcell: Tensor | None,
+    gates: Tensor,
+    before: Tensor | None,
+    cell: Tensor,
+    dgates: Tensor,
+) -> Tensor:
+    """As :func:`las_kernels.eager.cell_backward`."""
+    if gates.dtype != torch.float32:
+        return eager.cell_backward(dhidden, dcell, gates, before, cell, dgates)
+    dhidden = dhidden if dhidden.stride(-1) == 1 else dhidden.contiguous()
+    dbefore = torch.empty(cell.shape)
+    views = [_row(gates), _row(before), _row(cell), _NONE]
+    views += [*map(_row, (dhidden, dcell, dgates, dbefore))]
+    _loaded().las_cell_backward(_pack_cell(cell, views))
+    return dbefore
+
+
+def _pack_cell(cell: Tensor, views: list[tuple[int, int, int]]) -> bytes:
+    B, S = cell.shape
+    return _CELL.pack(B, S, *(number for view in views for number in view))
+
+
+_VIEWS = (
+    "query",
+    "dcontext",
+    "dalignment",
+    "alignment",
+    "features",
+    "previous",
+    "denergy",
+    "dquery",
+    "dfeatures",
+    "dprevious",
+)
+
+
+class _Problem:
+    """The arguments of a call, and the tensors that they point into."""
+
+    def __init__(self, memory: Memory, score: Score, steps: int, **views: Tensor | None) -> None:
+        keys, values, lengths = memory
+        B, T, A = keys.shape
+        v, filters, projection, heads, scale = score
+        if v is None:
+            filters = projection = None
+        C, W = (0, 0) if filters is None else filters.shape
+        self.lengths = lengths.long().contiguous()
+        self.held = [
+            None if x is None else x.contiguous() for x in (keys, values, v, filters, projection)
+        ]
+        keys_at, values_at, *weights_at = (0 if x is None else x.data_ptr() for x in self.held)
+        self.held += views.values()
+        head = (B, steps, T, A, values.shape[2], heads, C, W, scale)
+        numbers = [number for name in _VIEWS for number in _row(views.get(name))]
+        lengths_at = self.lengths.data_ptr()
+        self.packed = (*head, keys_at, values_at, lengths_at, *weights_at, *numbers)
+
+    def call(self, function: str, *outputs: Tensor | None) -> None:
+        """Call a function of the library that writes these contiguous outputs, 4 at most."""
+        addresses = [0 if x is None else x.data_ptr() for x in outputs]
+        packed = _PROBLEM.pack(*self.packed, *addresses, *[0] * (4 - len(addresses)))
+        status = getattr(_loaded(), function)(packed)
+        if status > 0:
+            T = self.packed[2]
+            length = int(self.lengths[status - 1])
+            raise ValueError(f"lengths[{status - 1}] is {length}, not in 1..{T}")
+        if status < 0:
+            raise RuntimeError("not enough memory for the backward of attention")
+
+
+def _row(x: Tensor | None) -> tuple[int, int, int]:
+    """Address and strides of the first two dimensions, the others being contiguous."""
+    if x is None:
+        return _NONE
+    assert x.dtype == torch.float32, x.dtype
+    assert x[0, 0].is_contiguous() if x.ndim > 2 else x.stride(1) == 1 or x.shape[1] == 1
+    return x.data_ptr(), x.stride(0), x.stride(1)
+
+
+def _loaded() -> ctypes.CDLL:
+    library = _library()
+    if isinstance(library, str):
+        raise RuntimeError(f"the CPU kernels cannot run: {library}")
+    return library
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | str:
+    try:
+        step = jit_build.cpu_step(jit_build.CPU_SOURCES / "training.cpp")
+        sizes = {"las_problem_size": _PROBLEM.size, "las_cell_size": _CELL.size}
+        library = jit_build.load("cpu_training", [step], jit_build.torch_link(), sizes)
+    except jit_build.BuildError as error:
+        log.warning("training runs in plain PyTorch on this CPU: %s", error)
+        return str(error)
+    for name in ("las_backward", "las_deferred", "las_cell", "las_cell_backward"):
+        function = getattr(library, name)
+        function.argtypes = [ctypes.c_char_p]
+        function.restype = ctypes.c_int64
+    return library

@@ -1,0 +1,1 @@
+"""What the kernels use, measured without running them: programs for developers."""

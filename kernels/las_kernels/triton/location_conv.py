@@ -1,0 +1,118 @@
+# Compile-time arguments of kernels are capitals, and the compiler knows their types.
+# ruff: noqa: ANN001, ANN201, N803
+# mypy: disable-error-code="no-untyped-def"
+"""Location features (Triton): the alignment of the step before, convolved and projected.
+
+Two stages inside a kernel: to C channels in a tile of frames, then to the columns of the score.
+"""
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from las_kernels.triton.utils import TILE, numerics, power, strides
+
+NO_LOCATION = {"LOCATION": False, "C": 1, "W": 1, "BC": 16, "BW": 16}
+
+
+def location_tiles(channels: int, taps: int) -> dict[str, int]:
+    """Sizes that ``location_features`` needs."""
+    return {"C": channels, "W": taps, "BC": power(channels, 16), "BW": min(power(taps, 16), 32)}
+
+
+@triton.jit
+def location_features(
+    previous,
+    filters,
+    t,
+    T,
+    C: tl.constexpr,
+    W: tl.constexpr,
+    BC: tl.constexpr,
+    BW: tl.constexpr,
+    BT: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Convolve one alignment [T] with filters [C, W] at frames ``t`` [BT]: [BT, BC]."""
+    c = tl.arange(0, BC)
+    features = tl.zeros((BT, BC), tl.float32)
+    for start in range(0, W, BW):
+        tap = start + tl.arange(0, BW)
+        source = t[:, None] + tap[None, :] - W // 2
+        inside = (source >= 0) & (source < T) & (tap < W)[None, :]
+        window = tl.load(previous + source, mask=inside, other=0.0).to(tl.float32)
+        known = (tap < W)[:, None] & (c < C)[None, :]
+        weight = tl.load(filters + c[None, :] * W + tap[:, None], mask=known, other=0.0)
+        features += tl.dot(window, weight.to(tl.float32), input_precision=PRECISION)
+    return features
+
+
+@triton.jit
+def add_location(
+    hidden,
+    features,
+    projection,
+    a,
+    AH: tl.constexpr,
+    C: tl.constexpr,
+    BC: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Add the projected features [BT, BC] to ``hidden`` [BT, BA] at columns ``a`` [BA]."""
+    c = tl.arange(0, BC)
+    known = (c < C)[:, None] & (a < AH)[None, :]
+    weight = tl.load(projection + a[None, :] * C + c[:, None], mask=known, other=0.0)
+    return tl.dot(features, weight.to(tl.float32), hidden, input_precision=PRECISION)
+
+
+@triton.jit(do_not_specialize=["T", "N", "previous_b", "previous_n"])
+def convolve(
+    previous,
+    filters,
+    features,
+    T,
+    N,
+    previous_b,
+    previous_n,
+    H: tl.constexpr,
+    C: tl.constexpr,
+    W: tl.constexpr,
+    BC: tl.constexpr,
+    BW: tl.constexpr,
+    BT: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Location features of a tile of frames of one alignment."""
+    h = tl.program_id(0) % H
+    n = tl.program_id(0) // H % N
+    b = (tl.program_id(0) // (H * N)).to(tl.int64)
+    t = tl.program_id(1) * BT + tl.arange(0, BT)
+    previous += b * previous_b + n * previous_n + h * T
+    found = location_features(previous, filters, t, T, C, W, BC, BW, BT, PRECISION)
+    c = tl.arange(0, BC)
+    features += ((b * N + n) * H + h) * C * T
+    known = (t < T)[:, None] & (c < C)[None, :]
+    out = c[None, :] * T + t[:, None]
+    tl.store(features + out, found, mask=known)
+
+
+def convolve_plan(heads: int, location: tuple[int, int], dtype: torch.dtype) -> dict[str, Any]:
+    """Compile-time arguments of ``convolve`` for location (C, W)."""
+    tiles = {"BT": TILE, "PRECISION": numerics(dtype)["PRECISION"], "num_warps": 4}
+    return {"H": heads, **location_tiles(*location), **tiles}
+
+
+def locate(previous: Tensor, filters: Tensor) -> Tensor:
+    """As :func:`las_kernels.eager.locate`, in float32: rounding here is felt in every gradient."""
+    B, N, H, T = previous.shape
+    C, W = filters.shape
+    features = torch.empty(B, N, H, C, T, dtype=torch.float32, device=previous.device)
+    plan = convolve_plan(H, (C, W), previous.dtype)
+    with torch.cuda.device_of(previous):
+        convolve[(B * N * H, triton.cdiv(T, plan["BT"]))](
+            previous, filters, features, T, N, *strides(previous), **plan
+        )
+    return features

@@ -1,0 +1,158 @@
+# Compile-time arguments of kernels are capitals, and the compiler knows their types.
+# ruff: noqa: ANN001, ANN201, ANN202, N803
+# mypy: disable-error-code="no-untyped-def"
+"""The LSTM cell, forward and backward (Triton): one launch between two matrix products."""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from las_kernels.triton.utils import narrow
+
+BLOCK = 256
+
+
+@triton.jit
+def _sigmoid(x):
+    return 1.0 / (1.0 + tl.exp(-x))
+
+
+@triton.jit
+def _tanh(x):
+    return 1.0 - 2.0 / (tl.exp(2.0 * x) + 1.0)
+
+
+@triton.jit
+def cell_forward_kernel(
+    gates,
+    before,
+    after,
+    hidden,
+    S,
+    gates_b,
+    before_b,
+    after_b,
+    hidden_b,
+    HAS_BEFORE: tl.constexpr,
+    BS: tl.constexpr,
+):
+    """A tile of units of one row."""
+    b = tl.program_id(0).to(tl.int64)
+    s = tl.program_id(1) * BS + tl.arange(0, BS)
+    known = s < S
+    gates += b * gates_b
+    kind: tl.constexpr = gates.dtype.element_ty
+    i = _sigmoid(tl.load(gates + s, mask=known, other=0.0).to(tl.float32))
+    f = _sigmoid(tl.load(gates + S + s, mask=known, other=0.0).to(tl.float32))
+    g = _tanh(tl.load(gates + 2 * S + s, mask=known, other=0.0).to(tl.float32))
+    o = _sigmoid(tl.load(gates + 3 * S + s, mask=known, other=0.0).to(tl.float32))
+    c = i * g
+    if HAS_BEFORE:
+        c += f * tl.load(before + b * before_b + s, mask=known, other=0.0)
+    tl.store(gates + s, narrow(i, kind), mask=known)
+    tl.store(gates + S + s, narrow(f, kind), mask=known)
+    tl.store(gates + 2 * S + s, narrow(g, kind), mask=known)
+    tl.store(gates + 3 * S + s, narrow(o, kind), mask=known)
+    tl.store(after + b * after_b + s, c, mask=known)
+    tl.store(hidden + b * hidden_b + s, narrow(o * _tanh(c), kind), mask=known)
+
+
+@triton.jit
+def cell_backward_kernel(
+    dhidden,
+    dcell,
+    gates,
+    before,
+    after,
+    dgates,
+    dbefore,
+    S,
+    dhidden_b,
+    gates_b,
+    before_b,
+    after_b,
+    dgates_b,
+    HAS_DCELL: tl.constexpr,
+    HAS_BEFORE: tl.constexpr,
+    BS: tl.constexpr,
+):
+    """A tile of units of one row."""
+    b = tl.program_id(0).to(tl.int64)
+    s = tl.program_id(1) * BS + tl.arange(0, BS)
+    known = s < S
+    gates += b * gates_b
+    dgates += b * dgates_b
+    kind: tl.constexpr = dgates.dtype.element_ty
+    i = tl.load(gates + s, mask=known, other=0.0).to(tl.float32)
+    f = tl.load(gates + S + s, mask=known, other=0.0).to(tl.float32)
+    g = tl.load(gates + 2 * S + s, mask=known, other=0.0).to(tl.float32)
+    o = tl.load(gates + 3 * S + s, mask=known, other=0.0).to(tl.float32)
+    y = _tanh(tl.load(after + b * after_b + s, mask=known, other=0.0))
+    dh = tl.load(dhidden + b * dhidden_b + s, mask=known, other=0.0).to(tl.float32)
+    dc = dh * o * (1.0 - y * y)
+    if HAS_DCELL:
+        dc += tl.load(dcell + b * S + s, mask=known, other=0.0)
+    df = tl.zeros((BS,), tl.float32)
+    if HAS_BEFORE:
+        df = dc * tl.load(before + b * before_b + s, mask=known, other=0.0) * f * (1.0 - f)
+    tl.store(dgates + s, narrow(dc * g * i * (1.0 - i), kind), mask=known)
+    tl.store(dgates + S + s, narrow(df, kind), mask=known)
+    tl.store(dgates + 2 * S + s, narrow(dc * i * (1.0 - g * g), kind), mask=known)
+    tl.store(dgates + 3 * S + s, narrow(dh * y * o * (1.0 - o), kind), mask=known)
+    tl.store(dbefore + b * S + s, dc * f, mask=known)
+
+
+def cell(gates: Tensor, before: Tensor | None, cell: Tensor, hidden: Tensor) -> None:
+    """As :func:`las_kernels.eager.cell`."""
+    B, S = cell.shape
+    earlier = cell if before is None else before
+    with torch.cuda.device_of(cell):
+        cell_forward_kernel[(B, triton.cdiv(S, BLOCK))](
+            gates,
+            earlier,
+            cell,
+            hidden,
+            S,
+            gates.stride(0),
+            earlier.stride(0),
+            cell.stride(0),
+            hidden.stride(0),
+            HAS_BEFORE=before is not None,
+            BS=BLOCK,
+        )
+
+
+def cell_backward(
+    dhidden: Tensor,
+    dcell: Tensor | None,
+    gates: Tensor,
+    before: Tensor | None,
+    cell: Tensor,
+    dgates: Tensor,
+) -> Tensor:
+    """As :func:`las_kernels.eager.cell_backward`."""
+    B, S = cell.shape
+    dhidden = dhidden.contiguous()
+    earlier = cell if before is None else before
+    dbefore = torch.empty(B, S, dtype=cell.dtype, device=cell.device)
+    with torch.cuda.device_of(cell):
+        cell_backward_kernel[(B, triton.cdiv(S, BLOCK))](
+            dhidden,
+            dbefore if dcell is None else dcell,
+            gates,
+            earlier,
+            cell,
+            dgates,
+            dbefore,
+            S,
+            dhidden.stride(0),
+            gates.stride(0),
+            earlier.stride(0),
+            cell.stride(0),
+            dgates.stride(0),
+            HAS_DCELL=dcell is not None,
+            HAS_BEFORE=before is not None,
+            BS=BLOCK,
+        )
+    return dbefore
