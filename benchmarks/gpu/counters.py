@@ -13,7 +13,7 @@ METRICS = {
     "launch__grid_size": "blocks",
 }
 # Ours alone, of all that torch launches between them.
-KERNELS = r"^(partial|combine|alignment_gradient|step|finish|accumulate|decode)$"
+KERNELS = r"^(attention_\w+|persistent_decoder)_kernel$"
 LAUNCHES = 12
 
 

@@ -122,7 +122,7 @@ TESTS = Selection(
         *("test_triton.py", "../benchmarks/test_bounds.py"),
     ),
     "(test_gpu or test_triton or bounds_of_a_gpu or on_a_gpu or cuda_graph)"
-    " and not fp16 and not spans_cover",
+    " and not fp16 and not splits_cover",
     small="on_a_gpu and odd and additive and not greedy",
 )
 # Small ones: compute-sanitizer looks at every access to memory.

@@ -27,7 +27,13 @@ from benchmarks import common, module
 from benchmarks.kernels import timing
 from benchmarks.kernels.shapes import Case, random_inputs
 from las_kernels.tools import resource_usage
-from las_kernels.triton import attention_bwd, attention_bwd_dkv, attention_fwd, configs
+from las_kernels.triton import (
+    attention_bwd,
+    attention_bwd_dkv,
+    attention_fwd,
+    configs,
+    location_conv,
+)
 from las_kernels.triton.utils import INTERPRETED
 from las_kernels.types import Memory, Score
 
@@ -36,33 +42,44 @@ LARGE = Case("B64 T250", 64, 250, 512, 1024)
 BEAMS = Case("B16 N8 T200", 16, 200, 512, 1024, N=8)
 STEPS = Case("B64 T250 U50", 64, 250, 512, 1024, N=50)  # the queries of all steps
 SMALL = Case("B2 T20", 2, 20, 8, 12, C=2, W=3, dtype=torch.float32)
-KERNELS = {
-    "partial": attention_fwd.partial,
-    "combine": attention_fwd.combine,
-    "alignment_gradient": attention_bwd.alignment_gradient,
-    "step": attention_bwd.step,
-    "finish": attention_bwd.finish,
-    "accumulate": attention_bwd_dkv.accumulate,
-    "correlate": attention_bwd_dkv.correlate,
-}
+_LAUNCHED = (
+    attention_fwd.attention_fwd_split_kernel,
+    attention_fwd.attention_fwd_combine_kernel,
+    attention_bwd.attention_bwd_preprocess_kernel,
+    attention_bwd.attention_bwd_dq_kernel,
+    attention_bwd.attention_bwd_dq_reduce_kernel,
+    attention_bwd_dkv.attention_bwd_dk_kernel,
+    attention_bwd_dkv.attention_bwd_dfilters_kernel,
+)
+KERNELS = {kernel.__name__: kernel for kernel in _LAUNCHED}
+SPLIT, COMBINE, PREPROCESS, DQ, DQ_REDUCE, DK, DFILTERS = KERNELS
 Space = dict[str, tuple[int, ...]]  # what to try, by parameter
 WARPS = {"num_warps": (2, 4, 8)}
 SPACES: dict[str, Space] = {
-    "partial": {"fill": (1, 2, 4), "BT": (16, 32), "BA": (32, 64, 128, 256, 512), **WARPS},
-    "combine": {"BD": (64, 128, 256), **WARPS},
-    "step": {"BT": (16, 32, 64), "BA": (32, 64, 128, 256), **WARPS},
-    "alignment_gradient": {"BD": (64, 128, 256), **WARPS},
-    "finish": {"BA": (32, 64, 128), **WARPS},
-    "accumulate": {"BT": (16, 32, 64), "BA": (32, 64, 128), **WARPS},
-    "correlate": {"BT": (16, 32, 64), **WARPS},
+    SPLIT: {
+        "fill": (1, 2, 4),
+        "BT": (16, 32),
+        "BA": (32, 64, 128, 256, 512),
+        **WARPS,
+    },
+    COMBINE: {"BD": (64, 128, 256), **WARPS},
+    DQ: {"BT": (16, 32, 64), "BA": (32, 64, 128, 256), **WARPS},
+    PREPROCESS: {"BD": (64, 128, 256), **WARPS},
+    DQ_REDUCE: {"BA": (32, 64, 128), **WARPS},
+    DK: {"BT": (16, 32, 64), "BA": (32, 64, 128), **WARPS},
+    DFILTERS: {"BT": (16, 32, 64), **WARPS},
 }
 # A minute's worth of it: the tasks, and what to try of each kernel.
 SHORT_TASKS = 4
 SHORT: dict[str, Space] = {
-    "partial": {"BA": (64, 128, 256, 512), "num_warps": (4, 8), "fill": (1, 2, 3)},
-    "alignment_gradient": {"BD": (64, 128, 256), "num_warps": (4, 8)},
-    "step": {"BT": (16, 32), "num_warps": (4, 8)},
-    "accumulate": {"BT": (16, 32), "num_warps": (4, 8)},
+    SPLIT: {
+        "BA": (64, 128, 256, 512),
+        "num_warps": (4, 8),
+        "fill": (1, 2, 3),
+    },
+    PREPROCESS: {"BD": (64, 128, 256), "num_warps": (4, 8)},
+    DQ: {"BT": (16, 32), "num_warps": (4, 8)},
+    DK: {"BT": (16, 32), "num_warps": (4, 8)},
 }
 LATENCY = 700e-9  # seconds until memory answers a busy multiprocessor; assumed
 REGISTERS, SHARED, BLOCKS = 65536, 227 * 1024, 32  # of a multiprocessor of an sm_90
@@ -87,17 +104,17 @@ TASKS = tuple(
     task
     for kind in ("additive", "location")
     for task in (
-        Task("forward", ("partial", "combine"), LARGE, kind),
-        Task("forward", ("partial", "combine"), BEAMS, kind),
-        Task("backward", ("step", "alignment_gradient", "finish"), LARGE, kind),
-        Task("deferred", ("accumulate", *(("correlate",) if kind == "location" else ())), STEPS,
+        Task("forward", (SPLIT, COMBINE), LARGE, kind),
+        Task("forward", (SPLIT, COMBINE), BEAMS, kind),
+        Task("backward", (DQ, PREPROCESS, DQ_REDUCE), LARGE, kind),
+        Task("deferred", (DK, *((DFILTERS,) if kind == "location" else ())), STEPS,
              kind),
     )
 )  # fmt: skip
 FEW: dict[str, Space] = {kernel: {"num_warps": (2, 4)} for kernel in KERNELS}
 SMALLEST = (
-    Task("forward", ("combine",), SMALL, "location"),
-    Task("backward", ("finish",), SMALL, "additive"),
+    Task("forward", (COMBINE,), SMALL, "location"),
+    Task("backward", (DQ_REDUCE,), SMALL, "additive"),
 )
 
 
@@ -118,7 +135,7 @@ def call_of(task: Task, device: torch.device, seed: int) -> Callable[[], Results
     generator = torch.Generator(device).manual_seed(seed + 1)
     features = dfeatures = None
     if located and score.filters is not None:
-        features = attention_fwd.ENGINE.locate(previous, score.filters)
+        features = location_conv.locate(previous, score.filters)
         dfeatures = torch.randn(features.shape, generator=generator, device=device)
     denergy = torch.randn(B, N, H, T, generator=generator, device=device)
     if task.name == "deferred":
@@ -153,40 +170,39 @@ def default(kernel: str, task: Task) -> Choice:
     case = task.case
     taps = (case.C, case.W) if task.kind == "location" else None
     AH, DH = case.A // case.H, case.D // case.H
-    phase1 = attention_bwd
-    if kernel == "partial":
-        plan = attention_fwd.partial_plan(case.N, case.H, (AH, DH), taps, case.dtype)
-        return {**plan, "fill": attention_fwd.FILL}
-    if kernel == "combine":
-        return attention_fwd.combine_plan(case.H, DH)
-    if kernel == "step":
-        return phase1.step_plan(case.H, AH, taps, case.dtype)
-    if kernel == "alignment_gradient":
-        return phase1.alignment_gradient_plan(case.H, DH, taps, False, case.dtype)
-    if kernel == "finish":
-        return phase1.finish_plan(case.H, AH, taps)
-    if kernel == "accumulate":
-        return attention_bwd_dkv.accumulate_plan(case.H, AH, taps, case.dtype)
+    if kernel == SPLIT:
+        plan = configs.attention_fwd_split_config(case.N, case.H, (AH, DH), taps, case.dtype)
+        return {**plan, "fill": configs.FILL}
+    if kernel == COMBINE:
+        return configs.attention_fwd_combine_config(case.H, DH)
+    if kernel == DQ:
+        return configs.attention_bwd_dq_config(case.H, AH, taps, case.dtype)
+    if kernel == PREPROCESS:
+        return configs.attention_bwd_preprocess_config(case.H, DH, taps, False, case.dtype)
+    if kernel == DQ_REDUCE:
+        return configs.attention_bwd_dq_reduce_config(case.H, AH, taps)
+    if kernel == DK:
+        return configs.attention_bwd_dk_config(case.H, AH, taps, case.dtype)
     assert taps is not None
-    return attention_bwd_dkv.correlate_plan(taps, case.dtype)
+    return configs.attention_bwd_dfilters_config(taps, case.dtype)
 
 
 def programs(kernel: str, plan: Choice, case: Case) -> int:
     """How many programs a launch has."""
     rows, DH, AH = case.B * case.H, case.D // case.H, case.A // case.H
-    if kernel == "partial":
+    if kernel == SPLIT:
         blocks = rows * math.ceil(case.N / plan["NB"])
-        spans, _ = attention_fwd.spans_for(case.T, blocks, PROCESSORS, plan["fill"], plan["BT"])
+        spans, _ = configs.splits_for(case.T, blocks, PROCESSORS, plan["fill"], plan["BT"])
         return blocks * spans * math.ceil(DH / plan["BD"])
-    if kernel == "combine":
+    if kernel == COMBINE:
         return rows * case.N * math.ceil(DH / plan["BD"])
-    if kernel in ("step", "alignment_gradient"):
+    if kernel in (DQ, PREPROCESS):
         return rows * case.N * math.ceil(case.T / plan["BT"])
-    if kernel == "finish":
+    if kernel == DQ_REDUCE:
         return rows * case.N * math.ceil(AH / plan["BA"])
-    if kernel == "accumulate":
+    if kernel == DK:
         return rows * math.ceil(case.T / plan["BT"]) * math.ceil(AH / plan["BA"])
-    return min(rows * case.N, attention_bwd_dkv.CHUNKS) * math.ceil(case.W / plan["BW"])
+    return min(rows * case.N, configs.FILTER_PROGRAMS) * math.ceil(case.W / plan["BW"])
 
 
 def work(kernel: str, plan: Choice, case: Case) -> tuple[list[tuple[float, float]], float]:
@@ -197,18 +213,18 @@ def work(kernel: str, plan: Choice, case: Case) -> tuple[list[tuple[float, float
     def tile(width: int, name: str) -> tuple[float, float]:
         return size * case.frames * width, size * plan["BT"] * plan[name]
 
-    if kernel == "partial":
+    if kernel == SPLIT:
         return [tile(case.A, "BA"), tile(case.D, "BD")], scores
-    if kernel == "step":
+    if kernel == DQ:
         return [tile(case.A, "BA")], scores
-    if kernel == "alignment_gradient":
+    if kernel == PREPROCESS:
         return [tile(case.D, "BD")], 0.0
-    if kernel == "accumulate":
+    if kernel == DK:
         return [(2 * size * case.frames * case.A, math.inf)], scores
     bytes_ = {
-        "combine": case.D * attention_fwd.FILL,
-        "finish": case.A,
-        "correlate": case.T * case.C,
+        COMBINE: case.D * configs.FILL,
+        DQ_REDUCE: case.A,
+        DFILTERS: case.T * case.C,
     }
     return [(4.0 * rows * bytes_[kernel], math.inf)], 0.0
 

@@ -5,6 +5,7 @@ To add a backend, add a row to ``BACKENDS``. A backend is an :class:`~las_kernel
 that says why it cannot run.
 """
 
+import functools
 import os
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
@@ -49,10 +50,24 @@ def _why_not_triton(device: torch.device, dtype: torch.dtype) -> str | None:
     )
 
 
+@functools.cache
 def _triton() -> eager.Engine:
-    from las_kernels.triton.attention_fwd import ENGINE
+    from las_kernels.triton import (
+        attention_bwd,
+        attention_bwd_dkv,
+        attention_fwd,
+        location_conv,
+        lstm_cell,
+    )
 
-    return ENGINE
+    return eager.Engine(
+        attention_fwd.forward,
+        location_conv.locate,
+        attention_bwd.backward,
+        attention_bwd_dkv.deferred,
+        lstm_cell.cell,
+        lstm_cell.cell_backward,
+    )
 
 
 def _why_not_cpp(device: torch.device, dtype: torch.dtype) -> str | None:

@@ -15,7 +15,7 @@ from las_kernels import lstm_eager
 from las_kernels.backends import REFERENCE, choose, same_when_compiled
 from las_kernels.cpu import lstm as cpu_lstm
 from las_kernels.cpu import lstm_amx
-from las_kernels.lstm_eager import Kept, reversal
+from las_kernels.lstm_eager import SavedActivations, reversal
 from las_kernels.reference import padding_mask
 from las_kernels.validation import autocasting
 
@@ -154,9 +154,9 @@ def _like(name: str, tensor: Tensor, first: Tensor) -> None:
 def bilstm_operator(
     x: Tensor, lengths: Tensor, weights: list[Tensor], backend: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """:class:`lstm_plain.Kept`, of which gates and cells have no gradient."""
+    """:class:`lstm_plain.SavedActivations`, of which gates and cells have no gradient."""
     with torch.autocast(x.device.type, enabled=False):
-        kept: Kept = ENGINES[backend].forward(x, lengths, weights)
+        kept: SavedActivations = ENGINES[backend].forward(x, lengths, weights)
     return kept.out, kept.gates, kept.cells
 
 
@@ -177,7 +177,9 @@ def bilstm_backward(
 ) -> list[Tensor]:
     """Gradients of each of weights, then of x where it is wanted."""
     with torch.autocast(x.device.type, enabled=False):
-        found = ENGINES[backend].backward(dout, x, lengths, weights, Kept(*kept), wanted)
+        found = ENGINES[backend].backward(
+            dout, x, lengths, weights, SavedActivations(*kept), wanted
+        )
     return found.weights if found.x is None else [*found.weights, found.x]
 
 

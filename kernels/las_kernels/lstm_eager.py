@@ -27,7 +27,7 @@ class Direction(NamedTuple):
     hidden_bias: Tensor  # [4S]
 
 
-class Kept(NamedTuple):
+class SavedActivations(NamedTuple):
     """What the forward keeps for the backward; the first is its result."""
 
     out: Tensor  # [B, T, 2S], zero on padding
@@ -45,7 +45,7 @@ class Gradients(NamedTuple):
 class Engine(NamedTuple):
     """Functions with the signatures of this module's functions of the same names."""
 
-    forward: Callable[..., Kept]
+    forward: Callable[..., SavedActivations]
     backward: Callable[..., Gradients]
 
 
@@ -54,14 +54,14 @@ def directions(weights: list[Tensor]) -> tuple[Direction, Direction]:
     return Direction(*weights[:4]), Direction(*weights[4:])
 
 
-def empty(x: Tensor, width: int) -> Kept:
+def empty(x: Tensor, width: int) -> SavedActivations:
     """Memory for the results of :func:`forward`."""
     B, T, _ = x.shape
     new = x.new_empty
-    return Kept(new(B, T, 2 * width), new(B, T, 2, 4 * width), new(B, T, 2, width))
+    return SavedActivations(new(B, T, 2 * width), new(B, T, 2, 4 * width), new(B, T, 2, width))
 
 
-def forward(x: Tensor, lengths: Tensor, weights: list[Tensor]) -> Kept:
+def forward(x: Tensor, lengths: Tensor, weights: list[Tensor]) -> SavedActivations:
     """Run the layer.
 
     Args:
@@ -73,7 +73,7 @@ def forward(x: Tensor, lengths: Tensor, weights: list[Tensor]) -> Kept:
     S = weights[1].shape[1]
     mask = padding_mask(lengths, T)[:, :, None]
     x = torch.where(mask, x, 0)
-    kept = empty(x, S)
+    saved = empty(x, S)
     for d, own in enumerate(directions(weights)):
         order = _order(lengths, T, d)
         gates = _reorder(x @ own.input.t() + (own.input_bias + own.hidden_bias), order)
@@ -83,15 +83,20 @@ def forward(x: Tensor, lengths: Tensor, weights: list[Tensor]) -> Kept:
                 gates[:, t] += hidden[:, t - 1] @ own.hidden.t()
             before = cells[:, t - 1] if t > 0 else None
             eager.cell(gates[:, t], before, cells[:, t], hidden[:, t])
-        kept.gates[:, :, d] = _reorder(gates, order)
-        kept.cells[:, :, d] = _reorder(cells, order)
-        kept.out[:, :, d * S : (d + 1) * S] = _reorder(hidden, order)
-    kept.out.masked_fill_(~mask, 0)
-    return kept
+        saved.gates[:, :, d] = _reorder(gates, order)
+        saved.cells[:, :, d] = _reorder(cells, order)
+        saved.out[:, :, d * S : (d + 1) * S] = _reorder(hidden, order)
+    saved.out.masked_fill_(~mask, 0)
+    return saved
 
 
 def backward(
-    dout: Tensor, x: Tensor, lengths: Tensor, weights: list[Tensor], kept: Kept, wanted: bool
+    dout: Tensor,
+    x: Tensor,
+    lengths: Tensor,
+    weights: list[Tensor],
+    saved: SavedActivations,
+    wanted: bool,
 ) -> Gradients:
     """Gradients of :func:`forward`.
 
@@ -100,7 +105,7 @@ def backward(
         x: as in :func:`forward`, as the next two.
         lengths: [B].
         weights: eight.
-        kept: what the forward kept.
+        saved: what the forward saved.
         wanted: whether the gradient of ``x`` is.
     """
     B, T, _ = x.shape
@@ -111,9 +116,9 @@ def backward(
     found: list[Tensor] = []
     for d, own in enumerate(directions(weights)):
         order = _order(lengths, T, d)
-        gates, cells = _reorder(kept.gates[:, :, d], order), _reorder(kept.cells[:, :, d], order)
+        gates, cells = _reorder(saved.gates[:, :, d], order), _reorder(saved.cells[:, :, d], order)
         own_columns = slice(d * S, (d + 1) * S)
-        out = _reorder(kept.out[:, :, own_columns], order)
+        out = _reorder(saved.out[:, :, own_columns], order)
         douts = _reorder(dout[:, :, own_columns], order)
         dgates = torch.zeros_like(gates)
         dhidden, dcell = x.new_zeros(B, S), x.new_zeros(B, S)

@@ -19,7 +19,7 @@ from las_kernels.reference import initial_alignment
 from las_kernels.types import Decoder, Masks, Memory, Score
 
 
-class Kept(NamedTuple):
+class SavedActivations(NamedTuple):
     """What the forward pass keeps for the backward; the first three are its results."""
 
     hidden: Tensor  # [B, U, L, S], before dropout
@@ -77,11 +77,11 @@ def forward(
     decoder: Decoder,
     score: Score,
     masks: Masks,
-) -> Kept:
+) -> SavedActivations:
     """The recurrence over ``projected`` [B, U, 4S], as ``reference.decode_sequence``."""
     if engine.sequence is not None and engine.sequence.usable(projected, score):
-        kept: Kept = engine.sequence.forward(projected, memory, decoder, score, masks)
-        return kept
+        saved: SavedActivations = engine.sequence.forward(projected, memory, decoder, score, masks)
+        return saved
     B, U = projected.shape[:2]
     T, D = memory.values.shape[1:]
     L, S = len(decoder.recurrent_weights), decoder.recurrent_weights[0].shape[1]
@@ -112,7 +112,7 @@ def forward(
         step = slice(u, u + 1)
         previous = alignments[:, u - 1 : u] if u > 0 else start
         engine.forward(query, memory, score, previous, contexts[:, step], alignments[:, step])
-    return Kept(hidden, contexts, alignments, cells, gates)
+    return SavedActivations(hidden, contexts, alignments, cells, gates)
 
 
 def backward(
@@ -120,7 +120,7 @@ def backward(
     dhidden: Tensor | None,
     dcontexts: Tensor | None,
     dalignments: Tensor | None,
-    kept: Kept,
+    saved: SavedActivations,
     memory: Memory,
     decoder: Decoder,
     score: Score,
@@ -128,13 +128,15 @@ def backward(
 ) -> Gradients:
     """Gradients of :func:`forward` from those of its results, None meaning zero."""
     steps: Steps
-    if engine.sequence is not None and engine.sequence.usable(kept.hidden, score):
+    if engine.sequence is not None and engine.sequence.usable(saved.hidden, score):
         steps = engine.sequence.backward(
-            dhidden, dcontexts, dalignments, kept, memory, decoder, score, masks
+            dhidden, dcontexts, dalignments, saved, memory, decoder, score, masks
         )
     else:
-        steps = _steps(engine, dhidden, dcontexts, dalignments, kept, memory, decoder, score, masks)
-    return _weights(steps, kept, memory, score, masks)
+        steps = _steps(
+            engine, dhidden, dcontexts, dalignments, saved, memory, decoder, score, masks
+        )
+    return _weights(steps, saved, memory, score, masks)
 
 
 def _steps(
@@ -142,14 +144,14 @@ def _steps(
     dhidden: Tensor | None,
     dcontexts: Tensor | None,
     dalignments: Tensor | None,
-    kept: Kept,
+    saved: SavedActivations,
     memory: Memory,
     decoder: Decoder,
     score: Score,
     masks: Masks,
 ) -> Steps:
     """Phases 1 and 2."""
-    hidden, _, alignments, cells, gates = kept
+    hidden, _, alignments, cells, gates = saved
     B, U, L, S = hidden.shape
     T, D = memory.values.shape[1:]
     H = score.heads
@@ -211,9 +213,11 @@ def _steps(
     return Steps(dgates, dqueries, dfed, found)
 
 
-def _weights(steps: Steps, kept: Kept, memory: Memory, score: Score, masks: Masks) -> Gradients:
+def _weights(
+    steps: Steps, saved: SavedActivations, memory: Memory, score: Score, masks: Masks
+) -> Gradients:
     """Phase 3."""
-    hidden, contexts, alignments, _, _ = kept
+    hidden, contexts, alignments, _, _ = saved
     dgates, dqueries, dfed, found = steps
     B, U, L, _ = hidden.shape
     T, D = memory.values.shape[1:]

@@ -170,13 +170,14 @@ def decode_sequence(
     scale: float,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The recurrence; returns :class:`sequence.Kept`, of which cells and gates have no gradient.
+    """The recurrence; returns :class:`sequence.SavedActivations`.
 
-    ``weights`` are those of :func:`sequence.recurrent_parameters`.
+    Of these, cells and gates have no gradient. ``weights`` are those of
+    :func:`sequence.recurrent_parameters`.
     """
     memory = _memory(keys, values, lengths)
     decoder = sequence.from_parameters(weights)
-    forward: Callable[..., sequence.Kept]
+    forward: Callable[..., sequence.SavedActivations]
     forward = partial(sequence.forward, BACKENDS[backend].engine())
     if backend == PERSISTENT and len(decoder.recurrent_weights) == 1 and projected.numel() > 0:
         forward = persistent_decoder.forward
@@ -234,7 +235,7 @@ def decode_sequence_backward(
             dhidden,
             _solid(dcontexts),
             _solid(dalignments),
-            sequence.Kept(*kept),
+            sequence.SavedActivations(*kept),
             _memory(keys, values, lengths),
             sequence.from_parameters(weights),
             _score(v, filters, projection, heads, scale),

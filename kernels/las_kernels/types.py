@@ -29,6 +29,11 @@ class Score(NamedTuple):
     heads: int = 1
     scale: float = 1.0  # of the dot score
 
+    @property
+    def location(self) -> tuple[int, int] | None:
+        """Channels C and taps W of the location filter, where there is one."""
+        return None if self.filters is None else (self.filters.shape[0], self.filters.shape[1])
+
 
 class Decoder(NamedTuple):
     """Weights of the recurrent decoder, gates in torch's order (input, forget, cell, output).

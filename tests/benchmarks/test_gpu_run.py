@@ -240,8 +240,8 @@ def test_parts_can_be_programs(tmp_path):
 NCU = """==PROF== Connected to process 1
 "ID","Kernel Name","gpu__time_duration.sum","launch__registers_per_thread"
 "","","ns","register/thread"
-"0","void las::partial<1, 4>(Problem)","21500","98"
-"1","combine","3500","40"
+"0","void las::attention_split_kernel<1, 4>(AttentionParams)","21500","98"
+"1","attention_fwd_combine_kernel","3500","40"
 """
 
 
@@ -249,10 +249,10 @@ def test_counters_are_read():
     rows = list(counters.report(NCU))
     assert list(counters.report(NCU * 2)) == rows * 2
     assert rows == [
-        {"kernel": "partial", "ns": "21500", "registers": "98"},
-        {"kernel": "combine", "ns": "3500", "registers": "40"},
+        {"kernel": "attention_split_kernel", "ns": "21500", "registers": "98"},
+        {"kernel": "attention_fwd_combine_kernel", "ns": "3500", "registers": "40"},
     ]
-    assert counters.told(rows[1]) == "counters: combine: ns 3500, registers 40"
+    assert counters.told(rows[1]) == "counters: attention_fwd_combine_kernel: ns 3500, registers 40"
     assert list(counters.report("==ERROR== no permission")) == []
     assert "--metrics" in counters.command(["python"])
 

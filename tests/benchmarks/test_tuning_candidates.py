@@ -16,14 +16,18 @@ CPU = torch.device("cpu")
 
 
 def test_the_whole_run(tmp_path, monkeypatch):
-    late = tuning.Task("deferred", ("accumulate",), tuning.SMALL, "location")
+    late = tuning.Task("deferred", ("attention_bwd_dk_kernel",), tuning.SMALL, "location")
     monkeypatch.setattr(tuning, "SMALLEST", (*tuning.SMALLEST, late))
     few = {kernel: {"num_warps": (2, 4)} for kernel in tuning.SPACES}
     monkeypatch.setattr(tuning, "SPACES", few)
     tuning.main(["--device", "cpu", "--smallest", "--output", str(tmp_path)])
     (folder,) = tmp_path.iterdir()
     found = json.loads((folder / "tuning.json").read_text())
-    assert {row["kernel"] for row in found["rows"]} == {"combine", "finish", "accumulate"}
+    assert {row["kernel"] for row in found["rows"]} == {
+        "attention_fwd_combine_kernel",
+        "attention_bwd_dq_reduce_kernel",
+        "attention_bwd_dk_kernel",
+    }
     defaults = [row for row in found["rows"] if not row["choice"]]
     assert len(defaults) == 3
     assert all(row["measured_us"] > 0 for row in found["rows"])
@@ -33,23 +37,23 @@ def test_the_whole_run(tmp_path, monkeypatch):
 
 def test_the_quickest_is_kept(monkeypatch):
     def measured(bench, trial):
-        choice = trial["combine"]
+        choice = trial["attention_fwd_combine_kernel"]
         return 100.0 - choice.get("BD", 0) / 10 + 3 * choice.get("num_warps", 4)
 
     monkeypatch.setattr(tuning.Bench, "measure", measured)
     rows: list[dict] = []
     found = tuning.tune(tuning.SMALLEST[0], CPU, tuning.ASSUMED, rows)
-    assert found == {"combine float32 H1 DH12": {"BD": 256, "num_warps": 2}}
+    assert found == {"attention_fwd_combine_kernel float32 H1 DH12": {"BD": 256, "num_warps": 2}}
     choices = [tuple(sorted(row["choice"].items())) for row in rows]
     assert len(choices) == len(set(choices))  # none is tried twice
 
 
 def test_what_computes_something_else_is_not_kept(monkeypatch):
     bench = tuning.Bench(tuning.SMALLEST[0], CPU)
-    assert bench.measure({"combine": {"BD": 64}}) > 0
+    assert bench.measure({"attention_fwd_combine_kernel": {"BD": 64}}) > 0
     bench.right[0] += 1
     with pytest.raises(RuntimeError, match="something else"):
-        bench.measure({"combine": {"BD": 64}})
+        bench.measure({"attention_fwd_combine_kernel": {"BD": 64}})
     # What fails is a row that says so, and the default stays.
     monkeypatch.setattr(timing, "time_on_cpu", None)
     rows: list[dict] = []
@@ -59,7 +63,7 @@ def test_what_computes_something_else_is_not_kept(monkeypatch):
 
 def test_shipping(tmp_path, monkeypatch):
     found = dict.fromkeys(("device", "date", "torch", "triton"), "x") | {"rows": []}
-    found["choices"] = {"combine float32 H1 DH12": {"BD": 64}}
+    found["choices"] = {"attention_fwd_combine_kernel float32 H1 DH12": {"BD": 64}}
     path = tuning.ship(found, (9, 0), tmp_path / "tuned")
     monkeypatch.setattr(configs, "FOLDER", path.parent)
     configs.choices.cache_clear()

@@ -89,8 +89,8 @@ def test_the_decoder_in_one_launch_writes_the_same(tiny_config, noise, monkeypat
     model = random_model(tiny_config.model_copy(update={"speller": layers, "attention": attention}))
     steps = greedily(model, *noise([12000, 500, 3000, 7000, 9000, 1]))
     assert len({len(one.text) for one in steps}) > 2
-    machine = persistent_decoder.Machine(library("persistent_decoder"), 3, 1 << 17, 0)
-    monkeypatch.setattr(persistent_decoder, "_machine", lambda device: machine)
+    machine = persistent_decoder.LaunchContext(library("persistent_decoder"), 3, 1 << 17, 0)
+    monkeypatch.setattr(persistent_decoder, "_launch_context", lambda device: machine)
     monkeypatch.setattr(speller, "choose", lambda *_: PERSISTENT)
     monkeypatch.setattr(model.speller, "step", None)
     for one, other in zip(

@@ -19,9 +19,10 @@ from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
 from las_kernels import sequence
-from las_kernels.triton.attention_fwd import ENGINE
+from las_kernels.backends import BACKENDS
 from las_kernels.types import Decoder, Masks, Memory, Score
 
+ENGINE = BACKENDS["triton"].engine()
 A, D, S, C, W = 64, 96, 64, 4, 15
 
 

@@ -18,8 +18,8 @@ EMULATOR = Path(__file__).parent / "emulator"
 
 
 PACKED = {
-    "attention_step": cuda_step.PROBLEM.size,
-    "persistent_decoder": persistent_decoder.SEQUENCE_BYTES,
+    "attention_step": cuda_step.PARAMS.size,
+    "persistent_decoder": persistent_decoder.PARAMS_BYTES,
 }
 
 

@@ -185,17 +185,19 @@ def test_every_plan_fits(beams, channels, width):
     for frames in (1, 250, 8192):
         for batch in (1, 64):
             location = (channels, 201) if channels else (0, 0)
-            cut = cuda_step.plan((batch, beams, frames, width, 2 * width), 1, location, 132)
-            assert cut.shared <= 76 * 1024
-            assert cut.span % 4 == cut.chunk % 4 == cut.taps % 4 == 0
-            assert (cut.spans - 1) * cut.span < frames <= cut.spans * cut.span
+            plan = cuda_step.launch_plan((batch, beams, frames, width, 2 * width), 1, location, 132)
+            assert plan.shared <= 76 * 1024
+            assert plan.split_len % 4 == plan.chunk % 4 == plan.taps % 4 == 0
+            assert (
+                (plan.num_splits - 1) * plan.split_len < frames <= plan.num_splits * plan.split_len
+            )
 
 
 @pytest.mark.parametrize(("batch", "beams", "frames"), [(64, 1, 250), (32, 1, 200), (16, 8, 200)])
 def test_all_blocks_of_a_plan_run_at_once(batch, beams, frames):
     """As many as two for each of an H100's multiprocessors, and most of those."""
-    cut = cuda_step.plan((batch, beams, frames, 512, 1024), 1, (0, 0), 132)
-    assert 200 <= batch * -(-beams // cut.beams) * cut.spans <= 264
+    plan = cuda_step.launch_plan((batch, beams, frames, 512, 1024), 1, (0, 0), 132)
+    assert 200 <= batch * -(-beams // plan.beams) * plan.num_splits <= 264
 
 
 def test_too_many_channels_are_named():

@@ -17,7 +17,7 @@ from las_kernels import backends, eager, initial_state, jit_build, reference
 from las_kernels import sequence as recurrence
 from las_kernels.cuda import attention_step as cuda_step
 from las_kernels.cuda import persistent_decoder
-from las_kernels.cuda.persistent_decoder import Machine, Readout
+from las_kernels.cuda.persistent_decoder import LaunchContext, Readout
 
 TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}
 BLANK, END = 0, 1
@@ -28,19 +28,19 @@ def library() -> ctypes.CDLL:
     return emulated.library("persistent_decoder")
 
 
-def machine(library, processors: int = 3, limit: int = 1 << 17, descending: bool = False):
+def where(library, processors: int = 3, limit: int = 1 << 17, descending: bool = False):
     library.las_emulator_order(int(descending))
-    return Machine(library, processors, limit, 0)
+    return LaunchContext(library, processors, limit, 0)
 
 
-def sequence(c: Case, where: Machine):
+def sequence(c: Case, on: LaunchContext):
     """Results, and all that is kept, of the teacher-forced recurrence."""
     c = Case(*(_detached(x) for x in c))
     projected = torch.nn.functional.linear(
         c.embedded, c.decoder.embedding_weight, c.decoder.biases[0]
     )
     arguments = (projected, c.memory, c.decoder, c.score, c.masks)
-    return persistent_decoder.forward(*arguments, where), arguments
+    return persistent_decoder.forward(*arguments, on), arguments
 
 
 def _detached(x):
@@ -51,7 +51,7 @@ def _detached(x):
     return x._make(_detached(y) for y in x) if isinstance(x, tuple) else x
 
 
-def expected(arguments) -> recurrence.Kept:
+def expected(arguments) -> recurrence.SavedActivations:
     def double(x):
         if isinstance(x, Tensor):
             return x.double() if x.is_floating_point() else x
@@ -75,11 +75,11 @@ SHAPES = {
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_emulated_sequence(library, kind, shape):
     c = case(kind, shape, torch.float32, dropout=True)
-    found, arguments = sequence(c, machine(library))
+    found, arguments = sequence(c, where(library))
     for one, right in zip(found, expected(arguments), strict=True):
         assert one.shape == right.shape
         assert relative(one, right) < 2e-5
-    for one, other in zip(found, sequence(c, machine(library, descending=True))[0], strict=True):
+    for one, other in zip(found, sequence(c, where(library, descending=True))[0], strict=True):
         assert torch.equal(one, other)  # else a barrier is missing
 
 
@@ -87,7 +87,7 @@ def test_emulated_sequence(library, kind, shape):
 @pytest.mark.parametrize("kind", KINDS)
 def test_emulated_sequence_in_half_precision(library, kind, dtype):
     c = case(kind, Shape(B=2, T=13, A=16, D=20, C=3, W=7, H=2, S=12), dtype)
-    found, arguments = sequence(c, machine(library))
+    found, arguments = sequence(c, where(library))
     for one, right in zip(found, expected(arguments), strict=True):
         assert relative(one, right) < TOLERANCES[dtype]
 
@@ -105,10 +105,10 @@ TILES = {
 def test_emulated_tensor_cores(library, shape, dtype):
     """With weights in shared memory, and with not all of them there."""
     c = case("additive", shape, dtype, dropout=dtype is torch.bfloat16)
-    found, arguments = sequence(c, machine(library))
+    found, arguments = sequence(c, where(library))
     for one, right in zip(found, expected(arguments), strict=True):
         assert relative(one, right) < TOLERANCES[dtype]
-    other, _ = sequence(c, machine(library, limit=34_000, descending=True))
+    other, _ = sequence(c, where(library, limit=34_000, descending=True))
     for one, same in zip(found, other, strict=True):
         assert torch.equal(one, same)
 
@@ -116,14 +116,14 @@ def test_emulated_tensor_cores(library, shape, dtype):
 def test_tensor_cores_do_not_mix_utterances(library):
     """Of the same bits in any batch, as long as attention is cut the same way."""
     c = case("location", Shape(B=42, T=8, A=16, D=16, C=2, W=3, S=16, U=3), torch.bfloat16)
-    found, _ = sequence(c, machine(library))
+    found, _ = sequence(c, where(library))
     for b in (0, 17, 41):
         alone = c._replace(
             embedded=c.embedded[b : b + 1],
             memory=las_kernels.Memory(*(x[b : b + 1] for x in c.memory)),
             masks=las_kernels.Masks(*(None if x is None else x[b : b + 1] for x in c.masks)),
         )
-        for one, all_ in zip(sequence(alone, machine(library))[0], found, strict=True):
+        for one, all_ in zip(sequence(alone, where(library))[0], found, strict=True):
             assert torch.equal(one[0], all_[b])
 
 
@@ -132,23 +132,23 @@ def test_tensor_cores_do_not_mix_utterances(library):
 def test_neither_blocks_nor_where_weights_are_change_anything(library, processors, limit):
     """All weights, some and none in shared memory."""
     c = case("location", Shape(B=2, T=30, A=8, D=8, C=2, W=5, S=24), torch.float32)
-    found, arguments = sequence(c, machine(library, processors, limit))
+    found, arguments = sequence(c, where(library, processors, limit))
     for one, right in zip(found, expected(arguments), strict=True):
         assert relative(one, right) < 1e-5
-    kept = persistent_decoder.plan((8, 24, 8, 0), 4, processors, limit, 0)
+    kept = persistent_decoder.launch_plan((8, 24, 8, 0), 4, processors, limit, 0)
     assert kept.shared <= limit
 
 
 def test_padding_is_not_read(library):
     c = case("location", Shape(B=3, T=20, S=8), torch.float32)
-    clean, _ = sequence(c, machine(library))
+    clean, _ = sequence(c, where(library))
     padding = ~reference.padding_mask(c.memory.lengths, 20)[..., None]
     dirty = c.memory._replace(
         keys=c.memory.keys.masked_fill(padding, torch.nan),
         values=c.memory.values.masked_fill(padding, torch.nan),
     )
     for one, other in zip(
-        sequence(c._replace(memory=dirty), machine(library))[0], clean, strict=True
+        sequence(c._replace(memory=dirty), where(library))[0], clean, strict=True
     ):
         assert torch.equal(one, other)
 
@@ -160,7 +160,7 @@ def persistent(library, monkeypatch):
         why_not=lambda device, dtype: None, engine=lambda: eager.ENGINE
     )
     monkeypatch.setitem(backends.BACKENDS, backends.PERSISTENT, always)
-    monkeypatch.setattr(persistent_decoder, "_machine", lambda device: machine(library))
+    monkeypatch.setattr(persistent_decoder, "_launch_context", lambda device: where(library))
 
 
 @pytest.mark.usefixtures("persistent")
@@ -252,7 +252,9 @@ SEARCHES = {
 def test_emulated_greedy_search(library, kind, shape, seed):
     c, readout, limits = search_case(kind, shape, torch.float32, seed)
     arguments = (c.memory, c.decoder, c.score, readout, limits)
-    found = persistent_decoder.greedy(*arguments, blank=BLANK, end=END, machine=machine(library))
+    found = persistent_decoder.greedy(
+        *arguments, blank=BLANK, end=END, launch_context=where(library)
+    )
     right, margins = slowly(c, readout, limits)
     assert margins.min() > 1e-4, "the draw is a tie"
     assert torch.equal(found.ids, right[0])
@@ -261,7 +263,7 @@ def test_emulated_greedy_search(library, kind, shape, seed):
     going = found.alignments.sum(-1) > 0
     assert relative(found.alignments[going], right[2][going]) < 1e-4
     again = persistent_decoder.greedy(
-        *arguments, blank=BLANK, end=END, machine=machine(library, 2, descending=True)
+        *arguments, blank=BLANK, end=END, launch_context=where(library, 2, descending=True)
     )
     assert torch.equal(found.ids, again.ids)
 
@@ -293,10 +295,12 @@ def assert_same_as_far_as_it_is_sure(found, right, margins, dtype) -> None:
 def test_emulated_greedy_search_in_half_precision(library, kind, shape, dtype):
     c, readout, limits = search_case(kind, shape, dtype)
     arguments = (c.memory, c.decoder, c.score, readout, limits)
-    found = persistent_decoder.greedy(*arguments, blank=BLANK, end=END, machine=machine(library))
+    found = persistent_decoder.greedy(
+        *arguments, blank=BLANK, end=END, launch_context=where(library)
+    )
     assert_same_as_far_as_it_is_sure(found, *slowly(c, readout, limits), dtype)
     again = persistent_decoder.greedy(
-        *arguments, blank=BLANK, end=END, machine=machine(library, 2, descending=True)
+        *arguments, blank=BLANK, end=END, launch_context=where(library, 2, descending=True)
     )
     assert torch.equal(found.ids, again.ids)
 
@@ -315,7 +319,7 @@ def test_searches_end_at_different_steps_by_end_and_by_limit(library):
             limits,
             blank=BLANK,
             end=END,
-            machine=machine(library),
+            launch_context=where(library),
         )
         assert BLANK not in found.ids
         for row, limit in zip(found.ids, limits, strict=True):
@@ -335,9 +339,9 @@ def test_a_launch_is_on_the_device_of_its_tensors(library, monkeypatch):
             return library.las_persistent_decoder_float32(*packed)
 
     c, readout, limits = search_case("additive", SEARCHES["one"], torch.float32)
-    where = machine(library)._replace(library=Library())
+    on = where(library)._replace(library=Library())
     arguments = (c.memory, c.decoder, c.score, readout, limits)
-    persistent_decoder.greedy(*arguments, blank=BLANK, end=END, machine=where)
+    persistent_decoder.greedy(*arguments, blank=BLANK, end=END, launch_context=on)
     assert seen[0] is not None and emulated.Current.tensor is None
 
 
@@ -347,8 +351,8 @@ def test_a_launch_is_on_the_device_of_its_tensors(library, monkeypatch):
 def test_blocks_wait_once_their_weights_are_there():
     """Another thread reads what one has put into shared memory; today's first step reads none."""
     source = (jit_build.CUDA_SOURCES / "persistent_decoder.cu").read_text()
-    start = source[source.index("unsigned meetings = 0") - 400 : source.index("for (int u = 0")]
-    assert start.rindex("keep<") < start.rindex("__syncthreads();")
+    start = source[source.index("unsigned generation = 0") - 400 : source.index("for (int u = 0")]
+    assert start.rindex("load_resident<") < start.rindex("__syncthreads();")
 
 
 @pytest.mark.parametrize("width", [1, 5, 320, 1024, 2048])
@@ -357,7 +361,7 @@ def test_blocks_wait_once_their_weights_are_there():
 def test_every_plan_fits_and_covers_all_rows(width, characters, itemsize):
     for processors in (1, 108, 132):
         sizes = (2 * width, width, width, characters)
-        found = persistent_decoder.plan(sizes, itemsize, processors, 227 * 1024, 76 * 1024)
+        found = persistent_decoder.launch_plan(sizes, itemsize, processors, 227 * 1024, 76 * 1024)
         assert found.shared <= 227 * 1024
         assert found.chunk % 4 == 0
         rows = (4 * width, width, width if characters else 0)
@@ -367,8 +371,8 @@ def test_every_plan_fits_and_covers_all_rows(width, characters, itemsize):
 
 
 def test_the_weights_of_a_large_decoder_stay_on_the_chip_of_an_h100():
-    attention = cuda_step.plan((32, 1, 250, 512, 1024), 1, (10, 101), 132).shared
-    found = persistent_decoder.plan((1024, 1024, 512, 30), 2, 132, 227 * 1024, attention)
+    attention = cuda_step.launch_plan((32, 1, 250, 512, 1024), 1, (10, 101), 132).shared
+    found = persistent_decoder.launch_plan((1024, 1024, 512, 30), 2, 132, 227 * 1024, attention)
     assert min(found.at) >= 0
 
 

@@ -19,13 +19,15 @@ from hypothesis import strategies as st
 
 import las_kernels
 from las_kernels import eager, reference, torch_library
-from las_kernels.triton.attention_fwd import ENGINE, spans_for
+from las_kernels.backends import BACKENDS
+from las_kernels.triton.configs import splits_for
 
+ENGINE = BACKENDS["triton"].engine()
 pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning")
 HALVES = [torch.bfloat16, torch.float16]
 ODD = {
     "one of everything": Shape(B=1, T=1, A=1, D=1, C=1, W=1),
-    "several spans": Shape(B=3, N=1, T=70, A=20, D=24),
+    "several splits": Shape(B=3, N=1, T=70, A=20, D=24),
     "three beams, two heads": Shape(B=2, N=3, T=37, A=20, D=24, H=2, C=10, W=21),
     "nine beams": Shape(B=2, N=9, T=18, A=5, D=7),
     "wide": Shape(B=2, N=1, T=17, A=70, D=130, C=17, W=71),
@@ -222,11 +224,11 @@ def test_lstm_cell_equals_the_plain_one(first):
 
 @pytest.mark.parametrize("frames", [1, 15, 16, 250, 8192])
 @pytest.mark.parametrize("programs", [1, 64, 4096])
-def test_spans_cover_every_frame(frames, programs):
-    spans, span = spans_for(frames, programs, 132)
-    assert span % 16 == 0
-    assert (spans - 1) * span < frames <= spans * span
-    assert spans <= 64
+def test_splits_cover_every_frame(frames, programs):
+    num_splits, split_len = splits_for(frames, programs, 132)
+    assert split_len % 16 == 0
+    assert (num_splits - 1) * split_len < frames <= num_splits * split_len
+    assert num_splits <= 64
 
 
 def test_opcheck():

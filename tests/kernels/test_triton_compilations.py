@@ -23,14 +23,14 @@ def test_kernels_are_compiled_for_widths_not_for_batches():
     assert done.returncode == 0, done.stderr
     found = {line.split()[0]: int(line.split()[1]) for line in done.stdout.splitlines()}
     assert found == {
-        "partial": 4,  # additive and location-aware, one beam and eight
-        "combine": 1,
-        "alignment_gradient": 2,  # the gradient of the alignment: of the inputs' type, or float32
-        "step": 2,
-        "finish": 2,
-        "accumulate": 2,
-        "convolve": 1,
-        "correlate": 1,
-        "cell_forward_kernel": 2,  # the first step, another
-        "cell_backward_kernel": 4,  # the first, the last, both, neither
+        "attention_fwd_split_kernel": 4,  # additive and location-aware, one beam and eight
+        "attention_fwd_combine_kernel": 1,
+        "attention_bwd_preprocess_kernel": 2,  # dalignment: of the inputs' type, or float32
+        "attention_bwd_dq_kernel": 2,
+        "attention_bwd_dq_reduce_kernel": 2,
+        "attention_bwd_dk_kernel": 2,
+        "location_conv_kernel": 1,
+        "attention_bwd_dfilters_kernel": 1,
+        "lstm_cell_fwd_kernel": 2,  # the first step, another
+        "lstm_cell_bwd_kernel": 4,  # the first, the last, both, neither
     }

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from las_kernels import jit_build, lstm_eager
-from las_kernels.lstm_eager import Engine, Gradients, Kept
+from las_kernels.lstm_eager import Engine, Gradients, SavedActivations
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def available() -> str | None:
     return result if isinstance(result, str) else None
 
 
-def forward(x: Tensor, lengths: Tensor, weights: list[Tensor]) -> Kept:
+def forward(x: Tensor, lengths: Tensor, weights: list[Tensor]) -> SavedActivations:
     """As :func:`las_kernels.lstm_eager.forward`.
 
     Raises:
@@ -39,10 +39,15 @@ def forward(x: Tensor, lengths: Tensor, weights: list[Tensor]) -> Kept:
 
 
 def backward(
-    dout: Tensor, x: Tensor, lengths: Tensor, weights: list[Tensor], kept: Kept, wanted: bool
+    dout: Tensor,
+    x: Tensor,
+    lengths: Tensor,
+    weights: list[Tensor],
+    saved: SavedActivations,
+    wanted: bool,
 ) -> Gradients:
     """As :func:`las_kernels.lstm_eager.backward`; raises as :func:`forward`."""
-    return backward_with(_library(), dout, x, lengths, weights, kept, wanted)
+    return backward_with(_library(), dout, x, lengths, weights, saved, wanted)
 
 
 ENGINE = Engine(forward, backward)
@@ -50,11 +55,11 @@ ENGINE = Engine(forward, backward)
 
 def forward_with(
     library: ctypes.CDLL | str, x: Tensor, lengths: Tensor, weights: list[Tensor]
-) -> Kept:
+) -> SavedActivations:
     """:func:`forward` by a library of :func:`load`, or the reason why there is none."""
-    kept = lstm_eager.empty(x, weights[1].shape[1])
-    _call(library, "las_lstm_forward", x, lengths, weights, kept, [])
-    return kept
+    saved = lstm_eager.empty(x, weights[1].shape[1])
+    _call(library, "las_lstm_forward", x, lengths, weights, saved, [])
+    return saved
 
 
 def backward_with(
@@ -63,19 +68,19 @@ def backward_with(
     x: Tensor,
     lengths: Tensor,
     weights: list[Tensor],
-    kept: Kept,
+    saved: SavedActivations,
     wanted: bool,
 ) -> Gradients:
     """:func:`backward` likewise."""
     S = weights[1].shape[1]
     dout = dout.contiguous()
-    dgates = torch.empty_like(kept.gates)
+    dgates = torch.empty_like(saved.gates)
     dx = x.new_empty(x.shape) if wanted else None
     dinput = [x.new_empty(4 * S, x.shape[2]) for _ in range(2)]
     dhidden = [x.new_empty(4 * S, S) for _ in range(2)]
     dbias = x.new_empty(2, 4 * S)
     written = [dout, dgates, dx, *dinput, *dhidden, dbias]
-    _call(library, "las_lstm_backward", x, lengths, weights, kept, written)
+    _call(library, "las_lstm_backward", x, lengths, weights, saved, written)
     found: list[Tensor] = []
     for d in range(2):
         found += [dinput[d], dhidden[d], dbias[d].clone(), dbias[d].clone()]
@@ -88,7 +93,7 @@ def _call(
     x: Tensor,
     lengths: Tensor,
     weights: list[Tensor],
-    kept: Kept,
+    saved: SavedActivations,
     rest: list[Tensor | None],
 ) -> None:
     if isinstance(library, str):
@@ -99,7 +104,7 @@ def _call(
     held = [x, lengths.long(), ahead.input, back.input, ahead.hidden, back.hidden]
     held += [way.input_bias + way.hidden_bias for way in (ahead, back)]
     solid = [tensor.contiguous() for tensor in held]
-    given: list[Tensor | None] = [*solid, kept.gates, kept.cells, kept.out, *rest]
+    given: list[Tensor | None] = [*solid, saved.gates, saved.cells, saved.out, *rest]
     addresses = [0 if tensor is None else tensor.data_ptr() for tensor in given]
     packed = _LAYER.pack(*x.shape, S, *addresses, *[0] * (19 - len(addresses)))
     status = getattr(library, function)(packed)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from las_kernels import jit_build
 from las_kernels.cpu import lstm as cpu_lstm
-from las_kernels.lstm_eager import Engine, Gradients, Kept
+from las_kernels.lstm_eager import Engine, Gradients, SavedActivations
 
 log = logging.getLogger(__name__)
 
@@ -24,16 +24,21 @@ def available() -> str | None:
     return result if isinstance(result, str) else None
 
 
-def forward(x: Tensor, lengths: Tensor, weights: list[Tensor]) -> Kept:
+def forward(x: Tensor, lengths: Tensor, weights: list[Tensor]) -> SavedActivations:
     """As :func:`las_kernels.cpu.lstm.forward`."""
     return cpu_lstm.forward_with(_library(), x, lengths, weights)
 
 
 def backward(
-    dout: Tensor, x: Tensor, lengths: Tensor, weights: list[Tensor], kept: Kept, wanted: bool
+    dout: Tensor,
+    x: Tensor,
+    lengths: Tensor,
+    weights: list[Tensor],
+    saved: SavedActivations,
+    wanted: bool,
 ) -> Gradients:
     """As :func:`las_kernels.cpu.lstm.backward`."""
-    return cpu_lstm.backward_with(_library(), dout, x, lengths, weights, kept, wanted)
+    return cpu_lstm.backward_with(_library(), dout, x, lengths, weights, saved, wanted)
 
 
 ENGINE = Engine(forward, backward)

@@ -34,7 +34,7 @@ def usable(x: Tensor, score: Score) -> bool:
 
 def forward(
     projected: Tensor, memory: Memory, decoder: Decoder, score: Score, masks: Masks
-) -> sequence.Kept:
+) -> sequence.SavedActivations:
     """As :func:`las_kernels.sequence.forward`.
 
     Raises:
@@ -45,44 +45,44 @@ def forward(
     T, D = memory.values.shape[1:]
     L, S = len(decoder.recurrent_weights), decoder.recurrent_weights[0].shape[1]
     new = projected.new_empty
-    kept = sequence.Kept(
+    saved = sequence.SavedActivations(
         new(B, U, L, S),
         new(B, U, D),
         new(B, U, score.heads, T),
         new(B, U, L, S),
         new(B, U, L, 4 * S),
     )
-    _call("las_sequence_forward", projected, kept, memory, decoder, score, masks, [])
-    return kept
+    _call("las_sequence_forward", projected, saved, memory, decoder, score, masks, [])
+    return saved
 
 
 def backward(
     dhidden: Tensor | None,
     dcontexts: Tensor | None,
     dalignments: Tensor | None,
-    kept: sequence.Kept,
+    saved: sequence.SavedActivations,
     memory: Memory,
     decoder: Decoder,
     score: Score,
     masks: Masks,
 ) -> sequence.Steps:
     """Phases 1 and 2 of :func:`las_kernels.sequence.backward`; raises as :func:`forward`."""
-    new = kept.gates.new_empty
-    B, U = kept.contexts.shape[:2]
-    dgates, dfed = torch.empty_like(kept.gates), torch.empty_like(kept.contexts)
+    new = saved.gates.new_empty
+    B, U = saved.contexts.shape[:2]
+    dgates, dfed = torch.empty_like(saved.gates), torch.empty_like(saved.contexts)
     dqueries, dkeys = new(B, U, memory.keys.shape[2]), new(memory.keys.shape)
     of_score = [None if x is None else new(x.shape) for x in score[:3]]
     v, filters, projection = of_score
     outer = [None if x is None else x.contiguous() for x in (dhidden, dcontexts, dalignments)]
     rest = [*outer, dgates, dqueries, dfed, dkeys, v, filters, projection]
-    _call("las_sequence_backward", None, kept, memory, decoder, score, masks, rest)
+    _call("las_sequence_backward", None, saved, memory, decoder, score, masks, rest)
     return sequence.Steps(dgates, dqueries, dfed, ScoreGradients(dkeys, v, filters, projection))
 
 
 def _call(
     function: str,
     projected: Tensor | None,
-    kept: sequence.Kept,
+    saved: sequence.SavedActivations,
     memory: Memory,
     decoder: Decoder,
     score: Score,
@@ -101,9 +101,9 @@ def _call(
     before += [decoder.context_weight, decoder.query_weight]
     held = [None if x is None else x.contiguous() for x in (*before, projected)]
     C, W = (0, 0) if score.filters is None else score.filters.shape
-    L, S = kept.hidden.shape[2:]
-    sizes = (*kept.contexts.shape[:2], *keys.shape[1:], values.shape[2], score.heads, C, W, L, S)
-    addresses = [0 if x is None else x.data_ptr() for x in (*held, *kept, *rest)]
+    L, S = saved.hidden.shape[2:]
+    sizes = (*saved.contexts.shape[:2], *keys.shape[1:], values.shape[2], score.heads, C, W, L, S)
+    addresses = [0 if x is None else x.data_ptr() for x in (*held, *saved, *rest)]
     addresses[10:10] = [ctypes.addressof(own) for own in pointers]
     packed = _SEQUENCE.pack(*sizes, *addresses, *[0] * (29 - len(addresses)))
     status = getattr(library, function)(packed)

@@ -30,20 +30,20 @@ TYPES = {
 }
 MAX_CHANNELS = 1024  # of the location filter: they live in shared memory
 
-PROBLEM = struct.Struct("=24qd14q")  # the struct Attention of csrc/attention_step.cuh
+PARAMS = struct.Struct("=24qd14q")  # the struct AttentionParams of csrc/attention_step.cuh
 _GROUPS = (1, 4, 8)  # beams of a block for which there is code
 _THREADS = 256
-_SPAN = 128  # most frames of a span
+_SPLIT = 128  # most frames of a split
 _FEATURES = 8192  # floats of shared memory for location features
 _STAGE = 10240  # floats of shared memory for query, v and projection
 _FILTERS = 4096  # floats of shared memory for filters
 
 
 class Plan(NamedTuple):
-    """How a launch is cut into blocks; the members of the same names in ``Attention``."""
+    """How a launch is cut into blocks; the members of the same names in ``AttentionParams``."""
 
-    span: int  # frames of a block
-    spans: int
+    split_len: int  # frames of a block
+    num_splits: int
     beams: int  # of a block
     chunk: int  # columns of the keys whose weights are in shared memory at once
     taps: int  # of the filters that are in shared memory at once
@@ -52,7 +52,7 @@ class Plan(NamedTuple):
     parts: int  # blocks of the second kernel to a beam and head
 
 
-def plan(
+def launch_plan(
     sizes: tuple[int, int, int, int, int],
     heads: int,
     location: tuple[int, int],
@@ -78,20 +78,20 @@ def plan(
     # Two blocks of a multiprocessor run at once; one more than fit would wait for a second round.
     wanted = max(1, 2 * processors // programs)
     # Less than eight frames keep too few threads busy.
-    span = min(max(_four(-(-T // wanted)), 8), _SPAN)
+    split_len = min(max(_four(-(-T // wanted)), 8), _SPLIT)
     if C:
-        span = max(min(span, _FEATURES // (beams * C) // 4 * 4), 4)
+        split_len = max(min(split_len, _FEATURES // (beams * C) // 4 * 4), 4)
     chunk = min(_four(AH), max(_STAGE // (beams + 1 + C) // 4 * 4, 4))
     if chunk < AH and chunk > 128:
         chunk = chunk // 128 * 128  # what a warp reads at once
     taps = min(_four(W), 512, max(_FILTERS // C // 4 * 4, 4)) if C else 4
     stages = [(beams + 1 + C) * chunk, beams * min(_four(DH), 512)]
     if C:
-        stages.append(beams * (span + taps) + C * taps)
-    shared = 4 * (beams * span * (1 + C) + max(stages))
+        stages.append(beams * (split_len + taps) + C * taps)
+    shared = 4 * (beams * split_len * (1 + C) + max(stages))
     vector = aligned and AH % 4 == 0 and DH % 4 == 0
     parts = -(-max(DH, min(T, 1024)) // _THREADS)
-    return Plan(span, -(-T // span), beams, chunk, taps, vector, shared, parts)
+    return Plan(split_len, -(-T // split_len), beams, chunk, taps, vector, shared, parts)
 
 
 def _four(n: int) -> int:
@@ -197,8 +197,8 @@ def run(
         None if x is None else x.contiguous() for x in (v, filters, projection)
     )
     aligned = all(x.data_ptr() % (4 * x.element_size()) == 0 for x in (keys, values))
-    cut = plan((B, N, T, A, D), H, (C, W), processors, aligned)
-    rows = B * H * cut.spans * N
+    plan = launch_plan((B, N, T, A, D), H, (C, W), processors, aligned)
+    rows = B * H * plan.num_splits * N
     parts = (B * N * H * T, rows, rows, rows * (D // H))
     scratch = torch.empty(sum(parts), dtype=torch.float32, device=query.device).split(parts)
     strides = [
@@ -208,15 +208,15 @@ def run(
         *alignment.stride()[:2],
     ]
     arrays = (query, keys, values, lengths, v, filters, projection, previous, context, alignment)
-    problem = PROBLEM.pack(
+    params = PARAMS.pack(
         *(B, N, T, A, D, H, C, W),
-        *cut,
+        *plan,
         *strides,
         scale,
         *(0 if x is None else x.data_ptr() for x in (*arrays, *scratch)),
     )
     name = TYPES[query.dtype][0]
-    status = getattr(library, f"las_attention_step_{name}")(problem, ctypes.c_void_p(stream))
+    status = getattr(library, f"las_attention_step_{name}")(params, ctypes.c_void_p(stream))
     if status != 0:
         message = getattr(library, f"las_attention_step_message_{name}")
         message.restype = ctypes.c_char_p
@@ -279,7 +279,7 @@ def compiler(arch: str) -> list[str]:
 
 @functools.cache
 def _library() -> ctypes.CDLL | str:
-    return built("attention_step", PROBLEM.size)
+    return built("attention_step", PARAMS.size)
 
 
 def built(kind: str, packed: int) -> ctypes.CDLL | str:

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from las_kernels.cuda import attention_step as cuda_step
 from las_kernels.reference import initial_alignment
-from las_kernels.sequence import Kept
+from las_kernels.sequence import SavedActivations
 from las_kernels.types import Decoder, Masks, Memory, Score
 
-_NUMBERS = struct.Struct("=16q")  # the members of Sequence before its matrices, and after them
-_ROWS = struct.Struct("=q5q")
-SEQUENCE_BYTES = 2 * _NUMBERS.size + 3 * _ROWS.size + cuda_step.PROBLEM.size
-_TOGETHER, _GROUP = 8, 4  # kTogether and kRows of the source
+_NUMBERS = struct.Struct("=16q")  # the members of DecoderParams before its matrices, and after them
+_SLICE = struct.Struct("=q5q")
+PARAMS_BYTES = 2 * _NUMBERS.size + 3 * _SLICE.size + cuda_step.PARAMS.size
+_BATCH_TILE, _WARP_ROWS = 8, 4  # kBatchTile and kWarpRows of the source
 _PARTS = 32768  # bytes: the sums of eight warps, 32 rows and 32 utterances
 _CHUNK = 1024  # most columns of the inputs in shared memory at once
 
@@ -56,13 +56,13 @@ class Plan(NamedTuple):
     shared: int  # bytes in all
 
 
-def plan(
+def launch_plan(
     sizes: tuple[int, int, int, int],
     itemsize: int,
     processors: int,
     limit: int,
     attention_bytes: int,
-    tiles: bool = False,
+    tensor_cores: bool = False,
 ) -> Plan:
     """Share rows out and keep as many of the matrices in shared memory as fit.
 
@@ -72,20 +72,22 @@ def plan(
         processors: blocks that can be resident at once, one a multiprocessor.
         limit: bytes of shared memory a block can have.
         attention_bytes: what the stages of attention need of it.
-        tiles: whether products are made on tensor cores.
+        tensor_cores: whether products are made on tensor cores.
     """
     D, S, A, V = sizes
     matrices = [(4 * S, D + S), (A, S), (S if V else 0, S + D)]
-    groups = [-(-rows // (_GROUP * processors)) for rows, _ in matrices]
+    groups = [-(-rows // (_WARP_ROWS * processors)) for rows, _ in matrices]
     widest = max(columns for _, columns in matrices)
     chunk = min(-(-widest // 4) * 4, _CHUNK)
     # Neighbouring rows half a turn of the banks apart: a warp reads eight rows at once.
-    strides = [n + (64 - n * itemsize) % 128 // itemsize if tiles else n for _, n in matrices]
-    scratch = max(_PARTS if tiles else 4 * _TOGETHER * chunk, attention_bytes, 4 * V)
+    strides = [columns for _, columns in matrices]
+    if tensor_cores:
+        strides = [n + (64 - n * itemsize) % 128 // itemsize for n in strides]
+    scratch = max(_PARTS if tensor_cores else 4 * _BATCH_TILE * chunk, attention_bytes, 4 * V)
     room = limit - scratch
     at, used = [-1, -1, -1], 0
     for i, (count, stride) in enumerate(zip(groups, strides, strict=True)):
-        size = count * _GROUP * stride * itemsize
+        size = count * _WARP_ROWS * stride * itemsize
         if 0 < size <= room - used:
             at[i] = used // itemsize
             used += -(-size // 128) * 128
@@ -99,7 +101,7 @@ def available() -> str | None:
     return result if isinstance(result, str) else None
 
 
-class Machine(NamedTuple):
+class LaunchContext(NamedTuple):
     """Where it runs."""
 
     library: ctypes.CDLL
@@ -108,12 +110,12 @@ class Machine(NamedTuple):
     stream: int
 
 
-def _machine(device: torch.device) -> Machine:
+def _launch_context(device: torch.device) -> LaunchContext:
     library = _library()
     if isinstance(library, str):
         raise RuntimeError(f"the CUDA decoder cannot run: {library}")
     properties = torch.cuda.get_device_properties(device)
-    return Machine(
+    return LaunchContext(
         library,
         properties.multi_processor_count,
         getattr(properties, "shared_memory_per_block_optin", 49152),
@@ -127,19 +129,19 @@ def forward(
     decoder: Decoder,
     score: Score,
     masks: Masks,
-    machine: Machine | None = None,
-) -> Kept:
+    launch_context: LaunchContext | None = None,
+) -> SavedActivations:
     """As :func:`las_kernels.sequence.forward`; the arguments are trusted.
 
     Raises:
         RuntimeError: the kernel is not :func:`available`, or CUDA refuses the launch.
     """
-    machine = machine or _machine(projected.device)
+    launch_context = launch_context or _launch_context(projected.device)
     B, U = projected.shape[:2]
     T, D = memory.values.shape[1:]
     S = decoder.recurrent_weights[0].shape[1]
     new = projected.new_empty
-    kept = Kept(
+    saved = SavedActivations(
         new(B, U, 1, S),
         new(B, U, D),
         new(B, U, score.heads, T),
@@ -148,12 +150,12 @@ def forward(
     )
     hidden_mask = None if masks.hidden is None else masks.hidden[:, 0].contiguous()
     context_mask = None if masks.context is None else masks.context.contiguous()
+    written = (saved.hidden, saved.cells, saved.contexts, saved.alignments)
     _launch(
-        machine, memory, decoder, score, (U, U, 0, 0, 0), kept.hidden, kept.cells, kept.contexts,
-        kept.alignments, gates=kept.gates, projected=projected.contiguous(),
-        hidden_mask=hidden_mask, context_mask=context_mask,
+        launch_context, memory, decoder, score, (U, U, 0, 0, 0), *written, gates=saved.gates,
+        projected=projected.contiguous(), hidden_mask=hidden_mask, context_mask=context_mask,
     )  # fmt: skip
-    return kept
+    return saved
 
 
 def greedy(
@@ -165,7 +167,7 @@ def greedy(
     *,
     blank: int,
     end: int,
-    machine: Machine | None = None,
+    launch_context: LaunchContext | None = None,
 ) -> Found:
     """The likeliest character at every step until every utterance has ended.
 
@@ -177,12 +179,12 @@ def greedy(
         limits: [B] steps after which an utterance ends.
         blank: id that is never written.
         end: id that comes first, and ends an utterance.
-        machine: where; by default the memory's device.
+        launch_context: where; by default the memory's device.
 
     Raises:
         RuntimeError: the kernel is not :func:`available`, or CUDA refuses the launch.
     """
-    machine = machine or _machine(memory.keys.device)
+    launch_context = launch_context or _launch_context(memory.keys.device)
     B, T, D = memory.values.shape
     S = decoder.recurrent_weights[0].shape[1]
     V, U = readout.output.shape[0], int(limits.max())
@@ -191,7 +193,7 @@ def greedy(
     log_probs = new(B, U, dtype=torch.float32)
     alignments = new(B, U, score.heads, T)
     counters = _launch(
-        machine, memory, decoder, score, (U, 2, V, blank, end), new(B, 2, S),
+        launch_context, memory, decoder, score, (U, 2, V, blank, end), new(B, 2, S),
         new(B, 2, S, dtype=torch.float32), new(B, 2, D), alignments,
         projected=readout.embedded.contiguous(), readout=readout,
         limits=limits.to(torch.int64).contiguous(), ids=ids, log_probs=log_probs,
@@ -201,7 +203,7 @@ def greedy(
 
 
 def _launch(
-    machine: Machine,
+    launch_context: LaunchContext,
     memory: Memory,
     decoder: Decoder,
     score: Score,
@@ -221,7 +223,7 @@ def _launch(
     log_probs: Tensor | None = None,
 ) -> Tensor:
     """Pack everything for the kernel and start it; returns its counters [3]."""
-    U, ring, V, blank, end = steps  # as in the source
+    U, history, V, blank, end = steps  # as in the source
     B, T, D = memory.values.shape
     A = memory.keys.shape[2]
     S = decoder.recurrent_weights[0].shape[1]
@@ -249,18 +251,20 @@ def _launch(
     size = dtype.itemsize
     aligned = all(x.data_ptr() % (4 * size) == 0 for x in (keys, values, *matrices))
     aligned = aligned and not (D % 4 or S % 4)
-    cut = cuda_step.plan((B, 1, T, A, D), H, (C, W), machine.processors, aligned)
-    vector = cut.vector and aligned
+    processors = launch_context.processors
+    attention_plan = cuda_step.launch_plan((B, 1, T, A, D), H, (C, W), processors, aligned)
+    vector = attention_plan.vector and aligned
     read_whole = (*matrices, hidden, contexts, hidden_mask, context_mask)
-    tiles = vector and size == 2 and not (D % 8 or S % 8)
-    tiles = tiles and all(x is None or x.data_ptr() % 16 == 0 for x in read_whole)
-    attention_bytes = max(cut.shared, 4 * (cut.spans + 1))
-    mine = plan((D, S, A, V), size, machine.processors, machine.limit, attention_bytes, tiles)
-    parts = max(1, min(cut.parts, machine.processors // (B * H)))
-    rows = B * H * cut.spans
+    tensor_cores = vector and size == 2 and not (D % 8 or S % 8)
+    tensor_cores = tensor_cores and all(x is None or x.data_ptr() % 16 == 0 for x in read_whole)
+    attention_bytes = max(attention_plan.shared, 4 * (attention_plan.num_splits + 1))
+    room = (processors, launch_context.limit, attention_bytes)
+    plan = launch_plan((D, S, A, V), size, *room, tensor_cores)
+    parts = max(1, min(attention_plan.parts, processors // (B * H)))
+    rows = B * H * attention_plan.num_splits
     scratch_parts = (B * H * T, rows, rows, rows * (D // H), B * S)
     scratch = torch.empty(sum(scratch_parts), dtype=torch.float32, device=device)
-    energy, tops, totals, sums, floats = scratch.split(scratch_parts)
+    energy, split_max, split_sum, split_context, floats = scratch.split(scratch_parts)
     queries = torch.empty(B, A, dtype=dtype, device=device)
     counters = torch.zeros(3, dtype=torch.int32, device=device)
 
@@ -268,25 +272,25 @@ def _launch(
         return 0 if x is None else x.data_ptr()
 
     def matrix(i: int, weights: Tensor | None, count: int, columns: int) -> bytes:
-        own = (mine.groups[i], mine.at[i], mine.strides[i])
-        return _ROWS.pack(address(weights), count, columns, *own)
+        own = (plan.groups[i], plan.at[i], plan.strides[i])
+        return _SLICE.pack(address(weights), count, columns, *own)
 
-    attention = cuda_step.PROBLEM.pack(
+    attention = cuda_step.PARAMS.pack(
         *(B, 1, T, A, D, H, C, W),
-        *cut._replace(vector=vector),
+        *attention_plan._replace(vector=vector),
         *(A, A),  # strides of the query and, to be set at each step, of the alignment before
         *(alignments.stride(0), alignments.stride(1)),
         *(contexts.stride(0), contexts.stride(1)),
         *(alignments.stride(0), alignments.stride(1)),
         scale,
         *map(address, (queries, keys, values, lengths, v, filters, projection, None)),
-        *map(address, (contexts, alignments, energy, tops, totals, sums)),
+        *map(address, (contexts, alignments, energy, split_max, split_sum, split_context)),
     )
-    numbers = [B, U, D, S, A, V, blank, end, ring, int(vector), int(tiles)]
-    numbers += [mine.resident, mine.chunk, mine.shared, mine.blocks, parts]
+    numbers = [B, U, D, S, A, V, blank, end, history, int(vector), int(tensor_cores)]
+    numbers += [plan.resident, plan.chunk, plan.shared, plan.blocks, parts]
     arrays = [*read[1:], projected, hidden_mask, context_mask, start, limits]
     arrays += [hidden, cells, gates, queries, floats, ids, log_probs, counters]
-    problem = b"".join(
+    params = b"".join(
         [
             _NUMBERS.pack(*numbers),
             matrix(0, gate_weight, 4 * S, D + S),
@@ -298,11 +302,11 @@ def _launch(
     )
     name = cuda_step.TYPES[dtype][0]
     with torch.cuda.device_of(projected):
-        status = getattr(machine.library, f"las_persistent_decoder_{name}")(
-            problem, ctypes.c_void_p(machine.stream)
+        status = getattr(launch_context.library, f"las_persistent_decoder_{name}")(
+            params, ctypes.c_void_p(launch_context.stream)
         )
     if status != 0:
-        message = getattr(machine.library, f"las_persistent_decoder_message_{name}")
+        message = getattr(launch_context.library, f"las_persistent_decoder_message_{name}")
         message.restype = ctypes.c_char_p
         raise RuntimeError(f"the CUDA decoder: {message(status).decode()}")
     return counters
@@ -310,4 +314,4 @@ def _launch(
 
 @functools.cache
 def _library() -> ctypes.CDLL | str:
-    return cuda_step.built("persistent_decoder", SEQUENCE_BYTES)
+    return cuda_step.built("persistent_decoder", PARAMS_BYTES)

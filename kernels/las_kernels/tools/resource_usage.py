@@ -22,6 +22,7 @@ from las_kernels.triton import (
     attention_bwd,
     attention_bwd_dkv,
     attention_fwd,
+    configs,
     location_conv,
     lstm_cell,
 )
@@ -39,7 +40,7 @@ class Configuration(NamedTuple):
     """One kernel with its compile-time arguments."""
 
     kernel: Any
-    plan: dict[str, Any]
+    config: dict[str, Any]
     dtype: torch.dtype
     note: str
 
@@ -75,53 +76,64 @@ def configurations(models: tuple[Model, ...] = MODELS) -> Iterator[Configuration
     """Every kernel that these decoders launch, each once."""
     for dtype in (torch.bfloat16, torch.float32):
         for model in models:
-            for kernel, plan, note in _kernels(model, dtype):
-                yield Configuration(kernel, plan, dtype, f"{model.name}{note}")
+            for kernel, config, note in _kernels(model, dtype):
+                yield Configuration(kernel, config, dtype, f"{model.name}{note}")
         for beams in (1, 8):
-            plan = attention_fwd.partial_plan(beams, 1, (WIDE.A, WIDE.D), None, dtype)
-            yield Configuration(attention_fwd.partial, plan, dtype, f"{WIDE.name} N{beams}")
+            config = configs.attention_fwd_split_config(beams, 1, (WIDE.A, WIDE.D), None, dtype)
+            yield Configuration(
+                attention_fwd.attention_fwd_split_kernel, config, dtype, f"{WIDE.name} N{beams}"
+            )
         for last in (False, True):
-            flags = {"HAS_BEFORE": not last, "BS": lstm_cell.BLOCK}
-            yield Configuration(lstm_cell.cell_forward_kernel, flags, dtype, "")
+            flags = {"HAS_BEFORE": not last, "BS": configs.LSTM_BLOCK}
+            yield Configuration(lstm_cell.lstm_cell_fwd_kernel, flags, dtype, "")
             flags = {"HAS_DCELL": not last, **flags}
-            yield Configuration(lstm_cell.cell_backward_kernel, flags, dtype, "")
+            yield Configuration(lstm_cell.lstm_cell_bwd_kernel, flags, dtype, "")
     for beams in (1, 8):
         model = models[0]
-        plan = attention_fwd.partial_plan(
+        config = configs.attention_fwd_split_config(
             beams, model.H, (model.A // model.H, model.D // model.H), None, torch.float16
         )
-        yield Configuration(attention_fwd.partial, plan, torch.float16, f"{model.name} N{beams}")
+        yield Configuration(
+            attention_fwd.attention_fwd_split_kernel,
+            config,
+            torch.float16,
+            f"{model.name} N{beams}",
+        )
 
 
 def _kernels(model: Model, dtype: torch.dtype) -> Iterator[tuple[Any, dict[str, Any], str]]:
     H, taps = model.H, model.location
     AH, DH = model.A // H, model.D // H
-    phase1, phase2 = attention_bwd, attention_bwd_dkv
     for beams in (1, 8):
-        plan = attention_fwd.partial_plan(beams, H, (AH, DH), taps, dtype)
-        yield attention_fwd.partial, plan, f" N{beams}"
-    plan = attention_fwd.combine_plan(H, DH)
-    yield attention_fwd.combine, plan, ""
-    plan = phase1.alignment_gradient_plan(H, DH, taps, taps is not None, dtype)
-    yield phase1.alignment_gradient, plan, ""
-    yield phase1.step, phase1.step_plan(H, AH, taps, dtype), ""
-    yield phase1.finish, phase1.finish_plan(H, AH, taps), ""
-    yield phase2.accumulate, phase2.accumulate_plan(H, AH, taps, dtype), ""
+        config = configs.attention_fwd_split_config(beams, H, (AH, DH), taps, dtype)
+        yield attention_fwd.attention_fwd_split_kernel, config, f" N{beams}"
+    config = configs.attention_fwd_combine_config(H, DH)
+    yield attention_fwd.attention_fwd_combine_kernel, config, ""
+    config = configs.attention_bwd_preprocess_config(H, DH, taps, taps is not None, dtype)
+    yield attention_bwd.attention_bwd_preprocess_kernel, config, ""
+    config = configs.attention_bwd_dq_config(H, AH, taps, dtype)
+    yield attention_bwd.attention_bwd_dq_kernel, config, ""
+    config = configs.attention_bwd_dq_reduce_config(H, AH, taps)
+    yield attention_bwd.attention_bwd_dq_reduce_kernel, config, ""
+    config = configs.attention_bwd_dk_config(H, AH, taps, dtype)
+    yield attention_bwd_dkv.attention_bwd_dk_kernel, config, ""
     if taps is not None:
-        yield location_conv.convolve, location_conv.convolve_plan(H, taps, dtype), ""
-        yield phase2.correlate, phase2.correlate_plan(taps, dtype), ""
+        config = configs.location_conv_config(H, taps, dtype)
+        yield location_conv.location_conv_kernel, config, ""
+        config = configs.attention_bwd_dfilters_config(taps, dtype)
+        yield attention_bwd_dkv.attention_bwd_dfilters_kernel, config, ""
 
 
 def compile_for(configuration: Configuration, architecture: int) -> Usage:
     """Compile to machine code and read what it uses."""
-    kernel, plan, dtype, _ = configuration
-    plan = dict(plan)
-    plan.pop("fill", None)  # of the launch, not of the kernel
-    options = {k: plan.pop(k) for k in ("num_warps", "num_stages") if k in plan}
+    kernel, config, dtype, _ = configuration
+    config = dict(config)
+    config.pop("fill", None)  # of the launch, not of the kernel
+    options = {k: config.pop(k) for k in ("num_warps", "num_stages") if k in config}
     element = TRITON_NAMES[dtype]
 
     def kind(name: str) -> str:
-        if name in plan:
+        if name in config:
             return "constexpr"
         if name == "lengths":
             return "*i64"
@@ -135,7 +147,7 @@ def compile_for(configuration: Configuration, architecture: int) -> Usage:
         for i, name in enumerate(kernel.arg_names)
         if signature[name].startswith("*")
     }
-    source = ASTSource(fn=kernel, signature=signature, constexprs=plan, attrs=aligned)
+    source = ASTSource(fn=kernel, signature=signature, constexprs=config, attrs=aligned)
     target = GPUTarget("cuda", architecture, 32)
     compiled = triton.compile(source, target=target, options=options)
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
@@ -153,14 +165,14 @@ def compile_for(configuration: Configuration, architecture: int) -> Usage:
 def main() -> None:
     """Print the table; exit with 1 if a kernel spills."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--kernel", help="only this one, e.g. partial")
+    parser.add_argument("--kernel", help="only this one, e.g. attention_fwd_split_kernel")
     chosen = parser.parse_args().kernel
     print("| kernel | sizes | dtype | warps | " + " | ".join(f"sm_{a}" for a in ARCHITECTURES))
     print("|---|---|---|---|" + "---|" * len(ARCHITECTURES))
     spills, seen = 0, set()
     for configuration in configurations():
         name = configuration.kernel.__name__
-        key = (name, configuration.dtype, *sorted(configuration.plan.items(), key=str))
+        key = (name, configuration.dtype, *sorted(configuration.config.items(), key=str))
         if key in seen or chosen not in (None, name):
             continue
         seen.add(key)
@@ -170,7 +182,7 @@ def main() -> None:
             spills += usage.spilled > 0
             spilled = f", {usage.spilled} B spilled" if usage.spilled else ""
             cells.append(f"{usage.registers} registers, {usage.shared / 1024:.1f} KiB{spilled}")
-        warps = configuration.plan.get("num_warps", 4)
+        warps = configuration.config.get("num_warps", 4)
         dtype = TRITON_NAMES[configuration.dtype]
         row = [name, configuration.note, dtype, str(warps), *cells]
         print(f"| {' | '.join(row)} |", flush=True)

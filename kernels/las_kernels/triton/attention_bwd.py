@@ -3,11 +3,10 @@
 # mypy: disable-error-code="no-untyped-def"
 """Fused attention, phase 1 of the backward (Triton): what the step before needs.
 
-Three launches a step: ``alignment_gradient``, ``step``, ``finish``. Sums over programs are made
-by the next launch in a fixed order: no atomics.
+Three launches a step: ``attention_bwd_preprocess_kernel``, ``attention_bwd_dq_kernel``,
+``attention_bwd_dq_reduce_kernel``. Sums over programs are made by the next launch in a fixed order:
+no atomics.
 """
-
-from typing import Any
 
 import torch
 import triton
@@ -16,8 +15,8 @@ from torch import Tensor
 
 from las_kernels import eager
 from las_kernels.triton import configs
-from las_kernels.triton.location_conv import NO_LOCATION, add_location, location_tiles
-from las_kernels.triton.utils import TILE, length_of, narrow, numerics, power, strides, tanh
+from las_kernels.triton.location_conv import add_location
+from las_kernels.triton.utils import length_of, narrow, query_of_program, strides, tanh
 from las_kernels.types import Memory, Score
 
 
@@ -36,7 +35,7 @@ from las_kernels.types import Memory, Score
         "gradient_n",
     ]
 )
-def alignment_gradient(
+def attention_bwd_preprocess_kernel(
     dcontext,
     dalignment,
     alignment,
@@ -61,9 +60,7 @@ def alignment_gradient(
     BD: tl.constexpr,
 ):
     """Phase 1, before the softmax: the gradient of a tile of frames, its share of two sums."""
-    h = tl.program_id(0) % H
-    n = tl.program_id(0) // H % N
-    b = (tl.program_id(0) // (H * N)).to(tl.int64)
+    b, n, h = query_of_program(N, H)
     tile = tl.program_id(1)
     length = length_of(lengths, b, T)
     t = tile * BT + tl.arange(0, BT)
@@ -104,7 +101,7 @@ def alignment_gradient(
         "denergy_n",
     ]
 )
-def step(
+def attention_bwd_dq_kernel(
     alignment,
     query,
     keys,
@@ -141,9 +138,7 @@ def step(
 
     ``denergy`` holds the gradient of the alignment and is overwritten.
     """
-    h = tl.program_id(0) % H
-    n = tl.program_id(0) // H % N
-    b = (tl.program_id(0) // (H * N)).to(tl.int64)
+    b, n, h = query_of_program(N, H)
     tile = tl.program_id(1)
     tiles = tl.num_programs(1)
     row = (b * N + n) * H + h
@@ -196,7 +191,7 @@ def step(
 
 
 @triton.jit(do_not_specialize=["T", "N", "tiles", "dfeatures", "dfeatures_b", "dfeatures_n"])
-def finish(
+def attention_bwd_dq_reduce_kernel(
     dquery_parts,
     dfeatures,
     filters,
@@ -220,9 +215,7 @@ def finish(
     BW: tl.constexpr,
 ):
     """Sum the parts of dquery; carry dfeatures through the filters to the alignment before."""
-    h = tl.program_id(0) % H
-    n = tl.program_id(0) // H % N
-    b = (tl.program_id(0) // (H * N)).to(tl.int64)
+    b, n, h = query_of_program(N, H)
     block = tl.program_id(1)
     row = (b * N + n) * H + h
     a = block * BA + tl.arange(0, BA)
@@ -250,63 +243,6 @@ def finish(
         tl.store(dprevious + row * T + t, found, mask=t < T)
 
 
-def _narrow_step(location: tuple[int, int] | None, dtype: torch.dtype) -> bool:
-    """Three TF32 products for one take registers: smaller tiles, lest they spill."""
-    return location is not None and dtype.itemsize >= 4
-
-
-def alignment_gradient_plan(
-    heads: int,
-    width: int,
-    location: tuple[int, int] | None,
-    external: bool,
-    dtype: torch.dtype,
-) -> dict[str, Any]:
-    """Compile-time arguments for width D/H; ``external``: the alignment has a gradient too."""
-    return {
-        "H": heads,
-        "DH": width,
-        "HAS_DALIGNMENT": external,
-        "BT": 16 if _narrow_step(location, dtype) else TILE,  # as `step`, which adds its sums
-        "BD": min(power(width, 16), 128),
-        "num_warps": 4,
-    }
-
-
-def step_plan(
-    heads: int, width: int, location: tuple[int, int] | None, dtype: torch.dtype
-) -> dict[str, Any]:
-    """Compile-time arguments of ``step`` for width A/H."""
-    tiles = NO_LOCATION if location is None else {"LOCATION": True, **location_tiles(*location)}
-    columns = 32 if _narrow_step(location, dtype) else 64
-    if location is None and dtype.itemsize < 4:
-        columns = 128
-    return {
-        "H": heads,
-        "AH": width,
-        **{k: tiles[k] for k in ("LOCATION", "C", "BC")},
-        "BS": 64,
-        "BT": 16 if _narrow_step(location, dtype) else TILE,
-        "BA": min(power(width, 16), columns),
-        **numerics(dtype),
-        "num_warps": 4,
-    }
-
-
-def finish_plan(heads: int, width: int, location: tuple[int, int] | None) -> dict[str, Any]:
-    """Compile-time arguments of ``finish`` for width A/H."""
-    tiles = NO_LOCATION if location is None else {"LOCATION": True, **location_tiles(*location)}
-    return {
-        "H": heads,
-        "AH": width,
-        **{k: tiles[k] for k in ("LOCATION", "C", "W", "BW")},
-        "BS": 16,
-        "BA": min(power(width, 16), 64),
-        "BT": TILE,
-        "num_warps": 4,
-    }
-
-
 def backward(
     dcontext: Tensor,
     dalignment: Tensor | None,
@@ -325,13 +261,15 @@ def backward(
         return eager.backward(*given, features, denergy, dquery, dfeatures)
     B, N, H, T = alignment.shape
     A, D = memory.keys.shape[2], memory.values.shape[2]
-    location = None if score.filters is None else (score.filters.shape[0], score.filters.shape[1])
-    dtype, device = query.dtype, query.device
-    scoring = configs.choose("step", step_plan(H, A // H, location, dtype), dtype, device)
-    before = alignment_gradient_plan(H, D // H, location, dalignment is not None, dtype)
-    # `step` adds up its sums, tile by tile.
-    before = {**configs.choose("alignment_gradient", before, dtype, device), "BT": scoring["BT"]}
-    tiles = triton.cdiv(T, before["BT"])
+    location, dtype, device = score.location, query.dtype, query.device
+    dq = configs.attention_bwd_dq_config(H, A // H, location, dtype)
+    dq = configs.choose(attention_bwd_dq_kernel, dq, dtype, device)
+    preprocess = configs.attention_bwd_preprocess_config(
+        H, D // H, location, dalignment is not None, dtype
+    )
+    preprocess = configs.choose(attention_bwd_preprocess_kernel, preprocess, dtype, device)
+    preprocess["BT"] = dq["BT"]  # the kernel of dq adds up its sums, tile by tile
+    tiles = triton.cdiv(T, preprocess["BT"])
     parts = torch.empty(B, N, H, tiles, A // H, dtype=torch.float32, device=query.device)
     sums = torch.empty(B, N, H, tiles, 2, dtype=torch.float32, device=query.device)
     external = alignment if dalignment is None else dalignment
@@ -343,7 +281,7 @@ def backward(
     if location is not None:
         dprevious = torch.empty(B, N, H, T, dtype=torch.float32, device=query.device)
     with torch.cuda.device_of(query):
-        alignment_gradient[(B * N * H, tiles)](
+        attention_bwd_preprocess_kernel[(B * N * H, tiles)](
             dcontext,
             external,
             alignment,
@@ -354,9 +292,9 @@ def backward(
             T,
             N,
             *strides(dcontext, alignment, external, denergy),
-            **before,
+            **preprocess,
         )
-        step[(B * N * H, tiles)](
+        attention_bwd_dq_kernel[(B * N * H, tiles)](
             alignment,
             query,
             memory.keys,
@@ -371,13 +309,14 @@ def backward(
             T,
             N,
             *strides(alignment, query, located, denergy),
-            **scoring,
+            **dq,
         )
-        plan = configs.choose("finish", finish_plan(H, A // H, location), dtype, device)
-        blocks = triton.cdiv(A // H, plan["BA"])
+        config = configs.attention_bwd_dq_reduce_config(H, A // H, location)
+        config = configs.choose(attention_bwd_dq_reduce_kernel, config, dtype, device)
+        blocks = triton.cdiv(A // H, config["BA"])
         if location is not None:
-            blocks = max(blocks, triton.cdiv(T, plan["BT"]))
-        finish[(B * N * H, blocks)](
+            blocks = max(blocks, triton.cdiv(T, config["BT"]))
+        attention_bwd_dq_reduce_kernel[(B * N * H, blocks)](
             parts,
             dlocated,
             query if score.filters is None else score.filters,
@@ -387,6 +326,6 @@ def backward(
             N,
             tiles,
             *strides(dquery, dlocated),
-            **plan,
+            **config,
         )
     return dprevious

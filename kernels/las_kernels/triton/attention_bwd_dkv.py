@@ -3,12 +3,11 @@
 # mypy: disable-error-code="no-untyped-def"
 """Fused attention, phase 2 of the backward (Triton): once a sequence, not once a step.
 
-``accumulate`` loops over the steps with the gradient of a tile of keys in registers: keys are
-read once, their gradient is written once. Sums over programs are made by a second pass in a
-fixed order: no atomics.
+``attention_bwd_dk_kernel`` loops over the steps with the gradient of a tile of keys in registers:
+keys are read once, their gradient is written once. The gradient of the values is one matrix product
+(:mod:`las_kernels.sequence`). Sums over programs are made by a second pass in a fixed order: no
+atomics.
 """
-
-from typing import Any
 
 import torch
 import triton
@@ -18,15 +17,13 @@ from torch import Tensor
 from las_kernels import eager
 from las_kernels.eager import ScoreGradients
 from las_kernels.triton import configs
-from las_kernels.triton.location_conv import NO_LOCATION, add_location, location_tiles
-from las_kernels.triton.utils import TILE, length_of, narrow, numerics, power, tanh
+from las_kernels.triton.location_conv import add_location
+from las_kernels.triton.utils import length_of, narrow, tanh
 from las_kernels.types import Memory, Score
-
-CHUNKS = 128  # programs that share the gradient of the filters
 
 
 @triton.jit(do_not_specialize=["T", "N"])
-def accumulate(
+def attention_bwd_dk_kernel(
     queries,
     keys,
     lengths,
@@ -102,7 +99,7 @@ def accumulate(
 
 
 @triton.jit(do_not_specialize=["rows", "T"])
-def correlate(
+def attention_bwd_dfilters_kernel(
     previous,
     dfeatures,
     parts,
@@ -138,28 +135,6 @@ def correlate(
     tl.store(out, total, mask=(c < C)[:, None] & (tap < W)[None, :])
 
 
-def accumulate_plan(
-    heads: int, width: int, location: tuple[int, int] | None, dtype: torch.dtype
-) -> dict[str, Any]:
-    """Compile-time arguments of ``accumulate`` for width A/H."""
-    tiles = NO_LOCATION if location is None else {"LOCATION": True, **location_tiles(*location)}
-    return {
-        "H": heads,
-        "AH": width,
-        **{k: tiles[k] for k in ("LOCATION", "C", "BC")},
-        "BT": TILE,
-        "BA": min(power(width, 16), 64 if location is None else 32),
-        **numerics(dtype),
-        "num_warps": 4,
-    }
-
-
-def correlate_plan(location: tuple[int, int], dtype: torch.dtype) -> dict[str, Any]:
-    """Compile-time arguments of ``correlate`` for location (C, W)."""
-    tiles = {"BT": TILE, "PRECISION": numerics(dtype)["PRECISION"], "num_warps": 4}
-    return {**location_tiles(*location), **tiles}
-
-
 def deferred(
     queries: Tensor,
     denergy: Tensor,
@@ -174,17 +149,16 @@ def deferred(
         return eager.deferred(queries, denergy, memory, score, previous, features, dfeatures)
     B, N, H, T = denergy.shape
     A = memory.keys.shape[2]
-    location = None if score.filters is None else (score.filters.shape[0], score.filters.shape[1])
+    location, dtype, device = score.location, queries.dtype, queries.device
     C, W = location or (1, 1)
-    dtype, device = queries.dtype, queries.device
-    plan = accumulate_plan(H, A // H, location, dtype)
-    plan = configs.choose("accumulate", plan, dtype, device)
-    tiles = triton.cdiv(T, plan["BT"])
+    config = configs.attention_bwd_dk_config(H, A // H, location, dtype)
+    config = configs.choose(attention_bwd_dk_kernel, config, dtype, device)
+    tiles = triton.cdiv(T, config["BT"])
     dkeys = torch.empty_like(memory.keys)
     dv_parts = torch.empty(B, tiles, A, dtype=torch.float32, device=queries.device)
     dprojection_parts = dv_parts if location is None else dv_parts.new_empty(B, tiles, A, C)
     with torch.cuda.device_of(queries):
-        accumulate[(B * H, tiles, triton.cdiv(A // H, plan["BA"]))](
+        attention_bwd_dk_kernel[(B * H, tiles, triton.cdiv(A // H, config["BA"]))](
             queries.contiguous(),
             memory.keys,
             memory.lengths,
@@ -197,17 +171,18 @@ def deferred(
             dprojection_parts,
             T,
             N,
-            **plan,
+            **config,
         )
     dv = dv_parts.sum((0, 1)).to(queries.dtype)
     if location is None or previous is None or dfeatures is None:
         return ScoreGradients(dkeys, dv, None, None)
     dprojection = dprojection_parts.sum((0, 1)).to(queries.dtype)
     rows = B * N * H
-    plan = configs.choose("correlate", correlate_plan(location, dtype), dtype, device)
-    parts = dv_parts.new_empty(min(rows, CHUNKS), C, W)
+    config = configs.attention_bwd_dfilters_config(location, dtype)
+    config = configs.choose(attention_bwd_dfilters_kernel, config, dtype, device)
+    parts = dv_parts.new_empty(min(rows, configs.FILTER_PROGRAMS), C, W)
     with torch.cuda.device_of(queries):
-        correlate[(parts.shape[0], triton.cdiv(W, plan["BW"]))](
-            previous.contiguous(), dfeatures.contiguous(), parts, rows, T, **plan
+        attention_bwd_dfilters_kernel[(parts.shape[0], triton.cdiv(W, config["BW"]))](
+            previous.contiguous(), dfeatures.contiguous(), parts, rows, T, **config
         )
     return ScoreGradients(dkeys, dv, parts.sum(0).to(queries.dtype), dprojection)

@@ -3,14 +3,14 @@
 # mypy: disable-error-code="no-untyped-def"
 """Fused attention, forward (Triton): scores, softmax and context in one pass over the memory.
 
-``partial`` gives each program one span of frames of one utterance and one head, for up to eight
-queries that share the memory; it keeps a running maximum, so that any finite score is safe.
-``combine`` joins the spans in a fixed order: no atomics, the same bits each time. Neither makes
-the host wait, so that a step can be captured in a CUDA graph.
+Split-KV, as flash-decoding: ``attention_fwd_split_kernel`` gives each program one split of the
+frames of one utterance and one head, for up to eight queries that share the memory; it keeps a
+running maximum, so that any finite score is safe. ``attention_fwd_combine_kernel`` joins the splits
+in a fixed order: no atomics, the same bits each time. Neither makes the host wait, so that a step
+can be captured in a CUDA graph.
 """
 
 import functools
-from typing import Any
 
 import torch
 import triton
@@ -19,28 +19,15 @@ from torch import Tensor
 
 from las_kernels import eager
 from las_kernels.triton import configs
-from las_kernels.triton.attention_bwd import backward
-from las_kernels.triton.attention_bwd_dkv import deferred
-from las_kernels.triton.location_conv import (
-    NO_LOCATION,
-    add_location,
-    locate,
-    location_features,
-    location_tiles,
-)
-from las_kernels.triton.lstm_cell import cell, cell_backward
-from las_kernels.triton.utils import FRAMES, INTERPRETED, length_of, narrow, numerics, power, tanh
+from las_kernels.triton.location_conv import add_location, location_features
+from las_kernels.triton.utils import length_of, narrow, query_of_program, tanh
 from las_kernels.types import Memory, Score
-
-MAX_BEAMS = 8  # queries in one program
-MAX_SPANS = 64
-FILL = 2  # programs for each multiprocessor
 
 
 # What follows the number of frames or steps, also where a step's part of a sequence begins, differs
 # from batch to batch: Triton would compile again for each of its alignments.
-@triton.jit(do_not_specialize=["T", "N", "span", "previous", "previous_b", "previous_n"])
-def partial(
+@triton.jit(do_not_specialize=["T", "N", "split_len", "previous", "previous_b", "previous_n"])
+def attention_fwd_split_kernel(
     query,
     keys,
     values,
@@ -55,7 +42,7 @@ def partial(
     summed,
     T,
     N,
-    span,
+    split_len,
     query_b,
     query_n,
     previous_b,
@@ -77,7 +64,7 @@ def partial(
     PRECISION: tl.constexpr,
     PRODUCT: tl.constexpr,
 ):
-    """Energies of one span, and its maximum, sum of exponentials and unscaled context.
+    """Energies of one split_len, and its maximum, sum of exponentials and unscaled context.
 
     Axis 2 shares the columns of a wide context; its programs repeat the energies.
     """
@@ -86,7 +73,7 @@ def partial(
     h = tl.program_id(0) // blocks % H
     b = (tl.program_id(0) // (blocks * H)).to(tl.int64)
     s = tl.program_id(1)
-    spans = tl.num_programs(1)
+    num_splits = tl.num_programs(1)
     length = length_of(lengths, b, T)
     first = block * NB
     n = first + tl.arange(0, ROWS)
@@ -100,8 +87,8 @@ def partial(
     maximum = tl.full((ROWS,), float("-inf"), tl.float32)
     exponentials = tl.zeros((ROWS,), tl.float32)
     context = tl.zeros((ROWS, BD), tl.float32)
-    end = tl.minimum(s * span + span, length)
-    for start in range(s * span, end, BT):
+    end = tl.minimum(s * split_len + split_len, length)
+    for start in range(s * split_len, end, BT):
         t = start + tl.arange(0, BT)
         live = t < end
         e = tl.zeros((ROWS, BT), tl.float32)
@@ -141,15 +128,15 @@ def partial(
             context = tl.dot(p.to(PRODUCT), value.to(PRODUCT), context, input_precision=PRECISION)
         exponentials = exponentials * shrink + tl.sum(p, axis=1)
         maximum = higher
-    out = ((b * H + h) * spans + s) * N + n
+    out = ((b * H + h) * num_splits + s) * N + n
     tl.store(top + out, maximum, mask=writes)
     tl.store(total + out, exponentials, mask=writes)
     known = mine[:, None] & (d < DH)[None, :]
     tl.store(summed + out[:, None] * DH + d[None, :], context, mask=known)
 
 
-@triton.jit(do_not_specialize=["T", "N", "spans", "alignment", "alignment_b", "alignment_n"])
-def combine(
+@triton.jit(do_not_specialize=["T", "N", "num_splits", "alignment", "alignment_b", "alignment_n"])
+def attention_fwd_combine_kernel(
     lengths,
     energy,
     top,
@@ -159,38 +146,36 @@ def combine(
     alignment,
     T,
     N,
-    spans,
+    num_splits,
     context_b,
     context_n,
     alignment_b,
     alignment_n,
     H: tl.constexpr,
     DH: tl.constexpr,
-    SPANS: tl.constexpr,
+    SPLITS: tl.constexpr,
     BS: tl.constexpr,
     BD: tl.constexpr,
     BT: tl.constexpr,
 ):
-    """Join the spans of one query and one head; programs of axis 1 share the columns."""
-    h = tl.program_id(0) % H
-    n = tl.program_id(0) // H % N
-    b = (tl.program_id(0) // (H * N)).to(tl.int64)
+    """Join the splits of one query and one head; programs of axis 1 share the columns."""
+    b, n, h = query_of_program(N, H)
     part = tl.program_id(1)
     length = length_of(lengths, b, T)
-    s = tl.arange(0, SPANS)
-    at = ((b * H + h) * spans + s) * N + n
-    maxima = tl.load(top + at, mask=s < spans, other=float("-inf"))
-    exponentials = tl.load(total + at, mask=s < spans, other=0.0)
+    s = tl.arange(0, SPLITS)
+    at = ((b * H + h) * num_splits + s) * N + n
+    maxima = tl.load(top + at, mask=s < num_splits, other=float("-inf"))
+    exponentials = tl.load(total + at, mask=s < num_splits, other=0.0)
     maximum = tl.max(maxima, axis=0)
-    # The exponential is zero for a span beyond the length.
+    # The exponential is zero for a split beyond the length.
     scale = 1.0 / tl.sum(tl.exp(maxima - maximum) * exponentials, axis=0)
     d = part * BD + tl.arange(0, BD)
     joined = tl.zeros((BD,), tl.float32)
-    for first in range(0, spans, BS):
+    for first in range(0, num_splits, BS):
         some = first + tl.arange(0, BS)
-        row = ((b * H + h) * spans + some) * N + n
-        share = tl.exp(tl.load(top + row, mask=some < spans, other=float("-inf")) - maximum)
-        known = (some < spans)[:, None] & (d < DH)[None, :]
+        row = ((b * H + h) * num_splits + some) * N + n
+        share = tl.exp(tl.load(top + row, mask=some < num_splits, other=float("-inf")) - maximum)
+        known = (some < num_splits)[:, None] & (d < DH)[None, :]
         parts = tl.load(summed + row[:, None] * DH + d[None, :], mask=known, other=0.0)
         joined += tl.sum(parts * share[:, None], axis=0)
     out = context + b * context_b + n * context_n + h * DH
@@ -202,71 +187,6 @@ def combine(
         e = tl.load(energy + t, mask=t < length, other=float("-inf"))
         a = tl.exp(e - maximum) * scale
         tl.store(alignment + t, narrow(a, alignment.dtype.element_ty), mask=t < T)
-
-
-def partial_plan(
-    beams: int,
-    heads: int,
-    widths: tuple[int, int],
-    location: tuple[int, int] | None,
-    dtype: torch.dtype,
-) -> dict[str, Any]:
-    """Compile-time arguments of ``partial`` for widths (A/H, D/H) and location (C, W)."""
-    AH, DH = widths
-    NB = min(power(beams), MAX_BEAMS)
-    half = dtype.itemsize < 4
-    BD = min(power(DH, 16), 2048 if NB == 1 else 1024 if half else 512)  # what registers hold
-    # As many columns at once as keep memory busy; many location features take the registers.
-    columns = 64 if location is None else 32
-    if half and (location is None or location[0] <= 16):
-        columns = 128
-    product = tl.float32
-    if half and not INTERPRETED.value:  # whose bfloat16 products are wrong
-        product = tl.bfloat16 if dtype == torch.bfloat16 else tl.float16
-    return {
-        "H": heads,
-        "AH": AH,
-        "DH": DH,
-        **(NO_LOCATION if location is None else {"LOCATION": True, **location_tiles(*location)}),
-        "NB": NB,
-        "ROWS": 1 if NB == 1 else 16,
-        "BT": FRAMES,
-        "BA": min(power(AH, 16), columns),
-        "BD": BD,
-        **numerics(dtype),
-        "PRODUCT": product,
-        "num_warps": 4 if BD <= 256 else 8 if BD <= 1024 else 16,
-    }
-
-
-def combine_plan(heads: int, width: int) -> dict[str, Any]:
-    """Compile-time arguments of ``combine`` for width D/H; one code for any number of spans."""
-    return {
-        "H": heads,
-        "DH": width,
-        "SPANS": MAX_SPANS,
-        "BS": 16,
-        "BD": min(power(width, 16), 128),
-        "BT": 128,
-        "num_warps": 4,
-    }
-
-
-@functools.lru_cache
-def _processors(device: torch.device) -> int:
-    if device.type != "cuda":
-        return 4
-    return torch.cuda.get_device_properties(device).multi_processor_count
-
-
-def spans_for(
-    frames: int, programs: int, processors: int, fill: int = FILL, tile: int = FRAMES
-) -> tuple[int, int]:
-    """How many spans of how many frames fill the device so often, given its other programs."""
-    tiles = triton.cdiv(frames, tile)
-    wanted = min(max(1, triton.cdiv(fill * processors, programs)), tiles, MAX_SPANS)
-    span = triton.cdiv(tiles, wanted) * tile
-    return triton.cdiv(frames, span), span
 
 
 def forward(
@@ -284,18 +204,24 @@ def forward(
     B, N, A = query.shape
     T, D = memory.values.shape[1:]
     H = score.heads
-    location = None if score.filters is None else (score.filters.shape[0], score.filters.shape[1])
     dtype, device = query.dtype, query.device
-    plan = partial_plan(N, H, (A // H, D // H), location, dtype)
-    plan = dict(configs.choose("partial", plan, dtype, device))
-    programs, fill = B * H * triton.cdiv(N, plan["NB"]), plan.pop("fill", FILL)
-    spans, span = spans_for(T, programs, _processors(device), fill, plan["BT"])
+    config = configs.attention_fwd_split_config(N, H, (A // H, D // H), score.location, dtype)
+    config = configs.choose(attention_fwd_split_kernel, config, dtype, device)
+    fill = config.pop("fill", configs.FILL)
+    programs = B * H * triton.cdiv(N, config["NB"])
+    num_splits, split_len = configs.splits_for(
+        T, programs, configs.processors(device), fill, config["BT"]
+    )
     scratch = functools.partial(torch.empty, dtype=torch.float32, device=device)
-    energy, top, total = scratch(B, N, H, T), scratch(B, H, spans, N), scratch(B, H, spans, N)
-    summed = scratch(B, H, spans, N, D // H)
+    energy, top, total = (
+        scratch(B, N, H, T),
+        scratch(B, H, num_splits, N),
+        scratch(B, H, num_splits, N),
+    )
+    summed = scratch(B, H, num_splits, N, D // H)
     before = query if previous is None else previous
     with torch.cuda.device_of(query):
-        partial[(programs, spans, triton.cdiv(D // H, plan["BD"]))](
+        attention_fwd_split_kernel[(programs, num_splits, triton.cdiv(D // H, config["BD"]))](
             query,
             memory.keys,
             memory.values,
@@ -310,13 +236,14 @@ def forward(
             summed,
             T,
             N,
-            span,
+            split_len,
             *query.stride()[:2],
             *before.stride()[:2],
-            **plan,
+            **config,
         )
-        plan = configs.choose("combine", combine_plan(H, D // H), dtype, device)
-        combine[(B * N * H, triton.cdiv(D // H, plan["BD"]))](
+        config = configs.attention_fwd_combine_config(H, D // H)
+        config = configs.choose(attention_fwd_combine_kernel, config, dtype, device)
+        attention_fwd_combine_kernel[(B * N * H, triton.cdiv(D // H, config["BD"]))](
             memory.lengths,
             energy,
             top,
@@ -326,11 +253,8 @@ def forward(
             alignment,
             T,
             N,
-            spans,
+            num_splits,
             *context.stride()[:2],
             *alignment.stride()[:2],
-            **plan,
+            **config,
         )
-
-
-ENGINE = eager.Engine(forward, locate, backward, deferred, cell, cell_backward)

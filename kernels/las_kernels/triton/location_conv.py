@@ -6,21 +6,13 @@
 Two stages inside a kernel: to C channels in a tile of frames, then to the columns of the score.
 """
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from las_kernels.triton.utils import TILE, numerics, power, strides
-
-NO_LOCATION = {"LOCATION": False, "C": 1, "W": 1, "BC": 16, "BW": 16}
-
-
-def location_tiles(channels: int, taps: int) -> dict[str, int]:
-    """Sizes that ``location_features`` needs."""
-    return {"C": channels, "W": taps, "BC": power(channels, 16), "BW": min(power(taps, 16), 32)}
+from las_kernels.triton import configs
+from las_kernels.triton.utils import query_of_program, strides
 
 
 @triton.jit
@@ -69,7 +61,7 @@ def add_location(
 
 
 @triton.jit(do_not_specialize=["T", "N", "previous_b", "previous_n"])
-def convolve(
+def location_conv_kernel(
     previous,
     filters,
     features,
@@ -86,9 +78,7 @@ def convolve(
     PRECISION: tl.constexpr,
 ):
     """Location features of a tile of frames of one alignment."""
-    h = tl.program_id(0) % H
-    n = tl.program_id(0) // H % N
-    b = (tl.program_id(0) // (H * N)).to(tl.int64)
+    b, n, h = query_of_program(N, H)
     t = tl.program_id(1) * BT + tl.arange(0, BT)
     previous += b * previous_b + n * previous_n + h * T
     found = location_features(previous, filters, t, T, C, W, BC, BW, BT, PRECISION)
@@ -99,20 +89,14 @@ def convolve(
     tl.store(features + out, found, mask=known)
 
 
-def convolve_plan(heads: int, location: tuple[int, int], dtype: torch.dtype) -> dict[str, Any]:
-    """Compile-time arguments of ``convolve`` for location (C, W)."""
-    tiles = {"BT": TILE, "PRECISION": numerics(dtype)["PRECISION"], "num_warps": 4}
-    return {"H": heads, **location_tiles(*location), **tiles}
-
-
 def locate(previous: Tensor, filters: Tensor) -> Tensor:
     """As :func:`las_kernels.eager.locate`, in float32: rounding here is felt in every gradient."""
     B, N, H, T = previous.shape
     C, W = filters.shape
     features = torch.empty(B, N, H, C, T, dtype=torch.float32, device=previous.device)
-    plan = convolve_plan(H, (C, W), previous.dtype)
+    config = configs.location_conv_config(H, (C, W), previous.dtype)
     with torch.cuda.device_of(previous):
-        convolve[(B * N * H, triton.cdiv(T, plan["BT"]))](
-            previous, filters, features, T, N, *strides(previous), **plan
+        location_conv_kernel[(B * N * H, triton.cdiv(T, config["BT"]))](
+            previous, filters, features, T, N, *strides(previous), **config
         )
     return features

@@ -1,5 +1,5 @@
 # Compile-time arguments of kernels are capitals, and the compiler knows their types.
-# ruff: noqa: ANN001, ANN201, ANN202, N803
+# ruff: noqa: ANN001, ANN201, N803
 # mypy: disable-error-code="no-untyped-def"
 """The LSTM cell, forward and backward (Triton): one launch between two matrix products."""
 
@@ -8,23 +8,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from las_kernels.triton.utils import narrow
-
-BLOCK = 256
-
-
-@triton.jit
-def _sigmoid(x):
-    return 1.0 / (1.0 + tl.exp(-x))
+from las_kernels.triton.configs import LSTM_BLOCK
+from las_kernels.triton.utils import narrow, sigmoid, tanh
 
 
 @triton.jit
-def _tanh(x):
-    return 1.0 - 2.0 / (tl.exp(2.0 * x) + 1.0)
-
-
-@triton.jit
-def cell_forward_kernel(
+def lstm_cell_fwd_kernel(
     gates,
     before,
     after,
@@ -43,10 +32,10 @@ def cell_forward_kernel(
     known = s < S
     gates += b * gates_b
     kind: tl.constexpr = gates.dtype.element_ty
-    i = _sigmoid(tl.load(gates + s, mask=known, other=0.0).to(tl.float32))
-    f = _sigmoid(tl.load(gates + S + s, mask=known, other=0.0).to(tl.float32))
-    g = _tanh(tl.load(gates + 2 * S + s, mask=known, other=0.0).to(tl.float32))
-    o = _sigmoid(tl.load(gates + 3 * S + s, mask=known, other=0.0).to(tl.float32))
+    i = sigmoid(tl.load(gates + s, mask=known, other=0.0).to(tl.float32))
+    f = sigmoid(tl.load(gates + S + s, mask=known, other=0.0).to(tl.float32))
+    g = tanh(tl.load(gates + 2 * S + s, mask=known, other=0.0).to(tl.float32), False)
+    o = sigmoid(tl.load(gates + 3 * S + s, mask=known, other=0.0).to(tl.float32))
     c = i * g
     if HAS_BEFORE:
         c += f * tl.load(before + b * before_b + s, mask=known, other=0.0)
@@ -55,11 +44,11 @@ def cell_forward_kernel(
     tl.store(gates + 2 * S + s, narrow(g, kind), mask=known)
     tl.store(gates + 3 * S + s, narrow(o, kind), mask=known)
     tl.store(after + b * after_b + s, c, mask=known)
-    tl.store(hidden + b * hidden_b + s, narrow(o * _tanh(c), kind), mask=known)
+    tl.store(hidden + b * hidden_b + s, narrow(o * tanh(c, False), kind), mask=known)
 
 
 @triton.jit
-def cell_backward_kernel(
+def lstm_cell_bwd_kernel(
     dhidden,
     dcell,
     gates,
@@ -88,7 +77,7 @@ def cell_backward_kernel(
     f = tl.load(gates + S + s, mask=known, other=0.0).to(tl.float32)
     g = tl.load(gates + 2 * S + s, mask=known, other=0.0).to(tl.float32)
     o = tl.load(gates + 3 * S + s, mask=known, other=0.0).to(tl.float32)
-    y = _tanh(tl.load(after + b * after_b + s, mask=known, other=0.0))
+    y = tanh(tl.load(after + b * after_b + s, mask=known, other=0.0), False)
     dh = tl.load(dhidden + b * dhidden_b + s, mask=known, other=0.0).to(tl.float32)
     dc = dh * o * (1.0 - y * y)
     if HAS_DCELL:
@@ -108,7 +97,7 @@ def cell(gates: Tensor, before: Tensor | None, cell: Tensor, hidden: Tensor) -> 
     B, S = cell.shape
     earlier = cell if before is None else before
     with torch.cuda.device_of(cell):
-        cell_forward_kernel[(B, triton.cdiv(S, BLOCK))](
+        lstm_cell_fwd_kernel[(B, triton.cdiv(S, LSTM_BLOCK))](
             gates,
             earlier,
             cell,
@@ -119,7 +108,7 @@ def cell(gates: Tensor, before: Tensor | None, cell: Tensor, hidden: Tensor) -> 
             cell.stride(0),
             hidden.stride(0),
             HAS_BEFORE=before is not None,
-            BS=BLOCK,
+            BS=LSTM_BLOCK,
         )
 
 
@@ -137,7 +126,7 @@ def cell_backward(
     earlier = cell if before is None else before
     dbefore = torch.empty(B, S, dtype=cell.dtype, device=cell.device)
     with torch.cuda.device_of(cell):
-        cell_backward_kernel[(B, triton.cdiv(S, BLOCK))](
+        lstm_cell_bwd_kernel[(B, triton.cdiv(S, LSTM_BLOCK))](
             dhidden,
             dbefore if dcell is None else dcell,
             gates,
@@ -153,6 +142,6 @@ def cell_backward(
             dgates.stride(0),
             HAS_DCELL=dcell is not None,
             HAS_BEFORE=before is not None,
-            BS=BLOCK,
+            BS=LSTM_BLOCK,
         )
     return dbefore

@@ -1,41 +1,18 @@
 # Compile-time arguments of kernels are capitals, and the compiler knows their types.
 # ruff: noqa: ANN001, ANN201, N803
 # mypy: disable-error-code="no-untyped-def"
-"""What the Triton kernels share: tanh, rounding, tile sizes."""
+"""What the Triton kernels share: tanh, rounding, which program has which row."""
 
-from typing import Any
-
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
-FRAMES = 16  # memory frames in a tile of the forward: the least that a tensor core takes
-TILE = 32  # memory frames in a tile of the backward
-
-
-def power(n: int, least: int = 1) -> int:
-    """The power of two that holds n."""
-    return max(least, triton.next_power_of_2(n))
 
 
 def strides(*tensors: Tensor) -> list[int]:
     """Strides of the first two dimensions of each; the others are contiguous."""
     return [stride for x in tensors for stride in x.stride()[:2]]
-
-
-def numerics(dtype: torch.dtype) -> dict[str, Any]:
-    """How to compute for inputs of this dtype: a tanh, and a form of products on tensor cores.
-
-    float32 keeps its accuracy (three TF32 products make one); for the half-precision types the
-    errors of the short forms are below those of rounding the inputs.
-    """
-    half = dtype.itemsize < 4
-    return {
-        "APPROXIMATE": half and not INTERPRETED.value,  # the interpreter has no inline assembly
-        "PRECISION": "tf32" if half else "tf32x3",
-    }
 
 
 @triton.jit
@@ -47,6 +24,21 @@ def tanh(x, APPROXIMATE: tl.constexpr):
         )
     else:  # noqa: RET505 (a compile-time branch)
         return 1.0 - 2.0 / (tl.exp(2.0 * x) + 1.0)
+
+
+@triton.jit
+def sigmoid(x):
+    """Exact to 1e-7."""
+    return 1.0 / (1.0 + tl.exp(-x))
+
+
+@triton.jit
+def query_of_program(N, H: tl.constexpr):
+    """Utterance, query and head of a program; axis 0 counts them, heads quickest."""
+    h = tl.program_id(0) % H
+    n = tl.program_id(0) // H % N
+    b = (tl.program_id(0) // (H * N)).to(tl.int64)
+    return b, n, h
 
 
 @triton.jit

@@ -26,11 +26,11 @@
 #define __launch_bounds__(...)
 #define LAS_LAUNCH(kernel, grid, bytes, stream, p) \
   emulator::launch([&] { kernel(p); }, grid, kThreads, bytes, false)
-#define LAS_LAUNCH_TOGETHER(kernel, grid, bytes, stream, p) \
+#define LAS_LAUNCH_COOPERATIVE(kernel, grid, bytes, stream, p) \
   emulator::launch([&] { kernel(p); }, grid, kThreads, bytes, true)
 #define LAS_SHARED(name) float* const name = emulator::state.block->shared
 #define LAS_PAUSE() emulator::yield()
-#define LAS_MMA(type, d, a, b) emulator::multiply_tile<type>(d, a, b)
+#define LAS_MMA(type, d, a, b) emulator::mma_m16n8k16<type>(d, a, b)
 
 struct dim3 {
   unsigned x, y, z;
@@ -196,7 +196,7 @@ inline void meet(Warp& warp) {
 
 // PTX's mma.m16n8k16: d[16, 8] += a[16, 16] b[16, 8], each register of a and b two 16-bit numbers.
 template <typename T>
-inline void multiply_tile(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+inline void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
   Warp& warp = state.block->warps[state.current / 32];
   const int lane = state.current % 32;
   auto& tiles = warp.tiles[warp.generation % 2];

@@ -1,7 +1,7 @@
 // One step of attention for decoding on an NVIDIA GPU: scores, softmax and context of up to eight
-// beams that share one reading of the memory. The definition of right is reference.py; attention_step.py plans
-// the launch and calls LAS_NAME. Nothing makes the host wait, so that a step can be captured in a
-// graph.
+// beams that share one reading of the memory, as split-KV. The definition of right is reference.py;
+// attention_step.py plans the launch and calls LAS_NAME. Nothing makes the host wait, so that a step
+// can be captured in a graph.
 
 #include "attention_step.cuh"
 
@@ -12,40 +12,41 @@
 namespace {
 
 template <int NB, int width, bool dot>
-__global__ void __launch_bounds__(kThreads, 2) partial(Attention p) {
+__global__ void __launch_bounds__(kThreads, 2) attention_split_kernel(AttentionParams p) {
   LAS_SHARED(shared);
   const int blocks = (p.N + NB - 1) / NB;
-  Block k;
+  SplitTile k;
   k.h = blockIdx.x / blocks % p.H;
   k.b = blockIdx.x / blocks / p.H;
   k.first = blockIdx.x % blocks * NB;
   k.s = blockIdx.y;
-  attend_span<NB, width, dot>(p, k, shared);
+  attend_split<NB, width, dot>(p, k, shared);
 }
 
-__global__ void __launch_bounds__(kThreads, 4) combine(Attention p) {
+__global__ void __launch_bounds__(kThreads, 4) attention_combine_kernel(AttentionParams p) {
   LAS_SHARED(weights);
-  join_spans(p, blockIdx.x / p.H / p.N, blockIdx.x / p.H % p.N, blockIdx.x % p.H, blockIdx.y,
+  combine_splits(p, blockIdx.x / p.H / p.N, blockIdx.x / p.H % p.N, blockIdx.x % p.H, blockIdx.y,
              gridDim.y, weights);
 }
 
 template <int NB, int width, bool dot>
-cudaError_t launch(const Attention& p, cudaStream_t stream) {
+cudaError_t launch(const AttentionParams& p, cudaStream_t stream) {
   const int64_t blocks = (p.N + NB - 1) / NB;
   if (p.shared > 48 * 1024) {  // more than a kernel gets without asking
     const cudaError_t error =
-        cudaFuncSetAttribute(reinterpret_cast<const void*>(partial<NB, width, dot>),
+        cudaFuncSetAttribute(reinterpret_cast<const void*>(attention_split_kernel<NB, width, dot>),
                              cudaFuncAttributeMaxDynamicSharedMemorySize, int(p.shared));
     if (error != cudaSuccess) return error;
   }
-  const auto kernel = partial<NB, width, dot>;
-  LAS_LAUNCH(kernel, dim3(p.B * p.H * blocks, p.spans), p.shared, stream, p);
-  LAS_LAUNCH(combine, dim3(p.B * p.N * p.H, p.parts), sizeof(float) * (p.spans + 1), stream, p);
+  const auto kernel = attention_split_kernel<NB, width, dot>;
+  LAS_LAUNCH(kernel, dim3(p.B * p.H * blocks, p.num_splits), p.shared, stream, p);
+  LAS_LAUNCH(attention_combine_kernel, dim3(p.B * p.N * p.H, p.parts),
+             sizeof(float) * (p.num_splits + 1), stream, p);
   return cudaGetLastError();
 }
 
 template <int NB>
-cudaError_t choose(const Attention& p, cudaStream_t stream) {
+cudaError_t choose(const AttentionParams& p, cudaStream_t stream) {
   if (p.vector) {
     if (p.v == nullptr) return launch<NB, 4, true>(p, stream);
     return launch<NB, 4, false>(p, stream);
@@ -59,12 +60,12 @@ cudaError_t choose(const Attention& p, cudaStream_t stream) {
 // A cudaError_t, 0 for none; returns before the kernels have run, on the current device.
 // With a type of this file as argument nvcc would take the function for one of this file alone.
 extern "C" int LAS_NAME(const void* problem, void* stream) {
-  const Attention& p = *static_cast<const Attention*>(problem);
+  const AttentionParams& p = *static_cast<const AttentionParams*>(problem);
   const auto on = static_cast<cudaStream_t>(stream);
   return p.beams == 1 ? choose<1>(p, on) : p.beams == 4 ? choose<4>(p, on) : choose<8>(p, on);
 }
 
-extern "C" int64_t LAS_SIZE(void) { return sizeof(Attention); }
+extern "C" int64_t LAS_SIZE(void) { return sizeof(AttentionParams); }
 
 extern "C" const char* LAS_MESSAGE(int error) {
   return cudaGetErrorString(static_cast<cudaError_t>(error));

@@ -1,50 +1,32 @@
-// Parts of a step of attention on an NVIDIA GPU, for the kernels that include this: attention_step.cu,
-// one step a launch, and persistent_decoder.cu, a whole sequence a launch.
+// Parts of a step of attention on an NVIDIA GPU, for the kernels that include this:
+// attention_step.cu, one step a launch, and persistent_decoder.cu, a whole sequence a launch.
 //
-// `attend_span` takes one span of frames of one utterance, one head and up to eight beams that share
-// one reading of the memory. It leaves the energies of its frames, their maximum, the sum of the
-// exponentials relative to it and the weighted sum of the values. `join_spans` joins the spans,
-// always in the same order: no atomics, the same bits each time. Inputs float32, bfloat16 or float16,
-// sums float32.
+// `attend_split` takes one split of the frames of one utterance, one head and up to eight beams that
+// share one reading of the memory. It leaves the energies of its frames, their maximum, the sum of
+// the exponentials relative to it and the weighted sum of the values. `combine_splits` joins the
+// splits, always in the same order: no atomics, the same bits each time. Inputs float32, bfloat16 or
+// float16, sums float32.
 //
 // Only frames below `lengths[b]` are read, except of `previous`, which the location filter sees as
 // a whole, as the reference does. No torch header: this compiles in seconds.
 
 #pragma once
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-#include <cuda_runtime.h>
-
-#include <cstdint>
-
-#ifndef LAS_TYPE  // attention_step.py compiles each source once for each type of the inputs
-#define LAS_TYPE float
-#define LAS_NAME las_float32
-#define LAS_MESSAGE las_message_float32
-#define LAS_SIZE las_size_float32
-#endif
-
-#ifndef LAS_SHARED  // the tests define it to run the kernels on a CPU
-#define LAS_SHARED(name) extern __shared__ __align__(128) float name[]
-#endif
+#include "types.cuh"
+#include "warp.cuh"
 
 namespace {
 
-using Input = LAS_TYPE;
+constexpr int kWarpFrames = 4;  // frames that a warp scores at once
 
-constexpr int kThreads = 256;
-constexpr int kWarps = kThreads / 32;
-constexpr int kFrames = 4;  // frames that a warp scores at once
-constexpr unsigned kAll = 0xffffffffu;
-
-// Memory as attention_step.py packs it: eight bytes a member. Its size is compared when a library is loaded.
-struct Attention {
+// Memory as attention_step.py packs it: eight bytes a member. Its size is compared when a library is
+// loaded.
+struct AttentionParams {
   int64_t B, N, T, A, D, H, C, W;
-  // The plan: frames of a span and spans, both multiples of kFrames; beams of a block; columns of
-  // the keys and taps of the filters in shared memory at once; whether rows may be read four
-  // columns at a time; bytes of shared memory; blocks of `combine` to a beam and head.
-  int64_t span, spans, beams, chunk, taps, vector, shared, parts;
+  // The plan: frames of a split, a multiple of kWarpFrames, and how many splits; beams of a block;
+  // columns of the keys and taps of the filters in shared memory at once; whether rows may be read
+  // four columns at a time; bytes of shared memory; blocks of the second kernel to a beam and head.
+  int64_t split_len, num_splits, beams, chunk, taps, vector, shared, parts;
   int64_t query_b, query_n, previous_b, previous_n;  // strides
   int64_t context_b, context_n, alignment_b, alignment_n;
   double scale;
@@ -59,115 +41,41 @@ struct Attention {
   Input* context;           // [B, N, D]
   Input* alignment;         // [B, N, H, T]
   float* energy;            // [B, N, H, T]
-  float* tops;              // [B, H, spans, N]
-  float* totals;            // [B, H, spans, N]
-  float* sums;              // [B, H, spans, N, D / H]
+  float* split_max;         // [B, H, num_splits, N]
+  float* split_sum;         // [B, H, num_splits, N]
+  float* split_context;     // [B, H, num_splits, N, D / H]
 };
-
-// For 16-bit inputs the GPU's own tanh moves a score less than the rounding of query and keys did.
-__device__ __forceinline__ float tanh_of(float x) {
-#ifdef __CUDA_ARCH__
-  if (sizeof(Input) == 2) {
-    float y;
-    asm("tanh.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-  }
-#endif
-  return tanhf(x);
-}
-
-__device__ __forceinline__ float exp_of(float x) { return sizeof(Input) == 2 ? __expf(x) : expf(x); }
-
-// What other blocks of the same launch may have written: past the first-level cache, which does not
-// see it. A source with such a kernel defines LAS_OTHERS_WRITE; elsewhere it would cost registers.
-template <typename T>
-__device__ __forceinline__ T fresh(const T* from) {
-#if defined(__CUDA_ARCH__) && defined(LAS_OTHERS_WRITE)
-  return __ldcg(from);
-#else
-  return *from;
-#endif
-}
-
-template <typename T, int width>
-struct alignas(sizeof(T) * width) Pack {
-  T x[width];
-};
-
-template <int width, typename T>
-__device__ __forceinline__ void load(const T* from, float (&to)[width]) {
-  const Pack<T, width> pack = *reinterpret_cast<const Pack<T, width>*>(from);
-#pragma unroll
-  for (int j = 0; j < width; ++j) to[j] = static_cast<float>(pack.x[j]);
-}
-
-__device__ __forceinline__ float exchange(float x, int offset) {
-  return __shfl_xor_sync(kAll, x, offset);
-}
-
-// Sums each of `count` numbers over the warp; lane l gets number l >> (5 - log2(count)). Each step
-// halves the numbers a lane still adds, so that 32 of them take 31 exchanges and not 160.
-template <int count, int offset = 16>
-struct WarpSums {
-  static __device__ __forceinline__ float of(float (&x)[count], int lane) {
-    const bool upper = lane & offset;
-    float half[count / 2];
-#pragma unroll
-    for (int i = 0; i < count / 2; ++i) {
-      const float mine = upper ? x[i + count / 2] : x[i];
-      half[i] = mine + exchange(upper ? x[i] : x[i + count / 2], offset);
-    }
-    return WarpSums<count / 2, offset / 2>::of(half, lane);
-  }
-};
-template <int offset>
-struct WarpSums<1, offset> {
-  static __device__ __forceinline__ float of(float (&x)[1], int) {
-    float sum = x[0];
-#pragma unroll
-    for (int o = offset; o > 0; o /= 2) sum += exchange(sum, o);
-    return sum;
-  }
-};
-
-__device__ __forceinline__ float warp_max(float x) {
-  for (int o = 16; o > 0; o /= 2) x = fmaxf(x, exchange(x, o));
-  return x;
-}
-
-__device__ __forceinline__ float warp_sum(float x) {
-  for (int o = 16; o > 0; o /= 2) x += exchange(x, o);
-  return x;
-}
 
 // Of this utterance; a wrong length must not make the kernel read what is not there.
-__device__ __forceinline__ int length_of(const Attention& p, int64_t b) {
+__device__ __forceinline__ int length_of(const AttentionParams& p, int64_t b) {
   const int64_t length = p.lengths[b];
   return static_cast<int>(length < 1 ? 1 : length > p.T ? p.T : length);
 }
 
 // What a block works on, and its parts of the shared memory.
-struct Block {
+struct SplitTile {
   int64_t b;
   int h, first, beams, s, start, frames;  // beams first .. first + beams - 1
-  int span, AH, DH;
-  float* energy;    // [span, NB]
-  float* features;  // [NB, C, span]
-  float* rest;      // used by one stage after another
+  int split_len, AH, DH;
+  float* energy;    // [split_len, NB]
+  float* features;  // [NB, C, split_len]
+  float* scratch;      // used by one stage after another
 };
 
-// Convolve `previous` with the filters around the span: features [NB, C, span]. A thread takes four
-// neighbouring frames of one beam and channel, and four taps at once.
-__device__ __forceinline__ void locate(const Attention& p, const Block& k, int NB) {
-  const int C = p.C, W = p.W, T = p.T, taps = p.taps, reach = k.span + taps, blocks = k.span / 4;
-  float* window = k.rest;               // [NB, reach]
+// Convolve `previous` with the filters around the split: features [NB, C, split_len]. A thread takes
+// four neighbouring frames of one beam and channel, and four taps at once.
+__device__ __forceinline__ void location_conv(const AttentionParams& p, const SplitTile& k,
+                                              int NB) {
+  const int C = p.C, W = p.W, T = p.T, taps = p.taps;
+  const int reach = k.split_len + taps, blocks = k.split_len / 4;
+  float* window = k.scratch;               // [NB, reach]
   float* filters = window + NB * reach;  // [C, taps]
   for (int first = 0; first < W; first += taps) {
     __syncthreads();
     for (int i = threadIdx.x; i < k.beams * reach; i += kThreads) {
       const int n = i / reach, t = k.start + first - W / 2 + i % reach;
       const Input* from = p.previous + k.b * p.previous_b + (k.first + n) * p.previous_n;
-      window[i] = t >= 0 && t < T ? float(fresh(from + static_cast<int64_t>(k.h) * T + t)) : 0.0f;
+      window[i] = t >= 0 && t < T ? float(load_cg(from + static_cast<int64_t>(k.h) * T + t)) : 0.0f;
     }
     for (int i = threadIdx.x; i < C * taps; i += kThreads) {
       const int c = i / taps, w = first + i % taps;
@@ -177,7 +85,7 @@ __device__ __forceinline__ void locate(const Attention& p, const Block& k, int N
     for (int i = threadIdx.x; i < k.beams * C * blocks; i += kThreads) {
       const int f = i % blocks * 4, c = i / blocks % C, n = i / blocks / C;
       const float* seen = window + n * reach + f;
-      float* to = k.features + (n * C + c) * k.span + f;
+      float* to = k.features + (n * C + c) * k.split_len + f;
       float sum[4] = {}, low[4], high[4], weight[4];
       load<4>(seen, low);
       for (int w = 0; w < taps; w += 4) {
@@ -197,11 +105,11 @@ __device__ __forceinline__ void locate(const Attention& p, const Block& k, int N
   }
 }
 
-// Energies of the span into k.energy. A warp takes kFrames frames, its lanes the columns.
+// Energies of the split into k.energy. A warp takes kWarpFrames frames, its lanes the columns.
 template <int NB, int width, bool dot>
-__device__ __forceinline__ void score(const Attention& p, const Block& k) {
+__device__ __forceinline__ void score_split(const AttentionParams& p, const SplitTile& k) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, C = p.C, chunk = p.chunk;
-  float* query = k.rest;                // [NB, chunk]
+  float* query = k.scratch;                // [NB, chunk]
   float* v = query + NB * chunk;        // [chunk]
   float* projection = v + chunk;        // [C, chunk]
   for (int from = 0; from < k.AH; from += chunk) {
@@ -211,7 +119,8 @@ __device__ __forceinline__ void score(const Attention& p, const Block& k) {
     for (int i = threadIdx.x; i < k.beams * columns; i += kThreads) {
       const int n = i / columns, a = i % columns;
       const Input* q = p.query + k.b * p.query_b + (k.first + n) * p.query_n;
-      query[n * chunk + a] = float(fresh(q + column + a)) * (dot ? static_cast<float>(p.scale) : 1.0f);
+      query[n * chunk + a] =
+          float(load_cg(q + column + a)) * (dot ? static_cast<float>(p.scale) : 1.0f);
     }
     if (!dot) {
       for (int a = threadIdx.x; a < columns; a += kThreads) v[a] = float(p.v[column + a]);
@@ -220,16 +129,16 @@ __device__ __forceinline__ void score(const Attention& p, const Block& k) {
             float(p.projection[static_cast<int64_t>(column) * C + i]);
     }
     __syncthreads();
-    for (int f = warp * kFrames; f < k.frames; f += kWarps * kFrames) {
-      int rows[kFrames];
+    for (int f = warp * kWarpFrames; f < k.frames; f += kWarps * kWarpFrames) {
+      int rows[kWarpFrames];
 #pragma unroll
-      for (int i = 0; i < kFrames; ++i)  // those past the end repeat the last
+      for (int i = 0; i < kWarpFrames; ++i)  // those past the end repeat the last
         rows[i] = min(f + i, k.frames - 1) * static_cast<int>(p.A);
-      float sums[NB * kFrames] = {};
+      float sums[NB * kWarpFrames] = {};
       for (int a = lane * width; a < columns; a += 32 * width) {
-        float key[kFrames][width], weight[width];
+        float key[kWarpFrames][width], weight[width];
 #pragma unroll
-        for (int i = 0; i < kFrames; ++i) load<width>(keys + rows[i] + a, key[i]);
+        for (int i = 0; i < kWarpFrames; ++i) load<width>(keys + rows[i] + a, key[i]);
         if constexpr (!dot) load<width>(v + a, weight);
 #pragma unroll
         for (int n = 0; n < NB; ++n) {
@@ -238,34 +147,35 @@ __device__ __forceinline__ void score(const Attention& p, const Block& k) {
           load<width>(query + n * chunk + a, q);
           if constexpr (dot) {
 #pragma unroll
-            for (int i = 0; i < kFrames; ++i)
+            for (int i = 0; i < kWarpFrames; ++i)
 #pragma unroll
-              for (int j = 0; j < width; ++j) sums[n * kFrames + i] += q[j] * key[i][j];
+              for (int j = 0; j < width; ++j) sums[n * kWarpFrames + i] += q[j] * key[i][j];
           } else {
-            float x[kFrames][width];
+            float x[kWarpFrames][width];
 #pragma unroll
-            for (int i = 0; i < kFrames; ++i)
+            for (int i = 0; i < kWarpFrames; ++i)
 #pragma unroll
               for (int j = 0; j < width; ++j) x[i][j] = q[j] + key[i][j];
             for (int c = 0; c < C; ++c) {
-              float u[width], feature[kFrames];
+              float u[width], feature[kWarpFrames];
               load<width>(projection + c * chunk + a, u);
-              load<kFrames>(k.features + (n * C + c) * k.span + f, feature);
+              load<kWarpFrames>(k.features + (n * C + c) * k.split_len + f, feature);
 #pragma unroll
-              for (int i = 0; i < kFrames; ++i)
+              for (int i = 0; i < kWarpFrames; ++i)
 #pragma unroll
                 for (int j = 0; j < width; ++j) x[i][j] += feature[i] * u[j];
             }
 #pragma unroll
-            for (int i = 0; i < kFrames; ++i)
+            for (int i = 0; i < kWarpFrames; ++i)
 #pragma unroll
-              for (int j = 0; j < width; ++j) sums[n * kFrames + i] += weight[j] * tanh_of(x[i][j]);
+              for (int j = 0; j < width; ++j)
+                sums[n * kWarpFrames + i] += weight[j] * fast_tanh(x[i][j]);
           }
         }
       }
-      const float sum = WarpSums<NB * kFrames>::of(sums, lane);
-      constexpr int each = 32 / (NB * kFrames);  // lanes that hold the same sum
-      const int n = lane / each / kFrames, i = lane / each % kFrames;
+      const float sum = WarpSums<NB * kWarpFrames>::of(sums, lane);
+      constexpr int each = 32 / (NB * kWarpFrames);  // lanes that hold the same sum
+      const int n = lane / each / kWarpFrames, i = lane / each % kWarpFrames;
       if (lane % each == 0) {
         float* to = k.energy + (f + i) * NB + n;
         *to = from == 0 ? sum : *to + sum;
@@ -274,9 +184,9 @@ __device__ __forceinline__ void score(const Attention& p, const Block& k) {
   }
 }
 
-// Energies -> weights relative to the span's largest, in place; a warp takes a beam.
+// Energies -> weights relative to the split's largest, in place; a warp takes a beam.
 template <int NB>
-__device__ __forceinline__ void reweigh(const Attention& p, const Block& k) {
+__device__ __forceinline__ void softmax_split(const AttentionParams& p, const SplitTile& k) {
   const int lane = threadIdx.x % 32, n = threadIdx.x / 32;
   if (n >= k.beams) return;
   const int64_t row = (k.b * p.N + k.first + n) * p.H + k.h;
@@ -290,25 +200,25 @@ __device__ __forceinline__ void reweigh(const Attention& p, const Block& k) {
   const float base = largest == -INFINITY ? 0.0f : largest;  // -inf - -inf is not a number
   float total = 0.0f;
   for (int f = lane; f < k.frames; f += 32) {
-    const float weight = exp_of(k.energy[f * NB + n] - base);
+    const float weight = fast_exp(k.energy[f * NB + n] - base);
     k.energy[f * NB + n] = weight;
     total += weight;
   }
   total = warp_sum(total);
   if (lane == 0) {
-    const int64_t at = ((k.b * p.H + k.h) * p.spans + k.s) * p.N + k.first + n;
-    p.tops[at] = largest;
-    p.totals[at] = total;
+    const int64_t at = ((k.b * p.H + k.h) * p.num_splits + k.s) * p.N + k.first + n;
+    p.split_max[at] = largest;
+    p.split_sum[at] = total;
   }
 }
 
-// Sum of the weighted values of the span. Where a row is narrow, groups of threads share its frames
+// Sum of the weighted values of the split. Where a row is narrow, groups of threads share its frames
 // and add up what they have, one after another.
 template <int NB, int width>
-__device__ __forceinline__ void gather(const Attention& p, const Block& k) {
+__device__ __forceinline__ void weighted_sum(const AttentionParams& p, const SplitTile& k) {
   const Input* values = p.values + (k.b * p.T + k.start) * p.D + k.h * k.DH;
-  float* out = p.sums +
-               (((k.b * p.H + k.h) * p.spans + k.s) * p.N + k.first) * static_cast<int64_t>(k.DH);
+  const int64_t row = ((k.b * p.H + k.h) * p.num_splits + k.s) * p.N + k.first;
+  float* out = p.split_context + row * static_cast<int64_t>(k.DH);
   for (int from = 0; from < k.DH; from += kThreads * width) {
     const int threads = min((k.DH - from + width - 1) / width, kThreads);
     const int groups = min(kThreads / threads, 8), group = threadIdx.x / threads;
@@ -331,7 +241,7 @@ __device__ __forceinline__ void gather(const Attention& p, const Block& k) {
 #pragma unroll
         for (int n = 0; n < NB; ++n) {
           if (n >= k.beams) break;
-          float* shared = k.rest + n * threads * width + column;
+          float* shared = k.scratch + n * threads * width + column;
           float* to = out + static_cast<int64_t>(n) * k.DH + from + column;
 #pragma unroll
           for (int j = 0; j < width; ++j) {
@@ -345,62 +255,66 @@ __device__ __forceinline__ void gather(const Attention& p, const Block& k) {
   }
 }
 
-// The span, utterance, head and first beam that `k` names, with p.shared bytes of shared memory.
+// The split, utterance, head and first beam that `k` names, with p.shared bytes of shared memory.
 template <int NB, int width, bool dot>
-__device__ __forceinline__ void attend_span(const Attention& p, Block& k, float* shared) {
+__device__ __forceinline__ void attend_split(const AttentionParams& p, SplitTile& k,
+                                             float* shared) {
   k.beams = min(NB, static_cast<int>(p.N) - k.first);
-  k.span = p.span;
-  k.start = k.s * k.span;
-  k.frames = min(k.span, length_of(p, k.b) - k.start);
-  if (k.frames <= 0) return;  // `join_spans` does not look at these
+  k.split_len = p.split_len;
+  k.start = k.s * k.split_len;
+  k.frames = min(k.split_len, length_of(p, k.b) - k.start);
+  if (k.frames <= 0) return;  // `combine_splits` does not look at these
   k.AH = p.A / p.H;
   k.DH = p.D / p.H;
   k.energy = shared;
-  k.features = k.energy + NB * k.span;
-  k.rest = k.features + NB * static_cast<int>(p.C) * k.span;
+  k.features = k.energy + NB * k.split_len;
+  k.scratch = k.features + NB * static_cast<int>(p.C) * k.split_len;
   // Weights of the beams that are not there meet the values too: keep them finite.
-  for (int i = threadIdx.x; i < NB * k.span; i += kThreads) k.energy[i] = 0.0f;
-  if (!dot && p.C > 0) locate(p, k, NB);
-  score<NB, width, dot>(p, k);
+  for (int i = threadIdx.x; i < NB * k.split_len; i += kThreads) k.energy[i] = 0.0f;
+  if (!dot && p.C > 0) location_conv(p, k, NB);
+  score_split<NB, width, dot>(p, k);
   __syncthreads();
-  reweigh<NB>(p, k);
+  softmax_split<NB>(p, k);
   __syncthreads();
-  gather<NB, width>(p, k);
+  weighted_sum<NB, width>(p, k);
 }
 
-// Join the spans of one beam and head, into every `parts`-th kThreads of the columns and frames from
-// the `part`-th on. `weights` is shared: [spans], then what the sums are divided by.
-__device__ __forceinline__ void join_spans(const Attention& p, int64_t b, int n, int h, int part,
-                                           int parts, float* weights) {
+// Join the splits of one beam and head, into every `parts`-th kThreads of the columns and frames from
+// the `part`-th on. `weights` is shared: [num_splits], then what the sums are divided by.
+__device__ __forceinline__ void combine_splits(const AttentionParams& p, int64_t b, int n, int h,
+                                               int part, int parts, float* weights) {
   const int lane = threadIdx.x % 32;
-  const int length = length_of(p, b), spans = (length + p.span - 1) / p.span, DH = p.D / p.H;
-  const int64_t at = (b * p.H + h) * p.spans;
+  const int length = length_of(p, b), DH = p.D / p.H;
+  const int num_splits = (length + p.split_len - 1) / p.split_len;
+  const int64_t at = (b * p.H + h) * p.num_splits;
   float largest = -INFINITY;  // every warp finds it for itself
-  for (int s = lane; s < spans; s += 32) largest = fmaxf(largest, fresh(p.tops + (at + s) * p.N + n));
+  for (int s = lane; s < num_splits; s += 32)
+    largest = fmaxf(largest, load_cg(p.split_max + (at + s) * p.N + n));
   largest = warp_max(largest);
   const float base = largest == -INFINITY ? 0.0f : largest;
   if (threadIdx.x < 32) {
     float total = 0.0f;
-    for (int s = lane; s < spans; s += 32) {
-      const float weight = exp_of(fresh(p.tops + (at + s) * p.N + n) - base);
+    for (int s = lane; s < num_splits; s += 32) {
+      const float weight = fast_exp(load_cg(p.split_max + (at + s) * p.N + n) - base);
       weights[s] = weight;
-      total += weight * fresh(p.totals + (at + s) * p.N + n);
+      total += weight * load_cg(p.split_sum + (at + s) * p.N + n);
     }
     total = warp_sum(total);
-    if (lane == 0) weights[p.spans] = 1.0f / total;
+    if (lane == 0) weights[p.num_splits] = 1.0f / total;
   }
   __syncthreads();
-  const float scale = weights[p.spans];
+  const float scale = weights[p.num_splits];
   const int first = part * kThreads + threadIdx.x, step = parts * kThreads;
   for (int d = first; d < DH; d += step) {
     float sum = 0.0f;
-    for (int s = 0; s < spans; ++s) sum += weights[s] * fresh(p.sums + ((at + s) * p.N + n) * DH + d);
+    for (int s = 0; s < num_splits; ++s)
+      sum += weights[s] * load_cg(p.split_context + ((at + s) * p.N + n) * DH + d);
     p.context[b * p.context_b + n * p.context_n + h * DH + d] = Input(sum * scale);
   }
   const float* energy = p.energy + ((b * p.N + n) * p.H + h) * p.T;
   Input* alignment = p.alignment + b * p.alignment_b + n * p.alignment_n + h * p.T;
   for (int t = first; t < p.T; t += step)
-    alignment[t] = Input(t < length ? exp_of(fresh(energy + t) - base) * scale : 0.0f);
+    alignment[t] = Input(t < length ? fast_exp(load_cg(energy + t) - base) * scale : 0.0f);
 }
 
 }  // namespace

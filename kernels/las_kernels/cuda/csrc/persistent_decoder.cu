@@ -1,42 +1,43 @@
 // A whole sequence of the decoder in one cooperative launch on an NVIDIA GPU: the teacher-forced
-// recurrence, or greedy search to the end of every utterance. persistent_decoder.py plans the launch and
-// calls LAS_NAME; the definition of right is reference.py. One LSTM layer.
+// recurrence, or greedy search to the end of every utterance. persistent_decoder.py plans the launch
+// and calls LAS_NAME; the definition of right is reference.py. One LSTM layer.
 //
 // Every block owns some units of the LSTM and some rows of the query and readout matrices, and holds
 // their weights in shared memory over all steps, as far as they fit. A step has four stages (six in
 // search); between two of them all blocks wait for each other. Sums have a fixed order: the same
 // bits each time.
 
-#define LAS_OTHERS_WRITE
+#define LAS_LOAD_CG
+#include "attention_step.cuh"
+#include "grid_barrier.cuh"
 #include "small_batch_gemm.cuh"
 
-#ifndef LAS_LAUNCH_TOGETHER  // the tests define these two to run the kernel on a CPU
-#define LAS_LAUNCH_TOGETHER(kernel, grid, bytes, stream, p)                                         \
-  do {                                                                                              \
-    void* arguments[] = {const_cast<void*>(static_cast<const void*>(&p))};                          \
-    cudaLaunchCooperativeKernel(reinterpret_cast<const void*>(kernel), grid, dim3(kThreads),        \
-                                arguments, bytes, stream);                                          \
+#ifndef LAS_LAUNCH_COOPERATIVE  // the tests define it to run the kernel on a CPU
+#define LAS_LAUNCH_COOPERATIVE(kernel, grid, bytes, stream, p)                                    \
+  do {                                                                                            \
+    void* arguments[] = {const_cast<void*>(static_cast<const void*>(&p))};                        \
+    cudaLaunchCooperativeKernel(reinterpret_cast<const void*>(kernel), grid, dim3(kThreads),      \
+                                arguments, bytes, stream);                                        \
   } while (false)
-#define LAS_PAUSE()
 #endif
 
 namespace {
 
 // Memory as persistent_decoder.py packs it: eight bytes a member.
-struct Sequence {
+struct DecoderParams {
   int64_t B, U, D, S, A;
   int64_t V;  // characters; 0: teacher forcing
   int64_t blank, end;  // ids: never written; ends an utterance
-  int64_t ring;  // steps that `hidden`, `cells` and the contexts have room for
+  int64_t history;  // steps that `hidden`, `cells` and the contexts have room for
   int64_t vector;  // whether rows are read four columns at a time
-  int64_t tiles;  // whether products are made on tensor cores
+  int64_t tensor_cores;  // whether products are made on tensor cores
   int64_t resident;  // bytes of weights in shared memory, before what the stages use
   int64_t chunk;  // columns of the inputs that a stage has in shared memory at once
   int64_t shared;  // bytes in all
-  int64_t blocks, parts;  // of the launch; of `join_spans` to an utterance and head
-  Rows gates;    // [4S, D + S]: the four gates of a unit are neighbours
-  Rows query;    // [A, S]
-  Rows readout;  // [S, S + D]
+  int64_t blocks, parts;  // of the launch; of `combine_splits` to an utterance and head
+  WeightSlice gates;    // [4S, D + S]: the four gates of a unit are neighbours
+  WeightSlice query;    // [A, S]
+  WeightSlice readout;  // [S, S + D]
   const Input* readout_bias;   // [S]
   const Input* output;         // [V, S]
   const Input* output_bias;    // [V]
@@ -45,92 +46,56 @@ struct Sequence {
   const Input* context_mask;   // [B, D] or null
   const Input* start;          // [B, H, T] alignment before the first step
   const int64_t* limits;       // [B] steps of search
-  Input* hidden;               // [B, ring, S]
-  float* cells;                // [B, ring, S]
+  Input* hidden;               // [B, history, S]
+  float* cells;                // [B, history, S]
   Input* activated;            // [B, U, 4S] gates, or null
   Input* queries;              // [B, A]
   float* read;                 // [B, S]
   int64_t* ids;                // [B, U]
   float* log_probs;            // [B, U]
   unsigned* counters;          // arrivals, utterances that have ended, steps; zero at first
-  Attention attention;         // N = 1; context and alignment of step 0
+  AttentionParams attention;   // N = 1; context and alignment of step 0
 };
-
-// One more block has come; releases what it wrote, and what it saw others write, to who acquires.
-__device__ __forceinline__ void release_one(unsigned* counter) {
-#ifdef __CUDA_ARCH__
-  asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(__cvta_generic_to_global(counter))
-               : "memory");
-#else
-  atomicAdd(counter, 1u);
-#endif
-}
-
-__device__ __forceinline__ unsigned acquire(const unsigned* counter) {
-#ifdef __CUDA_ARCH__
-  unsigned count;
-  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];"
-               : "=r"(count)
-               : "l"(__cvta_generic_to_global(counter))
-               : "memory");
-  return count;
-#else
-  return *reinterpret_cast<const volatile unsigned*>(counter);
-#endif
-}
-
-// All blocks wait until all have come here; what each wrote before, all see after. The barriers put
-// the other threads of a block before the one that releases and after the one that acquires, which
-// the PTX memory model carries on (causality order): no fence by every warp.
-__device__ __forceinline__ void meet(const Sequence& p, unsigned& meetings) {
-  __syncthreads();
-  ++meetings;
-  if (threadIdx.x == 0) {
-    release_one(p.counters);
-    while (acquire(p.counters) < meetings * gridDim.x) LAS_PAUSE();
-  }
-  __syncthreads();
-}
 
 __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
 // Rounded as the reference rounds it, for the backward reads it again.
 template <int count>
-__device__ __forceinline__ void drop(Pack<Input, count>& x, const Input* mask) {
+__device__ __forceinline__ void apply_mask(Pack<Input, count>& x, const Input* mask) {
   const auto factors = *reinterpret_cast<const Pack<Input, count>*>(mask);
 #pragma unroll
   for (int j = 0; j < count; ++j) x.x[j] = Input(float(x.x[j]) * float(factors.x[j]));
 }
 
 // LSTM: gates, cell and hidden state of the block's units.
-template <typename Products>
-__device__ __forceinline__ void update(const Sequence& p, const Input* shared, float* scratch,
-                                       int u) {
-  const int S = p.S, D = p.D, here = u % p.ring, before = (u + p.ring - 1) % p.ring;
-  const Attention& a = p.attention;
-  const auto from = [&](int b, int k, auto count) {
-    auto fed = take<count>(k >= D ? p.hidden + (b * p.ring + before) * S + k - D
+template <typename Gemm>
+__device__ __forceinline__ void lstm_update(const DecoderParams& p, const Input* shared,
+                                            float* scratch, int u) {
+  const int S = p.S, D = p.D, here = u % p.history, before = (u + p.history - 1) % p.history;
+  const AttentionParams& a = p.attention;
+  const auto load_fed = [&](int b, int k, auto count) {
+    auto fed = load_cg_vec<count>(k >= D ? p.hidden + (b * p.history + before) * S + k - D
                                   : a.context + b * a.context_b + before * a.context_n + k);
     if (p.context_mask != nullptr && k < D)
-      drop(fed, p.context_mask + static_cast<int64_t>(b) * D + k);
+      apply_mask(fed, p.context_mask + static_cast<int64_t>(b) * D + k);
     return fed;
   };
-  const auto to = [&](int row, int b, float sum, bool valid) {
+  const auto gates_epilogue = [&](int row, int b, float sum, bool valid) {
     const int unit = row / 4, gate = row % 4;
     if (valid) {
       const int64_t id = p.V == 0 ? static_cast<int64_t>(b) * p.U + u
                          : u == 0 ? p.end
-                                  : fresh(p.ids + static_cast<int64_t>(b) * p.U + u - 1);
+                                  : load_cg(p.ids + static_cast<int64_t>(b) * p.U + u - 1);
       sum += float(p.projected[id * 4 * S + gate * S + unit]);
     }
     const float active = float(Input(gate == 2 ? tanhf(sum) : sigmoid(sum)));
     if (valid && p.activated != nullptr)
       p.activated[(static_cast<int64_t>(b) * p.U + u) * 4 * S + gate * S + unit] = Input(active);
     // The lanes of the first gate get the others: forget, cell and output.
-    const float f = exchange(active, kTogether), g = exchange(active, 2 * kTogether);
-    const float o = exchange(f, 2 * kTogether);
+    const float f = shfl_xor(active, kBatchTile), g = shfl_xor(active, 2 * kBatchTile);
+    const float o = shfl_xor(f, 2 * kBatchTile);
     if (valid && gate == 0) {
-      const int64_t at = static_cast<int64_t>(b) * p.ring * S + unit;
+      const int64_t at = static_cast<int64_t>(b) * p.history * S + unit;
       float cell = active * g;
       if (u > 0) cell += f * p.cells[at + before * S];  // which this block wrote itself
       p.cells[at + here * S] = cell;
@@ -138,11 +103,11 @@ __device__ __forceinline__ void update(const Sequence& p, const Input* shared, f
     }
   };
   const int columns = u == 0 ? 0 : p.gates.columns;  // nothing is fed back to the first step
-  Products::multiply(p.B, p.chunk, p.gates, columns, shared, scratch, from, to);
+  Gemm::multiply(p.B, p.chunk, p.gates, columns, shared, scratch, load_fed, gates_epilogue);
 }
 
 // The likeliest character of each utterance that is this block's.
-__device__ __forceinline__ void write(const Sequence& p, float* logits, int u) {
+__device__ __forceinline__ void select_token(const DecoderParams& p, float* logits, int u) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, V = p.V, S = p.S;
   for (int b = blockIdx.x; b < p.B; b += gridDim.x) {
     __syncthreads();
@@ -150,7 +115,7 @@ __device__ __forceinline__ void write(const Sequence& p, float* logits, int u) {
       const Input* weights = p.output + static_cast<int64_t>(id) * S;
       float sum = 0.0f;
       for (int k = lane; k < S; k += 32)
-        sum += float(weights[k]) * fresh(p.read + static_cast<int64_t>(b) * S + k);
+        sum += float(weights[k]) * load_cg(p.read + static_cast<int64_t>(b) * S + k);
       sum = warp_sum(sum);
       if (lane == 0) logits[id] = sum + float(p.output_bias[id]);
     }
@@ -180,90 +145,93 @@ __device__ __forceinline__ void write(const Sequence& p, float* logits, int u) {
   }
 }
 
-template <typename Products, int width, bool dot>
-__global__ void __launch_bounds__(kThreads, 1) decode(Sequence p) {
+template <typename Gemm, int width, bool dot>
+__global__ void __launch_bounds__(kThreads, 1) persistent_decoder_kernel(DecoderParams p) {
   LAS_SHARED(whole);
   Input* shared = reinterpret_cast<Input*>(whole);
   float* scratch = whole + p.resident / sizeof(float);
-  keep<Products::width>(p.gates, shared);
-  keep<Products::width>(p.query, shared);
-  if (p.V > 0) keep<Products::width>(p.readout, shared);
+  load_resident<Gemm::width>(p.gates, shared);
+  load_resident<Gemm::width>(p.query, shared);
+  if (p.V > 0) load_resident<Gemm::width>(p.readout, shared);
   __syncthreads();  // a product reads what other threads have put there
-  unsigned meetings = 0;
-  Attention a = p.attention;
-  const int S = p.S, spans = a.spans, H = a.H;
+  unsigned generation = 0;
+  AttentionParams a = p.attention;
+  const int S = p.S, num_splits = a.num_splits, H = a.H;
   for (int u = 0; u < p.U; ++u) {
-    const int here = u % p.ring;
-    update<Products>(p, shared, scratch, u);
-    meet(p, meetings);
-    const auto hidden = [&](int b, int k, auto count) {
-      auto x = take<count>(p.hidden + (b * p.ring + here) * S + k);
-      if (p.hidden_mask != nullptr) drop(x, p.hidden_mask + static_cast<int64_t>(b) * S + k);
+    const int here = u % p.history;
+    lstm_update<Gemm>(p, shared, scratch, u);
+    grid_barrier(p.counters, generation);
+    const auto load_hidden = [&](int b, int k, auto count) {
+      auto x = load_cg_vec<count>(p.hidden + (b * p.history + here) * S + k);
+      if (p.hidden_mask != nullptr) apply_mask(x, p.hidden_mask + static_cast<int64_t>(b) * S + k);
       return x;
     };
-    const auto ask = [&](int row, int b, float sum, bool valid) {
+    const auto query_epilogue = [&](int row, int b, float sum, bool valid) {
       if (valid) p.queries[b * p.A + row] = Input(sum);
     };
-    Products::multiply(p.B, p.chunk, p.query, S, shared, scratch, hidden, ask);
-    meet(p, meetings);
+    Gemm::multiply(p.B, p.chunk, p.query, S, shared, scratch, load_hidden, query_epilogue);
+    grid_barrier(p.counters, generation);
     a.previous = u == 0 ? p.start : p.attention.alignment + (u - 1) * a.alignment_n;
     a.previous_b = u == 0 ? H * a.T : a.alignment_b;
     a.context = p.attention.context + here * a.context_n;
     a.alignment = p.attention.alignment + u * a.alignment_n;
-    for (int item = blockIdx.x; item < p.B * H * spans; item += gridDim.x) {
-      Block k;
-      k.s = item % spans;
-      k.h = item / spans % H;
-      k.b = item / spans / H;
+    for (int item = blockIdx.x; item < p.B * H * num_splits; item += gridDim.x) {
+      SplitTile k;
+      k.s = item % num_splits;
+      k.h = item / num_splits % H;
+      k.b = item / num_splits / H;
       k.first = 0;
       __syncthreads();
-      attend_span<1, width, dot>(a, k, scratch);
+      attend_split<1, width, dot>(a, k, scratch);
     }
-    meet(p, meetings);
+    grid_barrier(p.counters, generation);
     for (int item = blockIdx.x; item < p.B * H * p.parts; item += gridDim.x) {
       __syncthreads();
-      join_spans(a, item / p.parts / H, 0, item / p.parts % H, item % p.parts, p.parts, scratch);
+      combine_splits(a, item / p.parts / H, 0, item / p.parts % H, item % p.parts, p.parts,
+                     scratch);
     }
-    meet(p, meetings);
+    grid_barrier(p.counters, generation);
     if (p.V == 0) continue;
-    const auto both = [&](int b, int k, auto count) {
-      return take<count>(k < S ? p.hidden + (b * p.ring + here) * S + k
+    const auto load_both = [&](int b, int k, auto count) {
+      return load_cg_vec<count>(k < S ? p.hidden + (b * p.history + here) * S + k
                                : a.context + b * a.context_b + k - S);
     };
-    const auto read = [&](int row, int b, float sum, bool valid) {
-      if (valid) p.read[static_cast<int64_t>(b) * S + row] = tanhf(sum + float(p.readout_bias[row]));
+    const auto readout_epilogue = [&](int row, int b, float sum, bool valid) {
+      if (!valid) return;
+      p.read[static_cast<int64_t>(b) * S + row] = tanhf(sum + float(p.readout_bias[row]));
     };
-    Products::multiply(p.B, p.chunk, p.readout, p.readout.columns, shared, scratch, both, read);
-    meet(p, meetings);
-    write(p, scratch, u);
-    meet(p, meetings);
+    Gemm::multiply(p.B, p.chunk, p.readout, p.readout.columns, shared, scratch, load_both,
+                   readout_epilogue);
+    grid_barrier(p.counters, generation);
+    select_token(p, scratch, u);
+    grid_barrier(p.counters, generation);
     if (blockIdx.x == 0 && threadIdx.x == 0) p.counters[2] = u + 1;
-    if (fresh(p.counters + 1) == static_cast<unsigned>(p.B)) break;  // the same for all blocks
+    if (load_cg(p.counters + 1) == static_cast<unsigned>(p.B)) break;  // the same for all blocks
   }
 }
 
-template <typename Products, int width, bool dot>
-cudaError_t launch(const Sequence& p, cudaStream_t stream) {
-  const auto kernel = decode<Products, width, dot>;
+template <typename Gemm, int width, bool dot>
+cudaError_t launch(const DecoderParams& p, cudaStream_t stream) {
+  const auto kernel = persistent_decoder_kernel<Gemm, width, dot>;
   const cudaError_t error =
       cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
                            cudaFuncAttributeMaxDynamicSharedMemorySize, int(p.shared));
   if (error != cudaSuccess) return error;
-  LAS_LAUNCH_TOGETHER(kernel, dim3(p.blocks), p.shared, stream, p);
+  LAS_LAUNCH_COOPERATIVE(kernel, dim3(p.blocks), p.shared, stream, p);
   return cudaGetLastError();
 }
 
-template <typename Products, int width>
-cudaError_t launch(const Sequence& p, cudaStream_t stream) {
-  return p.attention.v == nullptr ? launch<Products, width, true>(p, stream)
-                                  : launch<Products, width, false>(p, stream);
+template <typename Gemm, int width>
+cudaError_t launch(const DecoderParams& p, cudaStream_t stream) {
+  return p.attention.v == nullptr ? launch<Gemm, width, true>(p, stream)
+                                  : launch<Gemm, width, false>(p, stream);
 }
 
 template <typename T>
-cudaError_t launch(const Sequence& p, cudaStream_t stream) {
+cudaError_t launch(const DecoderParams& p, cudaStream_t stream) {
   if constexpr (sizeof(T) == 2)
-    if (p.tiles) return launch<Tiles, 4>(p, stream);
-  return p.vector ? launch<Floats<4>, 4>(p, stream) : launch<Floats<1>, 1>(p, stream);
+    if (p.tensor_cores) return launch<TensorCoreGemm, 4>(p, stream);
+  return p.vector ? launch<SimtGemm<4>, 4>(p, stream) : launch<SimtGemm<1>, 1>(p, stream);
 }
 
 }  // namespace
@@ -271,11 +239,11 @@ cudaError_t launch(const Sequence& p, cudaStream_t stream) {
 // A cudaError_t, 0 for none; returns before the kernel has run, on the current device.
 // With a type of this file as argument nvcc would take the function for one of this file alone.
 extern "C" int LAS_NAME(const void* sequence, void* stream) {
-  const Sequence& p = *static_cast<const Sequence*>(sequence);
+  const DecoderParams& p = *static_cast<const DecoderParams*>(sequence);
   return launch<Input>(p, static_cast<cudaStream_t>(stream));
 }
 
-extern "C" int64_t LAS_SIZE(void) { return sizeof(Sequence); }
+extern "C" int64_t LAS_SIZE(void) { return sizeof(DecoderParams); }
 
 extern "C" const char* LAS_MESSAGE(int error) {
   return cudaGetErrorString(static_cast<cudaError_t>(error));

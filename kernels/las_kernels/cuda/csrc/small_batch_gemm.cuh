@@ -1,5 +1,5 @@
-// Products of the decoder's matrices with the inputs of all utterances, for persistent_decoder.cu: every
-// block multiplies the rows that it holds, in shared memory as far as they fit.
+// Products of the decoder's matrices with the inputs of all utterances, for persistent_decoder.cu:
+// every block multiplies the rows that it holds, in shared memory as far as they fit.
 //
 // For 16-bit inputs whose sizes allow it on tensor cores, for one utterance too, so that the others
 // of a batch do not change the bits of one; else by sums in float32.
@@ -8,17 +8,18 @@
 
 #include <type_traits>
 
-#include "attention_step.cuh"
+#include "types.cuh"
+#include "warp.cuh"
 
 namespace {
 
-constexpr int kTogether = 8;  // utterances that one reading of the weights serves, those of a tile
-constexpr int kRows = 4;      // rows of a matrix that a warp multiplies at once
-constexpr int kRowTiles = 2;  // of 16 rows each, summed at once
-constexpr int kTiles = 4;     // of kTogether utterances each
+constexpr int kBatchTile = 8;  // utterances that one reading of the weights serves, those of a tile
+constexpr int kWarpRows = 4;    // rows of a matrix that a warp multiplies at once
+constexpr int kRowTiles = 2;    // of 16 rows each, summed at once
+constexpr int kBatchTiles = 4;  // of kBatchTile utterances each
 
-// Rows of a matrix that every block holds: so many groups of kRows each.
-struct Rows {
+// Rows of a matrix that every block holds: so many groups of kWarpRows each.
+struct WeightSlice {
   const Input* weights;  // [rows, columns]
   int64_t rows, columns, groups;
   int64_t at;      // where they are in shared memory, in elements; negative: not there
@@ -27,11 +28,11 @@ struct Rows {
 
 // The block's rows into shared memory, `width` numbers at once; those past the last repeat it.
 template <int width>
-__device__ __forceinline__ void keep(const Rows& rows, Input* shared) {
+__device__ __forceinline__ void load_resident(const WeightSlice& rows, Input* shared) {
   if (rows.at < 0) return;
-  const int64_t first = blockIdx.x * rows.groups * kRows, columns = rows.columns / width;
+  const int64_t first = blockIdx.x * rows.groups * kWarpRows, columns = rows.columns / width;
 #pragma unroll 4
-  for (int64_t i = threadIdx.x; i < rows.groups * kRows * columns; i += kThreads) {
+  for (int64_t i = threadIdx.x; i < rows.groups * kWarpRows * columns; i += kThreads) {
     const int64_t row = i / columns, column = i % columns * width;
     const int64_t from = first + row < rows.rows ? first + row : rows.rows - 1;
     *reinterpret_cast<Pack<Input, width>*>(shared + rows.at + row * rows.stride + column) =
@@ -40,19 +41,20 @@ __device__ __forceinline__ void keep(const Rows& rows, Input* shared) {
 }
 
 // A row, of those of this block.
-__device__ __forceinline__ const Input* row_of(const Rows& rows, const Input* shared, int row) {
+__device__ __forceinline__ const Input* slice_row(const WeightSlice& rows, const Input* shared,
+                                                  int row) {
   if (rows.at >= 0) return shared + rows.at + row * rows.stride;
-  const int64_t from = blockIdx.x * rows.groups * kRows + row;
+  const int64_t from = blockIdx.x * rows.groups * kWarpRows + row;
   return rows.weights + (from < rows.rows ? from : rows.rows - 1) * rows.columns;
 }
 
 // Neighbouring numbers that other blocks may have written.
 template <int count>
-__device__ __forceinline__ Pack<Input, count> take(const Input* from) {
-  if constexpr (count == 1) return {fresh(from)};
+__device__ __forceinline__ Pack<Input, count> load_cg_vec(const Input* from) {
+  if constexpr (count == 1) return {load_cg(from)};
 #ifdef __CUDA_ARCH__
   static_assert(count == 1 || sizeof(Pack<Input, count>) == sizeof(uint4));
-  const uint4 bits = fresh(reinterpret_cast<const uint4*>(from));
+  const uint4 bits = load_cg(reinterpret_cast<const uint4*>(from));
   return reinterpret_cast<const Pack<Input, count>&>(bits);
 #else
   return *reinterpret_cast<const Pack<Input, count>*>(from);
@@ -63,58 +65,60 @@ template <int count>
 using Count = std::integral_constant<int, count>;
 
 // Two ways to multiply the block's rows, of which K columns count (0: sums of nothing).
-// `from(b, column, count)` gives neighbouring inputs of an utterance, count 1 or 8 as a type. `to(row,
-// b, sum, valid)` is called by all lanes of a warp: lane l has row l / kTogether of a group and
-// utterance l % kTogether of those multiplied together.
+// `load_input(b, column, count)` gives neighbouring inputs of an utterance, count 1 or 8 as a type.
+// `epilogue(row, b, sum, valid)` is called by all lanes of a warp: lane l has row l / kBatchTile of a
+// group and utterance l % kBatchTile of those multiplied together.
 template <int each>
-struct Floats {
+struct SimtGemm {
   static constexpr int width = each;  // weights are read so many at once
 
-  template <typename From, typename To>
-  static __device__ __forceinline__ void multiply(int B, int chunk, const Rows& rows, int K,
-                                                  const Input* shared, float* x, From from, To to) {
+  template <typename Load, typename Epilogue>
+  static __device__ __forceinline__ void multiply(int B, int chunk, const WeightSlice& rows, int K,
+                                                  const Input* shared, float* x, Load load_input,
+                                                  Epilogue epilogue) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, groups = rows.groups;
-    const int first_row = blockIdx.x * groups * kRows, last = rows.rows - 1;
+    const int first_row = blockIdx.x * groups * kWarpRows, last = rows.rows - 1;
     if (first_row > last) return;
-    for (int first = 0; first < B; first += kTogether) {
+    for (int first = 0; first < B; first += kBatchTile) {
       for (int round = 0; round < groups; round += kWarps) {
-        const int group = round + warp, row = first_row + group * kRows;
+        const int group = round + warp, row = first_row + group * kWarpRows;
         const bool busy = group < groups && row <= last;
-        float sums[kRows * kTogether] = {};
+        float sums[kWarpRows * kBatchTile] = {};
         for (int begin = 0; begin < K; begin += chunk) {
           const int columns = min(chunk, K - begin);
           __syncthreads();
-          for (int i = threadIdx.x; i < kTogether * columns; i += kThreads) {
+          for (int i = threadIdx.x; i < kBatchTile * columns; i += kThreads) {
             const int n = i / columns, k = i % columns;
             const bool there = first + n < B;
-            x[n * chunk + k] = there ? float(from(first + n, begin + k, Count<1>()).x[0]) : 0.0f;
+            x[n * chunk + k] =
+                there ? float(load_input(first + n, begin + k, Count<1>()).x[0]) : 0.0f;
           }
           __syncthreads();
           if (!busy) continue;
-          const Input* weights[kRows];
+          const Input* weights[kWarpRows];
 #pragma unroll
-          for (int r = 0; r < kRows; ++r)
-            weights[r] = row_of(rows, shared, group * kRows + r) + begin;
+          for (int r = 0; r < kWarpRows; ++r)
+            weights[r] = slice_row(rows, shared, group * kWarpRows + r) + begin;
           for (int k = lane * width; k < columns; k += 32 * width) {
-            float weight[kRows][width];
+            float weight[kWarpRows][width];
 #pragma unroll
-            for (int r = 0; r < kRows; ++r) load<width>(weights[r] + k, weight[r]);
+            for (int r = 0; r < kWarpRows; ++r) load<width>(weights[r] + k, weight[r]);
 #pragma unroll
-            for (int n = 0; n < kTogether; ++n) {
+            for (int n = 0; n < kBatchTile; ++n) {
               float input[width];
               load<width>(x + n * chunk + k, input);
 #pragma unroll
-              for (int r = 0; r < kRows; ++r)
+              for (int r = 0; r < kWarpRows; ++r)
 #pragma unroll
                 for (int j = 0; j < width; ++j)
-                  sums[r * kTogether + n] += weight[r][j] * input[j];
+                  sums[r * kBatchTile + n] += weight[r][j] * input[j];
             }
           }
         }
         if (!busy) continue;
-        const float sum = WarpSums<kRows * kTogether>::of(sums, lane);
-        const int r = lane / kTogether, b = first + lane % kTogether;
-        to(row + r, b, sum, row + r <= last && b < B);
+        const float sum = WarpSums<kWarpRows * kBatchTile>::of(sums, lane);
+        const int r = lane / kBatchTile, b = first + lane % kBatchTile;
+        epilogue(row + r, b, sum, row + r <= last && b < B);
       }
     }
   }
@@ -122,7 +126,7 @@ struct Floats {
 
 // d += a b of 16 rows, 16 columns of them and 8 utterances: PTX's mma.m16n8k16, which says what
 // each lane holds.
-__device__ __forceinline__ void multiply_tile(float (&d)[4], const unsigned (&a)[4],
+__device__ __forceinline__ void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4],
                                               const unsigned (&b)[2]) {
 #ifdef __CUDA_ARCH__
 #define LAS_MMA_AS(type)                                                                            \
@@ -143,40 +147,41 @@ __device__ __forceinline__ void multiply_tile(float (&d)[4], const unsigned (&a)
 // On tensor cores. Warps take turns at 32 columns. Of these a lane has eight neighbours, of its rows
 // and of its utterance, read at once: which columns an instruction is given does not matter so long
 // as weights and inputs agree.
-struct Tiles {
+struct TensorCoreGemm {
   static constexpr int width = 8;
 
-  template <typename From, typename To>
-  static __device__ __forceinline__ void multiply(int B, int, const Rows& rows, int K,
-                                                  const Input* shared, float* parts, From from,
-                                                  To to) {
-    if (blockIdx.x * rows.groups * kRows >= rows.rows) return;
+  template <typename Load, typename Epilogue>
+  static __device__ __forceinline__ void multiply(int B, int, const WeightSlice& rows, int K,
+                                                  const Input* shared, float* parts, Load load_input,
+                                                  Epilogue epilogue) {
+    if (blockIdx.x * rows.groups * kWarpRows >= rows.rows) return;
     for (int first = 0; first < B;) {
-      const int tiles = B - first > kTogether ? kTiles : 1;
-      for (int row = 0; row < rows.groups * kRows; row += 16 * kRowTiles) {
+      const int tiles = B - first > kBatchTile ? kBatchTiles : 1;
+      for (int row = 0; row < rows.groups * kWarpRows; row += 16 * kRowTiles) {
         if (tiles == 1)
-          sum<1>(B, rows, K, shared, parts, first, row, from);
+          sum<1>(B, rows, K, shared, parts, first, row, load_input);
         else
-          sum<kTiles>(B, rows, K, shared, parts, first, row, from);
+          sum<kBatchTiles>(B, rows, K, shared, parts, first, row, load_input);
         __syncthreads();
-        join(B, rows, parts, tiles, first, row, to);
+        join(B, rows, parts, tiles, first, row, epilogue);
         __syncthreads();
       }
-      first += tiles * kTogether;
+      first += tiles * kBatchTile;
     }
   }
 
  private:
-  // Sums of each warp's columns into parts [kWarps, kRowTiles, tiles, 16, kTogether].
-  template <int tiles, typename From>
-  static __device__ __forceinline__ void sum(int B, const Rows& rows, int K, const Input* shared,
-                                             float* parts, int first, int row, From from) {
+  // Sums of each warp's columns into parts [kWarps, kRowTiles, tiles, 16, kBatchTile].
+  template <int tiles, typename Load>
+  static __device__ __forceinline__ void sum(int B, const WeightSlice& rows, int K,
+                                             const Input* shared, float* parts, int first,
+                                             int row, Load load_input) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const int held = rows.groups * kRows;
+    const int held = rows.groups * kWarpRows;
     const Input* weights[kRowTiles][2];
 #pragma unroll
     for (int i = 0; i < 2 * kRowTiles; ++i)  // those past the end repeat the last
-      weights[i / 2][i % 2] = row_of(rows, shared, min(row + i * 8 + lane / 4, held - 1));
+      weights[i / 2][i % 2] = slice_row(rows, shared, min(row + i * 8 + lane / 4, held - 1));
     float sums[kRowTiles][tiles][4] = {};
 #pragma unroll 2
     for (int k = warp * 32; k < K; k += kWarps * 32) {
@@ -185,8 +190,8 @@ struct Tiles {
       unsigned input[tiles][4], weight[kRowTiles][2][4];
 #pragma unroll
       for (int n = 0; n < tiles; ++n) {
-        const int b = min(first + n * kTogether + lane / 4, B - 1);
-        const auto pack = from(b, column, Count<8>());
+        const int b = min(first + n * kBatchTile + lane / 4, B - 1);
+        const auto pack = load_input(b, column, Count<8>());
 #pragma unroll
         for (int j = 0; j < 4; ++j)
           input[n][j] = wanted < K ? reinterpret_cast<const unsigned*>(pack.x)[j] : 0u;
@@ -207,7 +212,7 @@ struct Tiles {
 #pragma unroll
           for (int n = 0; n < tiles; ++n) {
             const unsigned b[2] = {input[n][2 * half], input[n][2 * half + 1]};
-            multiply_tile(sums[i][n], a, b);
+            mma_m16n8k16(sums[i][n], a, b);
           }
         }
     }
@@ -217,27 +222,27 @@ struct Tiles {
       for (int n = 0; n < tiles; ++n)
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-          float* to = parts + ((warp * kRowTiles + i) * tiles + n) * 16 * kTogether +
-                      half * 8 * kTogether + lane * 2;
+          float* to = parts + ((warp * kRowTiles + i) * tiles + n) * 16 * kBatchTile +
+                      half * 8 * kBatchTile + lane * 2;
           *reinterpret_cast<Pack<float, 2>*>(to) = {sums[i][n][2 * half], sums[i][n][2 * half + 1]};
         }
   }
 
   // The warps' sums together, always in the same order.
-  template <typename To>
-  static __device__ __forceinline__ void join(int B, const Rows& rows, const float* parts,
-                                              int tiles, int first, int row, To to) {
-    const int lane = threadIdx.x % 32, last = rows.rows - 1, held = rows.groups * kRows;
-    const int groups = min(held - row, 16 * kRowTiles) / kRows;
+  template <typename Epilogue>
+  static __device__ __forceinline__ void join(int B, const WeightSlice& rows, const float* parts,
+                                              int tiles, int first, int row, Epilogue epilogue) {
+    const int lane = threadIdx.x % 32, last = rows.rows - 1, held = rows.groups * kWarpRows;
+    const int groups = min(held - row, 16 * kRowTiles) / kWarpRows;
     for (int item = threadIdx.x / 32; item < groups * tiles; item += kWarps) {
       const int group = item / tiles, n = item % tiles;
-      const float* at = parts + (group / 4 * tiles + n) * 16 * kTogether + group % 4 * 32 + lane;
+      const float* at = parts + (group / 4 * tiles + n) * 16 * kBatchTile + group % 4 * 32 + lane;
       float sum = 0.0f;
 #pragma unroll
-      for (int w = 0; w < kWarps; ++w) sum += at[w * kRowTiles * tiles * 16 * kTogether];
-      const int mine = blockIdx.x * held + row + group * kRows + lane / kTogether;
-      const int b = first + n * kTogether + lane % kTogether;
-      to(mine, b, sum, mine <= last && b < B);
+      for (int w = 0; w < kWarps; ++w) sum += at[w * kRowTiles * tiles * 16 * kBatchTile];
+      const int mine = blockIdx.x * held + row + group * kWarpRows + lane / kBatchTile;
+      const int b = first + n * kBatchTile + lane % kBatchTile;
+      epilogue(mine, b, sum, mine <= last && b < B);
     }
   }
 };
