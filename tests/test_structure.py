@@ -15,6 +15,7 @@ HISTORY = re.compile(r"results/|runs/|CHANGELOG\.md|RESULTS\.md|\.(jsonl?|log|tx
 DOTTED = re.compile(
     r"(?<![\w/.$-])((?:las|las_kernels|benchmarks)(?:\.[A-Za-z_]\w*)+)(?!\w*[/(]?\*)"
 )
+MADE = {"kernels/las_kernels/triton/tuned/sm_90.json"}  # written by benchmarks.kernels.tuning
 PATHS = re.compile(r"(?<![\w./-])((?:las|kernels|benchmarks|recipes|tests|docs)/[\w./-]+\.\w+)\b")
 
 
@@ -79,6 +80,8 @@ def test_paths_in_documents_and_comments_exist():
     missing = []
     for path in tracked("*.md", "*.py", "*.sh", "*.toml", "*.yaml", "Makefile"):
         for name in sorted(set(PATHS.findall(spoken(path)))):
+            if name in MADE or "NAME" in name:
+                continue
             if not ((ROOT / name).exists() or (path.parent / name).exists()):
                 missing.append(f"{path.relative_to(ROOT)}: {name}")
     assert not missing, "\n".join(missing)
