@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# All speech at hand, from corpora to the folder that ships as the bundled model, in stages.
+# The bundled model: from several corpora to the folder that is part of the package, in stages.
 #   recipes/general/run.sh --librispeech DIR --an4 DIR --speechocean DIR [--commonvoice DIR] [--readings DIR]
 #                          --text FILE [--init MODEL] [--processes N] [--from STAGE] [--to STAGE] [KEY=VALUE ...]
 # --librispeech  the folder LibriSpeech with train-clean-5, dev-clean and, if there are any, train-clean-100
 # --an4          the folder an4 as CMU ships it
 # --speechocean, --commonvoice, --readings  recordings in LibriSpeech's layout below a folder train
 # --text         one sentence a line, plain, .gz or .xz, for the language model
-# --init         goes on from a model folder, or from bundled: no epochs of CTC alone, and a short warm-up
-# --processes    that train together, 2 by default
+# --init         starts from a model folder, or from bundled: no CTC-only epochs, and a short warm-up
+# --processes    of the training, 2 by default
 # STAGE          prepare lm train tune bundle evaluate; lm counts a model of characters and one of words
 # KEY=VALUE      settings of the training, e.g. training.output=runs/mine training.epochs=12
-# The synthetic commands of recipes/demo are one part more.
+# The synthetic commands of recipes/demo are also part of the data.
 set -euo pipefail
 fail() { echo "error: $1" >&2; exit 2; }
 stages=(prepare lm train tune bundle evaluate)

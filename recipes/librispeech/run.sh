@@ -2,10 +2,10 @@
 # LibriSpeech from download to scores, in stages.
 #   recipes/librispeech/run.sh CONFIG CORPUS [--text FILE | --bpe N] [--processes N]
 #                              [--from STAGE] [--to STAGE] [KEY=VALUE ...]
-# CONFIG  mini (train-clean-5), mini-mp3 (trains the model of mini on), 100 or 960
-# CORPUS  the folder LibriSpeech with the parts in it; what is missing is fetched from OpenSLR
+# CONFIG  mini (train-clean-5), mini-mp3 (fine-tunes the model of mini), 100 or 960
+# CORPUS  the folder LibriSpeech with the parts in it; missing ones are downloaded from OpenSLR
 # --text  one sentence a line, plain, .gz or .xz: counts a language model and searches with it
-# --bpe   write N pieces of words beside characters
+# --bpe   N subwords (byte-pair encoding) in addition to characters
 # --processes  that train together: cores or GPUs; 2 for mini, else 1
 # STAGE   download prepare lm train tune evaluate; --from and --to name the first and the last to run
 # KEY=VALUE settings of the training, e.g. training.output=runs/mine
@@ -28,7 +28,7 @@ first=0 last=5 text="" bpe="" processes="" settings=()
 while [ $# -gt 0 ]; do
   case $1 in
     --text) [ -f "${2:-}" ] || fail "--text: no such file: ${2:-}"; text=$(realpath "$2"); shift 2 ;;
-    --bpe) bpe=${2:-}; shift 2 || fail "--bpe: how many pieces?" ;;
+    --bpe) bpe=${2:-}; shift 2 || fail "--bpe: how many subwords?" ;;
     --processes) processes=${2:-}; shift 2 || fail "--processes: how many?" ;;
     --from) first=$(number "${2:-}"); shift 2 ;;
     --to) last=$(number "${2:-}"); shift 2 ;;
@@ -37,7 +37,7 @@ while [ $# -gt 0 ]; do
   esac
 done
 for count in "$bpe" "$processes"; do
-  [[ $count =~ ^([1-9][0-9]*)?$ ]] || fail "'$count' is no number of pieces or processes"
+  [[ $count =~ ^([1-9][0-9]*)?$ ]] || fail "'$count' is no number of subwords or processes"
 done
 [ -z "$text" ] || [ -z "$bpe" ] || fail "--text: language models are of characters; leave --bpe out"
 case $config in
@@ -63,7 +63,7 @@ done
 PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python)}
 las() { "$PYTHON" -m las "$@"; }
 due() { local n; n=$(number "$1"); [ "$n" -ge "$first" ] && [ "$n" -le "$last" ]; }
-# Tuning is on speakers carved out of the first training part; what is reported is only scored.
+# Tuning is on speakers held out from the first training part; the test parts are only scored.
 dev=${train[0]}-dev
 
 if due download; then
