@@ -50,7 +50,7 @@ def started(said: str) -> list[str]:
 
 def test_smoke_tries_everything(rehearsal):
     _, said = rehearsal["smoke"]
-    wanted = ["machine", "build cuda", "build decode_cuda"]
+    wanted = ["machine", *(f"build {kind}" for kind in parts.LIBRARIES)]
     wanted += [f"check {name}" for name in parts.CHECKS]
     wanted += [f"smallest {part.name}" for part in (*parts.HEADLINE, parts.TILES)]
     assert sorted(started(said)) == sorted(f"{name}: done" for name in wanted)
@@ -302,7 +302,7 @@ def test_selections_reach_what_trains_and_searches():
             assert any(words in name for name in ids), words
         assert not any("fp16" in name for name in collected(selection))
     watched = [
-        name for x in parts.SANITIZED.values() if "decode_cuda" in x.files[0]
+        name for x in parts.SANITIZED.values() if "persistent" in x.files[0]
         for name in collected(x)
     ]  # fmt: skip
     assert any("tensor cores" in name and "greedy" in name for name in watched)
