@@ -18,7 +18,8 @@ from benchmarks import common
 from benchmarks.kernels import timing
 from benchmarks.kernels.shapes import Case, librispeech, random_inputs
 from las_kernels import Memory, Score, backends, reference
-from las_kernels.eager import Engine, accumulator
+from las_kernels.eager import Engine
+from las_kernels.sequence import AttentionBackward, gradient_of_values
 
 NAME = "sequence"
 BOTH = ("additive", "location")
@@ -75,7 +76,7 @@ def in_three_phases(
 ) -> tuple[Tensor, ...]:
     """The same by the kernels, as ``las_kernels.sequence`` drives them."""
     B, U, _ = queries.shape
-    T, D, H = memory.keys.shape[1], memory.values.shape[2], score.heads
+    T, H = memory.keys.shape[1], score.heads
     contexts, alignments = torch.empty_like(given), queries.new_empty(B, U, H, T)
     start = reference.initial_alignment(memory.lengths, T, 1, H, queries.dtype).contiguous()
     for u in range(U):
@@ -83,33 +84,15 @@ def in_three_phases(
         before = alignments[:, u - 1 : u] if u > 0 else start
         query = queries[:, step]
         engine.forward(query, memory, score, before, contexts[:, step], alignments[:, step])
-    previous = features = dfeatures = None
-    if score.filters is not None:
-        previous = torch.cat([start, alignments[:, :-1]], 1)
-        features = engine.locate(previous, score.filters)
-        dfeatures = torch.empty_like(features)
-    wide = accumulator(queries.dtype)
-    denergy = queries.new_empty(B, U, H, T, dtype=wide)
-    dqueries = torch.empty_like(queries)
+    previous = None if score.filters is None else torch.cat([start, alignments[:, :-1]], 1)
+    attention = AttentionBackward(engine, queries, memory, score, alignments, previous)
     dprevious: Tensor | None = None
     for u in reversed(range(U)):
         step = slice(u, u + 1)
-        dprevious = engine.backward(
-            given[:, step],
-            dprevious,
-            alignments[:, step],
-            queries[:, step],
-            memory,
-            score,
-            None if features is None else features[:, step],
-            denergy[:, step],
-            dqueries[:, step],
-            None if dfeatures is None else dfeatures[:, step],
-        )
-    found = engine.deferred(queries, denergy, memory, score, previous, features, dfeatures)
-    by_head = given.view(B, U, H, D // H).transpose(1, 2)
-    dvalues = (alignments.permute(0, 2, 3, 1) @ by_head).transpose(1, 2).reshape(B, T, D)
-    gradients = (dqueries, found.keys, dvalues, found.v, found.filters, found.projection)
+        dprevious = attention.phase1(step, given[:, step], dprevious)
+    found = attention.phase2()
+    dvalues = gradient_of_values(alignments, given)
+    gradients = (attention.dqueries, found.keys, dvalues, *found[1:])
     return tuple(x for x in gradients if x is not None)
 
 

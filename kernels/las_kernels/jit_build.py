@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import fcntl
 import hashlib
+import logging
 import os
 import platform
 import shlex
@@ -18,11 +19,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
+
+log = logging.getLogger(__name__)
 
 CPU_SOURCES = Path(__file__).parent / "cpu" / "csrc"
 CUDA_SOURCES = Path(__file__).parent / "cuda" / "csrc"
@@ -31,6 +35,50 @@ TORCH = Path(torch.__file__).parent
 
 class BuildError(RuntimeError):
     """Why a library cannot be had, in one line."""
+
+
+class Library:
+    """A library that is built and loaded when it is first needed, once a process.
+
+    Args:
+        what: how an error calls it, such as "the CPU kernel".
+        load: builds and loads it; raises :class:`BuildError`, or returns a reason that is not worth
+            a line of log.
+        instead: what happens without it; a failure is logged once, in one line.
+    """
+
+    def __init__(self, what: str, load: Callable[[], ctypes.CDLL | str], instead: str) -> None:
+        self.what, self.load, self.instead = what, load, instead
+        self.found: ctypes.CDLL | str | None = None
+
+    def available(self) -> str | None:
+        """None where it can be used, else the reason in one line; the first call may build it.
+
+        A build takes seconds, once per machine. A failure is not tried again by this process.
+        """
+        if self.found is None:
+            try:
+                self.found = self.load()
+            except BuildError as error:
+                log.warning("%s: %s", self.instead, error)
+                self.found = str(error)
+        return self.found if isinstance(self.found, str) else None
+
+    def __call__(self) -> ctypes.CDLL:
+        """The library.
+
+        Raises:
+            RuntimeError: it is not :meth:`available`.
+        """
+        if isinstance(self.found, ctypes.CDLL):
+            return self.found
+        if (reason := self.available()) is not None:
+            raise RuntimeError(f"{self.what} cannot run: {reason}")
+        return self()
+
+    def forget(self) -> None:
+        """Look again at the next use, for tests."""
+        self.found = None
 
 
 class Step(NamedTuple):
@@ -109,6 +157,11 @@ def load(
         if size() != packed:
             raise BuildError(f"{name}: {function} is {size()} bytes, {packed} are packed")
     return loaded
+
+
+def address(x: Tensor | None) -> int:
+    """Of a tensor's first element, as a packed struct holds it; 0, the null pointer, for None."""
+    return 0 if x is None else x.data_ptr()
 
 
 def cache() -> Path:

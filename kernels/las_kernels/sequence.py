@@ -50,6 +50,70 @@ class Steps(NamedTuple):
     score: ScoreGradients
 
 
+class AttentionBackward:
+    """The backward of attention of N steps or beams over one memory, and its buffers.
+
+    Args:
+        engine: what computes the phases.
+        queries: [B, N, A], contiguous.
+        memory: what was attended to.
+        score: the score function.
+        alignments: [B, N, H, T], of these queries.
+        previous: [B, N, H, T], the alignments before; location-aware scores need it.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        queries: Tensor,
+        memory: Memory,
+        score: Score,
+        alignments: Tensor,
+        previous: Tensor | None,
+    ) -> None:
+        self.engine, self.memory, self.score = engine, memory, score
+        self.queries, self.alignments, self.previous = queries, alignments, previous
+        self.features = self.dfeatures = None
+        if score.filters is not None and previous is not None:
+            self.features = engine.locate(previous, score.filters)
+            self.dfeatures = torch.empty_like(self.features)
+        self.denergy = alignments.new_empty(alignments.shape, dtype=accumulator(queries.dtype))
+        self.dqueries = torch.empty_like(queries)
+
+    def phase1(self, some: slice, dcontext: Tensor, dalignment: Tensor | None) -> Tensor | None:
+        """The queries ``some``, whose gradients of context and alignment are given.
+
+        Writes the gradient of these queries into ``dqueries``.
+
+        Returns:
+            The gradient of the alignments before, for location-aware scores.
+        """
+        return self.engine.backward(
+            dcontext,
+            dalignment,
+            self.alignments[:, some],
+            self.queries[:, some],
+            self.memory,
+            self.score,
+            None if self.features is None else self.features[:, some],
+            self.denergy[:, some],
+            self.dqueries[:, some],
+            None if self.dfeatures is None else self.dfeatures[:, some],
+        )
+
+    def phase2(self) -> ScoreGradients:
+        """Gradients of keys and parameters of the score, after phase 1 of all queries."""
+        located = (self.previous, self.features, self.dfeatures)
+        return self.engine.deferred(self.queries, self.denergy, self.memory, self.score, *located)
+
+
+def gradient_of_values(alignments: Tensor, dcontexts: Tensor) -> Tensor:
+    """Phase 3: [B, T, D] from alignments [B, N, H, T] and the contexts' gradients [B, N, D]."""
+    B, N, H, T = alignments.shape
+    by_head = dcontexts.view(B, N, H, -1).transpose(1, 2)
+    return (alignments.permute(0, 2, 3, 1) @ by_head).transpose(1, 2).reshape(B, T, -1)
+
+
 def recurrent_parameters(decoder: Decoder) -> list[Tensor]:
     """The weights used inside the recurrence, as one list."""
     return [
@@ -136,7 +200,7 @@ def backward(
         steps = _steps(
             engine, dhidden, dcontexts, dalignments, saved, memory, decoder, score, masks
         )
-    return _weights(steps, saved, memory, score, masks)
+    return _weights(steps, saved, masks)
 
 
 def _steps(
@@ -154,20 +218,18 @@ def _steps(
     hidden, _, alignments, cells, gates = saved
     B, U, L, S = hidden.shape
     T, D = memory.values.shape[1:]
-    H = score.heads
     outputs = _masked(hidden[:, :, -1], _layer(masks.hidden, -1), 1)
     queries = outputs @ decoder.query_weight.t()
-    previous = features = dfeatures = None
+    previous = None
     if score.filters is not None:
-        start = initial_alignment(memory.lengths, T, 1, H, hidden.dtype)
+        start = initial_alignment(memory.lengths, T, 1, score.heads, hidden.dtype)
         previous = torch.cat([start, alignments[:, :-1]], 1)
-        features = engine.locate(previous, score.filters)
-        dfeatures = torch.empty_like(features)
+    attention = AttentionBackward(engine, queries, memory, score, alignments, previous)
+    dqueries = attention.dqueries
 
     # Phase 1.
-    new, wide = hidden.new_empty, accumulator(hidden.dtype)
-    dgates, dqueries, dfed = new(B, U, L, 4 * S), torch.empty_like(queries), new(B, U, D)
-    denergy = new(B, U, H, T, dtype=wide)
+    new = hidden.new_empty
+    dgates, dfed = new(B, U, L, 4 * S), new(B, U, D)
     dhidden_next: list[Tensor | None] = [None] * L
     dcell_next: list[Tensor | None] = [None] * L
     dcontext_next: Tensor | None = None
@@ -175,18 +237,8 @@ def _steps(
     for u in reversed(range(U)):
         step = slice(u, u + 1)
         _add_into(dfed[:, u], _at(dcontexts, u), _masked_or_none(dcontext_next, masks.context))
-        dprevious = engine.backward(
-            dfed[:, step],
-            _add(None if dalignments is None else dalignments[:, step], dprevious),
-            alignments[:, step],
-            queries[:, step],
-            memory,
-            score,
-            None if features is None else features[:, step],
-            denergy[:, step],
-            dqueries[:, step],
-            None if dfeatures is None else dfeatures[:, step],
-        )
+        dalignment = _add(None if dalignments is None else dalignments[:, step], dprevious)
+        dprevious = attention.phase1(step, dfed[:, step], dalignment)
         above = dqueries[:, u] @ decoder.query_weight
         for layer in reversed(range(L)):
             dstate = _masked(above, _layer(masks.hidden, layer))
@@ -207,25 +259,16 @@ def _steps(
                 above = here @ decoder.input_weights[layer - 1]
         dcontext_next = dgates[:, u, 0] @ decoder.context_weight if u > 0 else None
 
-    # Phase 2.
-    found = engine.deferred(queries, denergy, memory, score, previous, features, dfeatures)
-
-    return Steps(dgates, dqueries, dfed, found)
+    return Steps(dgates, dqueries, dfed, attention.phase2())
 
 
-def _weights(
-    steps: Steps, saved: SavedActivations, memory: Memory, score: Score, masks: Masks
-) -> Gradients:
+def _weights(steps: Steps, saved: SavedActivations, masks: Masks) -> Gradients:
     """Phase 3."""
     hidden, contexts, alignments, _, _ = saved
     dgates, dqueries, dfed, found = steps
-    B, U, L, _ = hidden.shape
-    T, D = memory.values.shape[1:]
-    H = score.heads
+    L = hidden.shape[2]
     outputs = _masked(hidden[:, :, -1], _layer(masks.hidden, -1), 1)
-    weights_of_values = alignments.reshape(B, U, H, T).permute(0, 2, 3, 1)
-    by_head = dfed.view(B, U, H, D // H).transpose(1, 2)
-    dvalues = (weights_of_values @ by_head).transpose(1, 2).reshape(B, T, D)
+    dvalues = gradient_of_values(alignments, dfed)
     fed = _masked(contexts[:, :-1], masks.context, 1)
     gradients = [_outer(dgates[:, 1:, 0], fed), _outer(dqueries, outputs)]
     for layer in range(L):

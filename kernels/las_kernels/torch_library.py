@@ -84,44 +84,21 @@ def attend_backward(
     backend: str,
 ) -> list[Tensor]:
     """Gradients of query, keys, values, previous, v, filters, projection."""
-    engine = BACKENDS[backend].engine()
     memory = _memory(keys, values, lengths)
     score = _score(v, filters, projection, heads, scale)
-    B, N, H, _ = alignment.shape
-    query = query.contiguous()
     with _plain_types(query.device):
         if dcontext is None:
-            dcontext = values.new_zeros(B, N, values.shape[2])
+            dcontext = values.new_zeros(*query.shape[:2], values.shape[2])
         dcontext = dcontext.contiguous()
-        dalignment = _solid(dalignment)
-        features = dfeatures = None
-        if filters is not None and previous is not None:
-            previous = previous.contiguous()
-            features = engine.locate(previous, score.filters)
-            dfeatures = torch.empty_like(features)
-        denergy = torch.empty(
-            alignment.shape, dtype=eager.accumulator(query.dtype), device=query.device
-        )
-        dquery = torch.empty_like(query)
-        dprevious = engine.backward(
-            dcontext,
-            dalignment,
-            alignment,
-            query,
-            memory,
-            score,
-            features,
-            denergy,
-            dquery,
-            dfeatures,
-        )
+        engine = BACKENDS[backend].engine()
+        solid = (query.contiguous(), memory, score, alignment, _solid(previous))
+        attention = sequence.AttentionBackward(engine, *solid)
+        dprevious = attention.phase1(slice(None), dcontext, _solid(dalignment))
         if dprevious is not None:  # kept wide by the engines, for the step before
             dprevious = dprevious.to(alignment.dtype)
-        found = engine.deferred(query, denergy, memory, score, previous, features, dfeatures)
-        by_head = dcontext.view(B, N, H, -1).transpose(1, 2)
-        dvalues = alignment.permute(0, 2, 3, 1) @ by_head
-        dvalues = dvalues.transpose(1, 2).reshape(values.shape)
-    found_list = [dquery, found.keys, dvalues, dprevious, found.v, found.filters, found.projection]
+        found = attention.phase2()
+        dvalues = sequence.gradient_of_values(alignment, dcontext)
+    found_list = [attention.dqueries, found.keys, dvalues, dprevious, *found[1:]]
     return [x.contiguous() for x in found_list if x is not None]
 
 

@@ -148,10 +148,10 @@ def test_threads_change_no_bit(kind, threads):
 def test_a_parallel_region_gets_torch_s_threads(threads):
     numbers = np.full(2, -1)
     torch.set_num_threads(2)
-    cpu_step._library().las_thread_numbers(address(numbers), ctypes.c_int64(2))
+    cpu_step._LIBRARY().las_thread_numbers(address(numbers), ctypes.c_int64(2))
     assert sorted(numbers) == [0, 1]
     torch.set_num_threads(1)
-    cpu_step._library().las_thread_numbers(address(numbers), ctypes.c_int64(2))
+    cpu_step._LIBRARY().las_thread_numbers(address(numbers), ctypes.c_int64(2))
     assert sorted(numbers) == [0, 0]
 
 
@@ -296,7 +296,7 @@ def address(array: np.ndarray) -> ctypes.c_void_p:
 
 def evaluate(name: str, x: np.ndarray) -> np.ndarray:
     y = np.empty_like(x)
-    getattr(cpu_step._library(), name)(address(x), address(y), ctypes.c_int64(x.size))
+    getattr(cpu_step._LIBRARY(), name)(address(x), address(y), ctypes.c_int64(x.size))
     return y
 
 
@@ -328,7 +328,7 @@ def test_exp_is_accurate_where_softmax_asks():
 def test_without_a_compiler_there_is_a_reason_and_one_line_of_log(monkeypatch, tmp_path, caplog):
     monkeypatch.setenv("PATH", os.fspath(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
-    cpu_step._library.cache_clear()
+    cpu_step._LIBRARY.forget()
     try:
         assert "no C++ compiler" in cpu_step.available()
         assert "no C++ compiler" in cpu_step.available()
@@ -336,7 +336,7 @@ def test_without_a_compiler_there_is_a_reason_and_one_line_of_log(monkeypatch, t
             cpu_step.attend(*make("additive", [5]))
         assert len(caplog.records) == 1
     finally:
-        cpu_step._library.cache_clear()
+        cpu_step._LIBRARY.forget()
 
 
 # --- the LSTM cell --------------------------------------------------------------------------

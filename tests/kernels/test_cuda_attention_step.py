@@ -225,7 +225,7 @@ def test_a_launch_is_on_the_device_of_its_tensors(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_of", emulated.Current)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: nothing)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda _: nothing)
-    monkeypatch.setattr(cuda_step, "_library", lambda: None)
+    monkeypatch.setattr(cuda_step, "_LIBRARY", lambda: None)
     seen = []
     monkeypatch.setattr(cuda_step, "run", lambda *_: seen.append(emulated.Current.tensor))
     query, *rest = arguments("additive", Shape(), torch.float32)
@@ -244,14 +244,14 @@ def test_a_library_with_structs_of_another_size_is_refused(kind):
 
 def test_without_a_gpu_there_is_a_reason(monkeypatch, caplog):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    cuda_step._library.cache_clear()
+    cuda_step._LIBRARY.forget()
     try:
         assert cuda_step.available() == "no CUDA device"
         with pytest.raises(RuntimeError, match="no CUDA device"):
             cuda_step.attend(*arguments("additive", Shape(), torch.float32))
         assert not caplog.records
     finally:
-        cuda_step._library.cache_clear()
+        cuda_step._LIBRARY.forget()
 
 
 def test_without_nvcc_there_is_one_line_of_log(monkeypatch, caplog, tmp_path):
@@ -259,13 +259,13 @@ def test_without_nvcc_there_is_one_line_of_log(monkeypatch, caplog, tmp_path):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
     monkeypatch.setenv("PATH", os.fspath(tmp_path))
     monkeypatch.delenv("CUDA_HOME", raising=False)
-    cuda_step._library.cache_clear()
+    cuda_step._LIBRARY.forget()
     try:
         assert "no nvcc" in cuda_step.available()
         assert "no nvcc" in cuda_step.available()
         assert len(caplog.records) == 1
     finally:
-        cuda_step._library.cache_clear()
+        cuda_step._LIBRARY.forget()
 
 
 def test_nvcc_is_found(monkeypatch, tmp_path):

@@ -6,8 +6,6 @@ other utterances of a batch or its padding, to the bit.
 
 import contextlib
 import ctypes
-import functools
-import logging
 import mmap
 import struct
 from typing import NamedTuple
@@ -15,23 +13,27 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from las_kernels import jit_build, reference
+from las_kernels import reference
+from las_kernels.cpu import native
+from las_kernels.jit_build import Library, address
 from las_kernels.types import Memory, Score
-
-log = logging.getLogger(__name__)
 
 _HUGE = 1 << 21  # bytes of a huge page
 _PROBLEM = struct.Struct("=8qd10q")  # the struct Problem of the C++ source
 
 
-def available() -> str | None:
-    """None where the kernel can run, else the reason in one line; the first call may build it.
+def _load() -> ctypes.CDLL:
+    library = native.load("attention_step", {"las_problem_size": _PROBLEM.size}, ["las_attend"])
+    library.las_cell.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 3
+    library.las_cell.restype = None
+    library.las_product.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 5
+    library.las_product.restype = None
+    library.las_panel.restype = ctypes.c_int64
+    return library
 
-    A build takes seconds, once per machine. A failure is logged once and not tried again by this
-    process.
-    """
-    result = _library()
-    return result if isinstance(result, str) else None
+
+_LIBRARY = Library("the CPU kernel", _load, "attention runs in plain PyTorch on this CPU")
+available = _LIBRARY.available
 
 
 def attend(
@@ -73,9 +75,7 @@ def attend(
         for tensor in given:
             if tensor.requires_grad:
                 return reference.attend(query, memory, score, previous)
-    library = _library()
-    if isinstance(library, str):
-        raise RuntimeError(f"the CPU kernel cannot run: {library}")
+    library = _LIBRARY()
 
     B, N, A, T, D, C, W = _sizes(query, memory, score, previous)
     if not lengths.is_cpu or any(not tensor.is_cpu for tensor in given):
@@ -93,23 +93,11 @@ def attend(
     alignment = query.new_empty(B, N, heads, T)
     problem = _PROBLEM.pack(
         *(B, N, T, A, D, heads, C, W, scale),
-        query.data_ptr(),
-        keys.data_ptr(),
-        values.data_ptr(),
-        lengths.data_ptr(),
-        0 if v is None else v.data_ptr(),
-        0 if filters is None else filters.data_ptr(),
-        0 if projection is None else projection.data_ptr(),
-        0 if previous is None else previous.data_ptr(),
-        context.data_ptr(),
-        alignment.data_ptr(),
+        *map(address, (query, keys, values, lengths, v, filters, projection, previous)),
+        *map(address, (context, alignment)),
     )
     status = library.las_attend(problem)
-    if status > 0:
-        length = int(lengths[status - 1])
-        raise ValueError(f"lengths[{status - 1}] is {length}, not in 1..{T}")
-    if status < 0:
-        raise RuntimeError("not enough memory for the attention step")
+    native.check(status, lengths, T, "the attention step")
     return context, alignment
 
 
@@ -141,9 +129,7 @@ def cell(gates: Tensor, before: Tensor, cell: Tensor, hidden: Tensor) -> None:
         ValueError: a shape, dtype or layout is another.
         RuntimeError: the kernel is not `available`.
     """
-    library = _library()
-    if isinstance(library, str):
-        raise RuntimeError(f"the CPU kernel cannot run: {library}")
+    library = _LIBRARY()
     M, S = before.shape
     stride = before.stride(0)
     right = gates.is_contiguous() and gates.shape == (M, 4 * S)
@@ -170,9 +156,7 @@ def panels(weight: Tensor) -> Panels:
     Raises:
         RuntimeError: the kernel is not `available`.
     """
-    library = _library()
-    if isinstance(library, str):
-        raise RuntimeError(f"the CPU kernel cannot run: {library}")
+    library = _LIBRARY()
     width = library.las_panel()
     N, K = weight.shape
     padded = torch.nn.functional.pad(weight.detach(), (0, 0, 0, -N % width))
@@ -213,9 +197,7 @@ def product(x: Tensor, weight: Panels, start: Tensor) -> Tensor:
         ValueError: a shape, dtype or layout is another.
         RuntimeError: the kernel is not `available`.
     """
-    library = _library()
-    if isinstance(library, str):
-        raise RuntimeError(f"the CPU kernel cannot run: {library}")
+    library = _LIBRARY()
     M, K = x.shape
     N = weight.outputs
     shared = start.ndim == 1
@@ -262,22 +244,3 @@ def _sizes(
         if tensor.shape != shape:
             raise ValueError(f"{name} has the shape {list(tensor.shape)}, not {list(shape)}")
     return B, N, A, T, D, C, W
-
-
-@functools.cache
-def _library() -> ctypes.CDLL | str:
-    try:
-        step = jit_build.cpu_step(jit_build.CPU_SOURCES / "attention_step.cpp")
-        sizes = {"las_problem_size": _PROBLEM.size}
-        library = jit_build.load("cpu_attention_step", [step], jit_build.torch_link(), sizes)
-    except jit_build.BuildError as error:
-        log.warning("attention runs in plain PyTorch on this CPU: %s", error)
-        return str(error)
-    library.las_attend.argtypes = [ctypes.c_char_p]
-    library.las_attend.restype = ctypes.c_int64
-    library.las_cell.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 3
-    library.las_cell.restype = None
-    library.las_product.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 5
-    library.las_product.restype = None
-    library.las_panel.restype = ctypes.c_int64
-    return library

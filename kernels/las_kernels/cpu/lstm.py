@@ -6,26 +6,28 @@ of its input; padding is never read.
 """
 
 import ctypes
-import functools
-import logging
 import struct
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from las_kernels import jit_build, lstm_eager
+from las_kernels import lstm_eager
+from las_kernels.cpu import native
+from las_kernels.jit_build import Library, address
 from las_kernels.lstm_eager import Engine, Gradients, SavedActivations
-
-log = logging.getLogger(__name__)
 
 _LAYER = struct.Struct("=23q")  # the struct Layer of the C++ source
 
 
-def available() -> str | None:
-    """None where the functions can run, else the reason in one line; the first call may build."""
-    result = _library()
-    return result if isinstance(result, str) else None
+def load(name: str = "lstm", flags: Sequence[str] = ()) -> ctypes.CDLL:
+    """The library, built with these flags if need be; raises ``jit_build.BuildError``."""
+    functions = ("las_lstm_forward", "las_lstm_backward")
+    return native.load("lstm", {"las_lstm_size": _LAYER.size}, functions, name, flags)
+
+
+_LIBRARY = Library("the CPU kernels", load, "the LSTM layers are PyTorch's on this CPU")
+available = _LIBRARY.available
 
 
 def forward(x: Tensor, lengths: Tensor, weights: list[Tensor]) -> SavedActivations:
@@ -35,7 +37,7 @@ def forward(x: Tensor, lengths: Tensor, weights: list[Tensor]) -> SavedActivatio
         ValueError: a length is not in 0..T.
         RuntimeError: the library cannot be built, or memory is short.
     """
-    return forward_with(_library(), x, lengths, weights)
+    return forward_with(_LIBRARY(), x, lengths, weights)
 
 
 def backward(
@@ -47,23 +49,23 @@ def backward(
     wanted: bool,
 ) -> Gradients:
     """As :func:`las_kernels.lstm_eager.backward`; raises as :func:`forward`."""
-    return backward_with(_library(), dout, x, lengths, weights, saved, wanted)
+    return backward_with(_LIBRARY(), dout, x, lengths, weights, saved, wanted)
 
 
 ENGINE = Engine(forward, backward)
 
 
 def forward_with(
-    library: ctypes.CDLL | str, x: Tensor, lengths: Tensor, weights: list[Tensor]
+    library: ctypes.CDLL, x: Tensor, lengths: Tensor, weights: list[Tensor]
 ) -> SavedActivations:
-    """:func:`forward` by a library of :func:`load`, or the reason why there is none."""
+    """:func:`forward` by a library of :func:`load`."""
     saved = lstm_eager.empty(x, weights[1].shape[1])
     _call(library, "las_lstm_forward", x, lengths, weights, saved, [])
     return saved
 
 
 def backward_with(
-    library: ctypes.CDLL | str,
+    library: ctypes.CDLL,
     dout: Tensor,
     x: Tensor,
     lengths: Tensor,
@@ -88,7 +90,7 @@ def backward_with(
 
 
 def _call(
-    library: ctypes.CDLL | str,
+    library: ctypes.CDLL,
     function: str,
     x: Tensor,
     lengths: Tensor,
@@ -96,8 +98,6 @@ def _call(
     saved: SavedActivations,
     rest: list[Tensor | None],
 ) -> None:
-    if isinstance(library, str):
-        raise RuntimeError(f"the CPU kernels cannot run: {library}")
     S = weights[1].shape[1]
     ahead, back = lstm_eager.directions(weights)
     # The list keeps its tensors until the function has returned.
@@ -105,32 +105,7 @@ def _call(
     held += [way.input_bias + way.hidden_bias for way in (ahead, back)]
     solid = [tensor.contiguous() for tensor in held]
     given: list[Tensor | None] = [*solid, saved.gates, saved.cells, saved.out, *rest]
-    addresses = [0 if tensor is None else tensor.data_ptr() for tensor in given]
+    addresses = [*map(address, given)]
     packed = _LAYER.pack(*x.shape, S, *addresses, *[0] * (19 - len(addresses)))
     status = getattr(library, function)(packed)
-    if status > 0:
-        length = int(lengths[status - 1])
-        raise ValueError(f"lengths[{status - 1}] is {length}, not in 0..{x.shape[1]}")
-    if status < 0:
-        raise RuntimeError("not enough memory for the LSTM layer")
-
-
-def load(name: str, flags: Sequence[str] = ()) -> ctypes.CDLL:
-    """The library of this name, built with these flags if need be; raises ``build.BuildError``."""
-    step = jit_build.cpu_step(jit_build.CPU_SOURCES / "lstm.cpp")
-    step = step._replace(command=[*step.command, *flags])
-    library = jit_build.load(name, [step], jit_build.torch_link(), {"las_lstm_size": _LAYER.size})
-    for function in ("las_lstm_forward", "las_lstm_backward"):
-        found = getattr(library, function)
-        found.argtypes = [ctypes.c_char_p]
-        found.restype = ctypes.c_int64
-    return library
-
-
-@functools.cache
-def _library() -> ctypes.CDLL | str:
-    try:
-        return load("cpu_lstm")
-    except jit_build.BuildError as error:
-        log.warning("the LSTM layers are PyTorch's on this CPU: %s", error)
-        return str(error)
+    native.check(status, lengths, x.shape[1], "the LSTM layer", least=0)

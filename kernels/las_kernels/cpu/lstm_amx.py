@@ -5,8 +5,6 @@ are float32. The promises are those of :mod:`las_kernels.cpu.lstm`.
 """
 
 import ctypes
-import functools
-import logging
 import re
 
 from torch import Tensor
@@ -15,18 +13,10 @@ from las_kernels import jit_build
 from las_kernels.cpu import lstm as cpu_lstm
 from las_kernels.lstm_eager import Engine, Gradients, SavedActivations
 
-log = logging.getLogger(__name__)
-
-
-def available() -> str | None:
-    """None where the functions can run, else the reason in one line; the first call may build."""
-    result = _library()
-    return result if isinstance(result, str) else None
-
 
 def forward(x: Tensor, lengths: Tensor, weights: list[Tensor]) -> SavedActivations:
     """As :func:`las_kernels.cpu.lstm.forward`."""
-    return cpu_lstm.forward_with(_library(), x, lengths, weights)
+    return cpu_lstm.forward_with(_LIBRARY(), x, lengths, weights)
 
 
 def backward(
@@ -38,7 +28,7 @@ def backward(
     wanted: bool,
 ) -> Gradients:
     """As :func:`las_kernels.cpu.lstm.backward`."""
-    return cpu_lstm.backward_with(_library(), dout, x, lengths, weights, saved, wanted)
+    return cpu_lstm.backward_with(_LIBRARY(), dout, x, lengths, weights, saved, wanted)
 
 
 ENGINE = Engine(forward, backward)
@@ -51,21 +41,22 @@ def load(emulated: bool = False) -> ctypes.CDLL:
         BuildError: it does not build.
     """
     if emulated:
-        return cpu_lstm.load("cpu_lstm_emulated", ["-DLAS_TILES", "-DLAS_EMULATED_TILES"])
-    return cpu_lstm.load("cpu_lstm_amx", ["-DLAS_TILES", "-mamx-tile", "-mamx-bf16"])
+        return cpu_lstm.load("lstm_emulated", ["-DLAS_TILES", "-DLAS_EMULATED_TILES"])
+    return cpu_lstm.load("lstm_amx", ["-DLAS_TILES", "-mamx-tile", "-mamx-bf16"])
 
 
-@functools.cache
-def _library() -> ctypes.CDLL | str:
+def _load() -> ctypes.CDLL | str:
     missing = {"amx_tile", "amx_bf16"} - set(re.findall(r"\w+", jit_build._processor()))
     if missing:
         return f"the processor has no {' and no '.join(sorted(missing))}"
-    try:
-        library = load()
-    except jit_build.BuildError as error:
-        log.warning("the LSTM layers compute in float32 on this CPU: %s", error)
-        return str(error)
+    library = load()
     library.las_lstm_allow.restype = ctypes.c_int64
     if library.las_lstm_allow() != 0:
         return "the system does not let a process use AMX"
     return library
+
+
+_LIBRARY = jit_build.Library(
+    "the CPU kernels", _load, "the LSTM layers compute in float32 on this CPU"
+)
+available = _LIBRARY.available

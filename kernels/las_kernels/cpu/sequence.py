@@ -5,26 +5,29 @@ nor the other utterances of a batch change a bit of an utterance's results; padd
 """
 
 import ctypes
-import functools
-import logging
 import struct
 
 import torch
 from torch import Tensor
 
-from las_kernels import jit_build, sequence
+from las_kernels import sequence
+from las_kernels.cpu import native
 from las_kernels.eager import ScoreGradients
+from las_kernels.jit_build import Library, address
 from las_kernels.types import Decoder, Masks, Memory, Score
-
-log = logging.getLogger(__name__)
 
 _SEQUENCE = struct.Struct("=39q")  # the struct Sequence of the C++ source
 
 
-def available() -> str | None:
-    """None where the functions can run, else the reason in one line; the first call may build."""
-    result = _library()
-    return result if isinstance(result, str) else None
+def _load() -> ctypes.CDLL:
+    functions = ("las_sequence_forward", "las_sequence_backward")
+    return native.load("sequence", {"las_sequence_size": _SEQUENCE.size}, functions)
+
+
+_LIBRARY = Library(
+    "the CPU kernels", _load, "the decoder's steps are called one by one on this CPU"
+)
+available = _LIBRARY.available
 
 
 def usable(x: Tensor, score: Score) -> bool:
@@ -89,9 +92,6 @@ def _call(
     masks: Masks,
     rest: list[Tensor | None],
 ) -> None:
-    library = _library()
-    if isinstance(library, str):
-        raise RuntimeError(f"the CPU kernels cannot run: {library}")
     keys, values, lengths = memory
     lists = [decoder.recurrent_weights, decoder.input_weights, decoder.biases[1:]]
     # These lists keep their tensors until the function has returned.
@@ -103,28 +103,8 @@ def _call(
     C, W = (0, 0) if score.filters is None else score.filters.shape
     L, S = saved.hidden.shape[2:]
     sizes = (*saved.contexts.shape[:2], *keys.shape[1:], values.shape[2], score.heads, C, W, L, S)
-    addresses = [0 if x is None else x.data_ptr() for x in (*held, *saved, *rest)]
+    addresses = [*map(address, (*held, *saved, *rest))]
     addresses[10:10] = [ctypes.addressof(own) for own in pointers]
     packed = _SEQUENCE.pack(*sizes, *addresses, *[0] * (29 - len(addresses)))
-    status = getattr(library, function)(packed)
-    if status > 0:
-        length = int(lengths[status - 1])
-        raise ValueError(f"lengths[{status - 1}] is {length}, not in 1..{keys.shape[1]}")
-    if status < 0:
-        raise RuntimeError("not enough memory for the decoder's sequence")
-
-
-@functools.cache
-def _library() -> ctypes.CDLL | str:
-    try:
-        step = jit_build.cpu_step(jit_build.CPU_SOURCES / "sequence.cpp")
-        sizes = {"las_sequence_size": _SEQUENCE.size}
-        library = jit_build.load("cpu_sequence", [step], jit_build.torch_link(), sizes)
-    except jit_build.BuildError as error:
-        log.warning("the decoder's steps are called one by one on this CPU: %s", error)
-        return str(error)
-    for name in ("las_sequence_forward", "las_sequence_backward"):
-        function = getattr(library, name)
-        function.argtypes = [ctypes.c_char_p]
-        function.restype = ctypes.c_int64
-    return library
+    status = getattr(_LIBRARY(), function)(packed)
+    native.check(status, lengths, keys.shape[1], "the decoder's sequence")

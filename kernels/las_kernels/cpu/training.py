@@ -5,28 +5,30 @@ Their results do not depend on the number of threads, to the bit, and padding is
 """
 
 import ctypes
-import functools
-import logging
 import struct
 
 import torch
 from torch import Tensor
 
-from las_kernels import eager, jit_build
+from las_kernels import eager
+from las_kernels.cpu import native
 from las_kernels.eager import ScoreGradients
+from las_kernels.jit_build import Library, address
 from las_kernels.types import Memory, Score
-
-log = logging.getLogger(__name__)
 
 _PROBLEM = struct.Struct("=8qd6q30q4q")  # the structs of the C++ source
 _CELL = struct.Struct("=2q24q")
 _NONE = (0, 0, 0)
 
 
-def available() -> str | None:
-    """None where the functions can run, else the reason in one line; the first call may build."""
-    result = _library()
-    return result if isinstance(result, str) else None
+def _load() -> ctypes.CDLL:
+    sizes = {"las_problem_size": _PROBLEM.size, "las_cell_size": _CELL.size}
+    functions = ("las_backward", "las_deferred", "las_cell", "las_cell_backward")
+    return native.load("training", sizes, functions)
+
+
+_LIBRARY = Library("the CPU kernels", _load, "training runs in plain PyTorch on this CPU")
+available = _LIBRARY.available
 
 
 def backward(
@@ -122,7 +124,7 @@ def cell(gates: Tensor, before: Tensor | None, cell: Tensor, hidden: Tensor) -> 
     if gates.dtype != torch.float32:
         return eager.cell(gates, before, cell, hidden)
     views = [*map(_row, (gates, before, cell, hidden)), *[_NONE] * 4]
-    _loaded().las_cell(_pack_cell(cell, views))
+    _LIBRARY().las_cell(_pack_cell(cell, views))
     return None
 
 
@@ -141,7 +143,7 @@ def cell_backward(
     dbefore = torch.empty(cell.shape)
     views = [_row(gates), _row(before), _row(cell), _NONE]
     views += [*map(_row, (dhidden, dcell, dgates, dbefore))]
-    _loaded().las_cell_backward(_pack_cell(cell, views))
+    _LIBRARY().las_cell_backward(_pack_cell(cell, views))
     return dbefore
 
 
@@ -174,11 +176,11 @@ class _Problem:
         if v is None:
             filters = projection = None
         C, W = (0, 0) if filters is None else filters.shape
-        self.lengths = lengths.long().contiguous()
+        self.lengths, self.frames = lengths.long().contiguous(), T
         self.held = [
             None if x is None else x.contiguous() for x in (keys, values, v, filters, projection)
         ]
-        keys_at, values_at, *weights_at = (0 if x is None else x.data_ptr() for x in self.held)
+        keys_at, values_at, *weights_at = map(address, self.held)
         self.held += views.values()
         head = (B, steps, T, A, values.shape[2], heads, C, W, scale)
         numbers = [number for name in _VIEWS for number in _row(views.get(name))]
@@ -187,15 +189,10 @@ class _Problem:
 
     def call(self, function: str, *outputs: Tensor | None) -> None:
         """Call a function of the library that writes these contiguous outputs, 4 at most."""
-        addresses = [0 if x is None else x.data_ptr() for x in outputs]
+        addresses = [*map(address, outputs)]
         packed = _PROBLEM.pack(*self.packed, *addresses, *[0] * (4 - len(addresses)))
-        status = getattr(_loaded(), function)(packed)
-        if status > 0:
-            T = self.packed[2]
-            length = int(self.lengths[status - 1])
-            raise ValueError(f"lengths[{status - 1}] is {length}, not in 1..{T}")
-        if status < 0:
-            raise RuntimeError("not enough memory for the backward of attention")
+        status = getattr(_LIBRARY(), function)(packed)
+        native.check(status, self.lengths, self.frames, "the backward of attention")
 
 
 def _row(x: Tensor | None) -> tuple[int, int, int]:
@@ -205,26 +202,3 @@ def _row(x: Tensor | None) -> tuple[int, int, int]:
     assert x.dtype == torch.float32, x.dtype
     assert x[0, 0].is_contiguous() if x.ndim > 2 else x.stride(1) == 1 or x.shape[1] == 1
     return x.data_ptr(), x.stride(0), x.stride(1)
-
-
-def _loaded() -> ctypes.CDLL:
-    library = _library()
-    if isinstance(library, str):
-        raise RuntimeError(f"the CPU kernels cannot run: {library}")
-    return library
-
-
-@functools.cache
-def _library() -> ctypes.CDLL | str:
-    try:
-        step = jit_build.cpu_step(jit_build.CPU_SOURCES / "training.cpp")
-        sizes = {"las_problem_size": _PROBLEM.size, "las_cell_size": _CELL.size}
-        library = jit_build.load("cpu_training", [step], jit_build.torch_link(), sizes)
-    except jit_build.BuildError as error:
-        log.warning("training runs in plain PyTorch on this CPU: %s", error)
-        return str(error)
-    for name in ("las_backward", "las_deferred", "las_cell", "las_cell_backward"):
-        function = getattr(library, name)
-        function.argtypes = [ctypes.c_char_p]
-        function.restype = ctypes.c_int64
-    return library

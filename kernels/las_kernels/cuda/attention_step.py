@@ -5,8 +5,6 @@ a step can be captured in a CUDA graph.
 """
 
 import ctypes
-import functools
-import logging
 import os
 import shutil
 import struct
@@ -20,23 +18,57 @@ from las_kernels import jit_build, reference
 from las_kernels.types import Memory, Score
 from las_kernels.validation import check_memory, check_query
 
-log = logging.getLogger(__name__)
-
 # How the inputs' types are called: in names of functions, and in CUDA C++.
 TYPES = {
     torch.float32: ("float32", "float"),
     torch.bfloat16: ("bfloat16", "__nv_bfloat16"),
     torch.float16: ("float16", "__half"),
 }
+# What Python plans with and the sources are compiled with.
+THREADS = 256  # of a block
+WARP_ROWS = 4  # rows of a matrix that a warp multiplies at once
+BATCH_TILE = 8  # utterances that one reading of the weights serves
+ROW_TILES, BATCH_TILES = 2, 4  # of 16 rows and of BATCH_TILE utterances, on tensor cores at once
+DEFINES = {
+    "LAS_THREADS": THREADS,
+    "LAS_WARP_ROWS": WARP_ROWS,
+    "LAS_BATCH_TILE": BATCH_TILE,
+    "LAS_ROW_TILES": ROW_TILES,
+    "LAS_BATCH_TILES": BATCH_TILES,
+}
 MAX_CHANNELS = 1024  # of the location filter: they live in shared memory
 
 PARAMS = struct.Struct("=24qd14q")  # the struct AttentionParams of csrc/attention_step.cuh
 _GROUPS = (1, 4, 8)  # beams of a block for which there is code
-_THREADS = 256
 _SPLIT = 128  # most frames of a split
 _FEATURES = 8192  # floats of shared memory for location features
 _STAGE = 10240  # floats of shared memory for query, v and projection
 _FILTERS = 4096  # floats of shared memory for filters
+
+
+class Inputs(NamedTuple):
+    """What kernels read of a memory and a score, contiguous.
+
+    Whoever holds it keeps the tensors until the kernels are in the stream; after that torch's
+    allocator keeps the order.
+    """
+
+    keys: Tensor
+    values: Tensor
+    lengths: Tensor  # int64
+    v: Tensor | None
+    filters: Tensor | None
+    projection: Tensor | None
+
+
+def inputs_of(memory: Memory, score: Score) -> Inputs:
+    """These inputs; those of location features only where a score has them."""
+    v, filters, projection = score[:3]
+    if v is None or filters is None:
+        filters = projection = None
+    lengths = memory.lengths.to(torch.int64)
+    given = (memory.keys, memory.values, lengths, v, filters, projection)
+    return Inputs(*(None if x is None else x.contiguous() for x in given))  # type: ignore[arg-type]
 
 
 class Plan(NamedTuple):
@@ -90,22 +122,12 @@ def launch_plan(
         stages.append(beams * (split_len + taps) + C * taps)
     shared = 4 * (beams * split_len * (1 + C) + max(stages))
     vector = aligned and AH % 4 == 0 and DH % 4 == 0
-    parts = -(-max(DH, min(T, 1024)) // _THREADS)
+    parts = -(-max(DH, min(T, 1024)) // THREADS)
     return Plan(split_len, -(-T // split_len), beams, chunk, taps, vector, shared, parts)
 
 
 def _four(n: int) -> int:
     return -(-n // 4) * 4
-
-
-def available() -> str | None:
-    """None where the kernel can run, else the reason in one line; the first call may build it.
-
-    A build takes seconds, once per machine. A failure is logged once and not tried again by this
-    process.
-    """
-    result = _library()
-    return result if isinstance(result, str) else None
 
 
 def attend(
@@ -150,9 +172,7 @@ def forward(
     alignment: Tensor,
 ) -> None:
     """As :func:`las_kernels.eager.forward`; the arguments are trusted."""
-    library = _library()
-    if isinstance(library, str):
-        raise RuntimeError(f"the CUDA kernel cannot run: {library}")
+    library = _LIBRARY()
     device = query.device
     if device.type != "cuda":
         raise ValueError(f"query is on {device}, the CUDA kernel needs a CUDA device")
@@ -177,26 +197,17 @@ def run(
 
     The kernels run on the current device, which must be that of the tensors.
     """
-    v, filters, projection, H, scale = score
-    if v is None or filters is None:
-        filters = projection = previous = None
     B, N, A = query.shape
     T, D = memory.values.shape[1:]
     if context.numel() == 0:
         return
-    C, W = (0, 0) if filters is None else filters.shape
+    given, H = inputs_of(memory, score), score.heads
+    C, W = (0, 0) if given.filters is None else given.filters.shape
     if C > MAX_CHANNELS:
         raise ValueError(f"filters: {C} channels, the CUDA kernel takes {MAX_CHANNELS}")
-    # Each name keeps its tensor alive until the kernels are in the stream; after that torch's
-    # allocator keeps the order.
     query = _rows(query)
-    previous = None if previous is None else _rows(previous)
-    keys, values = memory.keys.contiguous(), memory.values.contiguous()
-    lengths = memory.lengths.to(torch.int64).contiguous()
-    v, filters, projection = (
-        None if x is None else x.contiguous() for x in (v, filters, projection)
-    )
-    aligned = all(x.data_ptr() % (4 * x.element_size()) == 0 for x in (keys, values))
+    previous = None if given.filters is None or previous is None else _rows(previous)
+    aligned = all(x.data_ptr() % (4 * x.element_size()) == 0 for x in given[:2])
     plan = launch_plan((B, N, T, A, D), H, (C, W), processors, aligned)
     rows = B * H * plan.num_splits * N
     parts = (B * N * H * T, rows, rows, rows * (D // H))
@@ -207,13 +218,13 @@ def run(
         *context.stride()[:2],
         *alignment.stride()[:2],
     ]
-    arrays = (query, keys, values, lengths, v, filters, projection, previous, context, alignment)
+    arrays = (query, *given, previous, context, alignment, *scratch)
     params = PARAMS.pack(
         *(B, N, T, A, D, H, C, W),
         *plan,
         *strides,
-        scale,
-        *(0 if x is None else x.data_ptr() for x in (*arrays, *scratch)),
+        score.scale,
+        *map(jit_build.address, arrays),
     )
     name = TYPES[query.dtype][0]
     status = getattr(library, f"las_attention_step_{name}")(params, ctypes.c_void_p(stream))
@@ -257,6 +268,7 @@ def steps(command: list[str], kind: str = "attention_step") -> list[jit_build.St
             source,
             [
                 *command,
+                *(f"-D{name}={value}" for name, value in DEFINES.items()),
                 f"-DLAS_TYPE={spelt}",
                 f"-DLAS_NAME=las_{kind}_{name}",
                 f"-DLAS_MESSAGE=las_{kind}_message_{name}",
@@ -277,28 +289,30 @@ def compiler(arch: str) -> list[str]:
     return [nvcc(), "-std=c++17", "-O3", f"-gencode=arch=compute_{arch},code=sm_{arch}"]
 
 
-@functools.cache
-def _library() -> ctypes.CDLL | str:
-    return built("attention_step", PARAMS.size)
-
-
 def built(kind: str, packed: int) -> ctypes.CDLL | str:
-    """The library of ``csrc/<kind>.cu`` for this GPU, or why there is none.
+    """The library of ``csrc/<kind>.cu`` for this GPU, or why there can be none.
 
     Args:
         kind: "attention_step" or "persistent_decoder".
         packed: bytes of the struct that its function is given.
+
+    Raises:
+        BuildError: it cannot be built or loaded.
     """
     if not torch.cuda.is_available():
-        return "no CUDA device"  # not worth a line of log
+        return "no CUDA device"
     capability = torch.cuda.get_device_capability()
     if capability < (8, 0):
         return "it needs a GPU of compute capability 8.0 or newer"
-    try:
-        command = [*compiler(architecture(capability)), "-Xcompiler=-fPIC"]
-        # A runtime of its own: torch's may be of another version. Both use one context.
-        link = [nvcc(), "-shared", "-cudart=static"]
-        return jit_build.load(f"cuda_{kind}", steps(command, kind), link, sizes(kind, packed))
-    except jit_build.BuildError as error:
-        log.warning("%s does not run on this GPU: %s", kind, error)
-        return str(error)
+    command = [*compiler(architecture(capability)), "-Xcompiler=-fPIC"]
+    # A runtime of its own: torch's may be of another version. Both use one context.
+    link = [nvcc(), "-shared", "-cudart=static"]
+    return jit_build.load(f"cuda_{kind}", steps(command, kind), link, sizes(kind, packed))
+
+
+_LIBRARY = jit_build.Library(
+    "the CUDA kernel",
+    lambda: built("attention_step", PARAMS.size),
+    "attention_step does not run on this GPU",
+)
+available = _LIBRARY.available

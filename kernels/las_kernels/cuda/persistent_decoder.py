@@ -6,14 +6,22 @@ blocks of the GPU wait for each other a few times a step (a cooperative launch).
 """
 
 import ctypes
-import functools
 import struct
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from las_kernels import jit_build
 from las_kernels.cuda import attention_step as cuda_step
+from las_kernels.cuda.attention_step import (
+    BATCH_TILE,
+    BATCH_TILES,
+    ROW_TILES,
+    THREADS,
+    WARP_ROWS,
+)
+from las_kernels.jit_build import address
 from las_kernels.reference import initial_alignment
 from las_kernels.sequence import SavedActivations
 from las_kernels.types import Decoder, Masks, Memory, Score
@@ -21,9 +29,17 @@ from las_kernels.types import Decoder, Masks, Memory, Score
 _NUMBERS = struct.Struct("=16q")  # the members of DecoderParams before its matrices, and after them
 _SLICE = struct.Struct("=q5q")
 PARAMS_BYTES = 2 * _NUMBERS.size + 3 * _SLICE.size + cuda_step.PARAMS.size
-_BATCH_TILE, _WARP_ROWS = 8, 4  # kBatchTile and kWarpRows of the source
-_PARTS = 32768  # bytes: the sums of eight warps, 32 rows and 32 utterances
+# Bytes of the sums of all warps on tensor cores.
+_PARTS = 4 * (THREADS // 32) * (16 * ROW_TILES) * (BATCH_TILE * BATCH_TILES)
 _CHUNK = 1024  # most columns of the inputs in shared memory at once
+
+
+_LIBRARY = jit_build.Library(
+    "the CUDA decoder",
+    lambda: cuda_step.built("persistent_decoder", PARAMS_BYTES),
+    "persistent_decoder does not run on this GPU",
+)
+available = _LIBRARY.available
 
 
 class Readout(NamedTuple):
@@ -76,29 +92,23 @@ def launch_plan(
     """
     D, S, A, V = sizes
     matrices = [(4 * S, D + S), (A, S), (S if V else 0, S + D)]
-    groups = [-(-rows // (_WARP_ROWS * processors)) for rows, _ in matrices]
+    groups = [-(-rows // (WARP_ROWS * processors)) for rows, _ in matrices]
     widest = max(columns for _, columns in matrices)
     chunk = min(-(-widest // 4) * 4, _CHUNK)
     # Neighbouring rows half a turn of the banks apart: a warp reads eight rows at once.
     strides = [columns for _, columns in matrices]
     if tensor_cores:
         strides = [n + (64 - n * itemsize) % 128 // itemsize for n in strides]
-    scratch = max(_PARTS if tensor_cores else 4 * _BATCH_TILE * chunk, attention_bytes, 4 * V)
+    scratch = max(_PARTS if tensor_cores else 4 * BATCH_TILE * chunk, attention_bytes, 4 * V)
     room = limit - scratch
     at, used = [-1, -1, -1], 0
     for i, (count, stride) in enumerate(zip(groups, strides, strict=True)):
-        size = count * _WARP_ROWS * stride * itemsize
+        size = count * WARP_ROWS * stride * itemsize
         if 0 < size <= room - used:
             at[i] = used // itemsize
             used += -(-size // 128) * 128
     shares = (tuple(groups), tuple(at), tuple(strides))
     return Plan(processors, *shares, used, chunk, used + scratch)  # type: ignore[arg-type]
-
-
-def available() -> str | None:
-    """None where the kernel can run, else the reason in one line; the first call may build it."""
-    result = _library()
-    return result if isinstance(result, str) else None
 
 
 class LaunchContext(NamedTuple):
@@ -111,12 +121,9 @@ class LaunchContext(NamedTuple):
 
 
 def _launch_context(device: torch.device) -> LaunchContext:
-    library = _library()
-    if isinstance(library, str):
-        raise RuntimeError(f"the CUDA decoder cannot run: {library}")
     properties = torch.cuda.get_device_properties(device)
     return LaunchContext(
-        library,
+        _LIBRARY(),
         properties.multi_processor_count,
         getattr(properties, "shared_memory_per_block_optin", 49152),
         torch.cuda.current_stream(device).cuda_stream,
@@ -229,17 +236,8 @@ def _launch(
     S = decoder.recurrent_weights[0].shape[1]
     H = score.heads
     dtype, device = projected.dtype, projected.device
-    v, filters, projection, _, scale = score
-    if v is None or filters is None:
-        filters = projection = None
-    C, W = (0, 0) if filters is None else filters.shape
-    # Each name keeps its tensor alive until the kernel is in the stream; after that torch's
-    # allocator keeps the order.
-    keys, values = memory.keys.contiguous(), memory.values.contiguous()
-    lengths = memory.lengths.to(torch.int64).contiguous()
-    v, filters, projection = (
-        None if x is None else x.contiguous() for x in (v, filters, projection)
-    )
+    given = cuda_step.inputs_of(memory, score)
+    C, W = (0, 0) if given.filters is None else given.filters.shape
     both = torch.cat([decoder.context_weight, decoder.recurrent_weights[0]], 1)
     gate_weight = both.view(4, S, D + S).transpose(0, 1).contiguous()
     query_weight = decoder.query_weight.contiguous()
@@ -249,7 +247,7 @@ def _launch(
     start = initial_alignment(memory.lengths, T, 1, H, dtype).contiguous()
     matrices = [x for x in (gate_weight, query_weight, read[0]) if x is not None]
     size = dtype.itemsize
-    aligned = all(x.data_ptr() % (4 * size) == 0 for x in (keys, values, *matrices))
+    aligned = all(x.data_ptr() % (4 * size) == 0 for x in (*given[:2], *matrices))
     aligned = aligned and not (D % 4 or S % 4)
     processors = launch_context.processors
     attention_plan = cuda_step.launch_plan((B, 1, T, A, D), H, (C, W), processors, aligned)
@@ -268,9 +266,6 @@ def _launch(
     queries = torch.empty(B, A, dtype=dtype, device=device)
     counters = torch.zeros(3, dtype=torch.int32, device=device)
 
-    def address(x: Tensor | None) -> int:
-        return 0 if x is None else x.data_ptr()
-
     def matrix(i: int, weights: Tensor | None, count: int, columns: int) -> bytes:
         own = (plan.groups[i], plan.at[i], plan.strides[i])
         return _SLICE.pack(address(weights), count, columns, *own)
@@ -282,8 +277,8 @@ def _launch(
         *(alignments.stride(0), alignments.stride(1)),
         *(contexts.stride(0), contexts.stride(1)),
         *(alignments.stride(0), alignments.stride(1)),
-        scale,
-        *map(address, (queries, keys, values, lengths, v, filters, projection, None)),
+        score.scale,
+        *map(address, (queries, *given, None)),
         *map(address, (contexts, alignments, energy, split_max, split_sum, split_context)),
     )
     numbers = [B, U, D, S, A, V, blank, end, history, int(vector), int(tensor_cores)]
@@ -310,8 +305,3 @@ def _launch(
         message.restype = ctypes.c_char_p
         raise RuntimeError(f"the CUDA decoder: {message(status).decode()}")
     return counters
-
-
-@functools.cache
-def _library() -> ctypes.CDLL | str:
-    return cuda_step.built("persistent_decoder", PARAMS_BYTES)

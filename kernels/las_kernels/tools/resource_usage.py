@@ -30,8 +30,8 @@ from las_kernels.triton import (
 ARCHITECTURES = (80, 90)
 TRITON_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 # Pointers: float32 whatever the inputs are, or of the type of the inputs. The rest are integers.
-SINGLE = """energy top total summed dalignment denergy gradient sums dquery_parts dprevious
-    dv_parts dprojection_parts parts features dfeatures before after dcell dbefore"""
+SINGLE = """energy split_max split_sum split_context dalignment denergy gradient sums dquery_parts
+    dprevious dv_parts dprojection_parts parts features dfeatures before after dcell dbefore"""
 INPUTS = """query queries keys values v previous filters projection context dcontext alignment
     dquery dkeys gates hidden dhidden dgates"""
 

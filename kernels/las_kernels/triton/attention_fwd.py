@@ -37,9 +37,9 @@ def attention_fwd_split_kernel(
     filters,
     projection,
     energy,
-    top,
-    total,
-    summed,
+    split_max,
+    split_sum,
+    split_context,
     T,
     N,
     split_len,
@@ -129,19 +129,19 @@ def attention_fwd_split_kernel(
         exponentials = exponentials * shrink + tl.sum(p, axis=1)
         maximum = higher
     out = ((b * H + h) * num_splits + s) * N + n
-    tl.store(top + out, maximum, mask=writes)
-    tl.store(total + out, exponentials, mask=writes)
+    tl.store(split_max + out, maximum, mask=writes)
+    tl.store(split_sum + out, exponentials, mask=writes)
     known = mine[:, None] & (d < DH)[None, :]
-    tl.store(summed + out[:, None] * DH + d[None, :], context, mask=known)
+    tl.store(split_context + out[:, None] * DH + d[None, :], context, mask=known)
 
 
 @triton.jit(do_not_specialize=["T", "N", "num_splits", "alignment", "alignment_b", "alignment_n"])
 def attention_fwd_combine_kernel(
     lengths,
     energy,
-    top,
-    total,
-    summed,
+    split_max,
+    split_sum,
+    split_context,
     context,
     alignment,
     T,
@@ -164,8 +164,8 @@ def attention_fwd_combine_kernel(
     length = length_of(lengths, b, T)
     s = tl.arange(0, SPLITS)
     at = ((b * H + h) * num_splits + s) * N + n
-    maxima = tl.load(top + at, mask=s < num_splits, other=float("-inf"))
-    exponentials = tl.load(total + at, mask=s < num_splits, other=0.0)
+    maxima = tl.load(split_max + at, mask=s < num_splits, other=float("-inf"))
+    exponentials = tl.load(split_sum + at, mask=s < num_splits, other=0.0)
     maximum = tl.max(maxima, axis=0)
     # The exponential is zero for a split beyond the length.
     scale = 1.0 / tl.sum(tl.exp(maxima - maximum) * exponentials, axis=0)
@@ -174,9 +174,11 @@ def attention_fwd_combine_kernel(
     for first in range(0, num_splits, BS):
         some = first + tl.arange(0, BS)
         row = ((b * H + h) * num_splits + some) * N + n
-        share = tl.exp(tl.load(top + row, mask=some < num_splits, other=float("-inf")) - maximum)
+        share = tl.exp(
+            tl.load(split_max + row, mask=some < num_splits, other=float("-inf")) - maximum
+        )
         known = (some < num_splits)[:, None] & (d < DH)[None, :]
-        parts = tl.load(summed + row[:, None] * DH + d[None, :], mask=known, other=0.0)
+        parts = tl.load(split_context + row[:, None] * DH + d[None, :], mask=known, other=0.0)
         joined += tl.sum(parts * share[:, None], axis=0)
     out = context + b * context_b + n * context_n + h * DH
     tl.store(out + d, narrow(joined * scale, context.dtype.element_ty), mask=d < DH)
@@ -213,12 +215,8 @@ def forward(
         T, programs, configs.processors(device), fill, config["BT"]
     )
     scratch = functools.partial(torch.empty, dtype=torch.float32, device=device)
-    energy, top, total = (
-        scratch(B, N, H, T),
-        scratch(B, H, num_splits, N),
-        scratch(B, H, num_splits, N),
-    )
-    summed = scratch(B, H, num_splits, N, D // H)
+    energy, split_max = scratch(B, N, H, T), scratch(B, H, num_splits, N)
+    split_sum, split_context = torch.empty_like(split_max), scratch(B, H, num_splits, N, D // H)
     before = query if previous is None else previous
     with torch.cuda.device_of(query):
         attention_fwd_split_kernel[(programs, num_splits, triton.cdiv(D // H, config["BD"]))](
@@ -231,9 +229,9 @@ def forward(
             query if score.filters is None else score.filters,
             query if score.projection is None else score.projection,
             energy,
-            top,
-            total,
-            summed,
+            split_max,
+            split_sum,
+            split_context,
             T,
             N,
             split_len,
@@ -246,9 +244,9 @@ def forward(
         attention_fwd_combine_kernel[(B * N * H, triton.cdiv(D // H, config["BD"]))](
             memory.lengths,
             energy,
-            top,
-            total,
-            summed,
+            split_max,
+            split_sum,
+            split_context,
             context,
             alignment,
             T,

@@ -13,10 +13,11 @@
 
 namespace {
 
-constexpr int kBatchTile = 8;  // utterances that one reading of the weights serves, those of a tile
-constexpr int kWarpRows = 4;    // rows of a matrix that a warp multiplies at once
-constexpr int kRowTiles = 2;    // of 16 rows each, summed at once
-constexpr int kBatchTiles = 4;  // of kBatchTile utterances each
+// Of attention_step.py, which plans with them.
+constexpr int kBatchTile = LAS_BATCH_TILE;  // utterances that one reading of the weights serves
+constexpr int kWarpRows = LAS_WARP_ROWS;    // rows of a matrix that a warp multiplies at once
+constexpr int kRowTiles = LAS_ROW_TILES;    // of 16 rows each, summed at once
+constexpr int kBatchTiles = LAS_BATCH_TILES;  // of kBatchTile utterances each
 
 // Rows of a matrix that every block holds: so many groups of kWarpRows each.
 struct WeightSlice {

@@ -9,11 +9,8 @@
 
 #include <cstdint>
 
-#ifndef LAS_TYPE  // attention_step.py compiles each source once for each type of the inputs
-#define LAS_TYPE float
-#define LAS_NAME las_float32
-#define LAS_MESSAGE las_message_float32
-#define LAS_SIZE las_size_float32
+#ifndef LAS_TYPE
+#error "attention_step.py compiles each source once for each type of the inputs, and says LAS_THREADS"
 #endif
 
 #ifndef LAS_SHARED  // the tests define it to run the kernels on a CPU
@@ -24,7 +21,7 @@ namespace {
 
 using Input = LAS_TYPE;
 
-constexpr int kThreads = 256;
+constexpr int kThreads = LAS_THREADS;
 constexpr int kWarps = kThreads / 32;
 
 // For 16-bit inputs the GPU's own tanh moves a score less than the rounding of query and keys did.
