@@ -18,7 +18,7 @@ from benchmarks import common
 from benchmarks.kernels import timing
 from benchmarks.kernels.shapes import Case, librispeech, random_inputs
 from las_kernels import Memory, Score, backends, reference
-from las_kernels.eager import Engine
+from las_kernels.eager import OpTable
 from las_kernels.sequence import AttentionBackward, gradient_of_values
 
 NAME = "sequence"
@@ -72,7 +72,7 @@ def by_autograd(
 
 @torch.no_grad()
 def in_three_phases(
-    engine: Engine, queries: Tensor, memory: Memory, score: Score, given: Tensor
+    ops: OpTable, queries: Tensor, memory: Memory, score: Score, given: Tensor
 ) -> tuple[Tensor, ...]:
     """The same by the kernels, as ``las_kernels.sequence`` drives them."""
     B, U, _ = queries.shape
@@ -83,9 +83,9 @@ def in_three_phases(
         step = slice(u, u + 1)
         before = alignments[:, u - 1 : u] if u > 0 else start
         query = queries[:, step]
-        engine.forward(query, memory, score, before, contexts[:, step], alignments[:, step])
+        ops.forward(query, memory, score, before, contexts[:, step], alignments[:, step])
     previous = None if score.filters is None else torch.cat([start, alignments[:, :-1]], 1)
-    attention = AttentionBackward(engine, queries, memory, score, alignments, previous)
+    attention = AttentionBackward(ops, queries, memory, score, alignments, previous)
     dprevious: Tensor | None = None
     for u in reversed(range(U)):
         step = slice(u, u + 1)
@@ -104,7 +104,7 @@ def methods(device: str) -> dict[str, Run]:
         "compile": partial(by_autograd, compiled),
     }
     backend = "triton" if device == "cuda" else "threephase"
-    found[backend] = partial(in_three_phases, backends.BACKENDS[backend].engine())
+    found[backend] = partial(in_three_phases, backends.BACKENDS[backend].ops())
     if device == "cuda":
         found |= {f"{name} graphed": run for name, run in list(found.items())}
     return found

@@ -135,14 +135,14 @@ def call_of(task: Task, device: torch.device, seed: int) -> Callable[[], Results
     generator = torch.Generator(device).manual_seed(seed + 1)
     features = dfeatures = None
     if located and score.filters is not None:
-        features = location_conv.locate(previous, score.filters)
+        features = location_conv.forward(previous, score.filters)
         dfeatures = torch.randn(features.shape, generator=generator, device=device)
     denergy = torch.randn(B, N, H, T, generator=generator, device=device)
     if task.name == "deferred":
 
         def late() -> Results:
             given = (previous if located else None, features, dfeatures)
-            found = attention_bwd_dkv.deferred(query, denergy, memory, score, *given)
+            found = attention_bwd_dkv.backward(query, denergy, memory, score, *given)
             return tuple(x for x in found if x is not None)
 
         return late

@@ -1,7 +1,7 @@
 """Which code computes attention: a table of backends, and the choice among them.
 
-To add a backend, add a row to ``BACKENDS``. A backend is an :class:`~las_kernels.eager.Engine`
-(one that only speeds up a single step replaces ``forward`` in another engine) and a function
+To add a backend, add a row to ``BACKENDS``. A backend is an :class:`~las_kernels.eager.OpTable`
+(one that only speeds up a single step replaces ``forward`` in another table) and a function
 that says why it cannot run.
 """
 
@@ -25,7 +25,7 @@ class Backend(NamedTuple):
     """A way to compute attention and the recurrence."""
 
     why_not: Callable[[torch.device, torch.dtype], str | None]  # None: it can run
-    engine: Callable[[], eager.Engine]  # imports what it needs when called
+    ops: Callable[[], eager.OpTable]  # imports what it needs when called
 
 
 def _always(device: torch.device, dtype: torch.dtype) -> None:  # noqa: ARG001
@@ -51,7 +51,7 @@ def _why_not_triton(device: torch.device, dtype: torch.dtype) -> str | None:
 
 
 @functools.cache
-def _triton() -> eager.Engine:
+def _triton() -> eager.OpTable:
     from las_kernels.triton import (
         attention_bwd,
         attention_bwd_dkv,
@@ -60,13 +60,13 @@ def _triton() -> eager.Engine:
         lstm_cell,
     )
 
-    return eager.Engine(
+    return eager.OpTable(
         attention_fwd.forward,
-        location_conv.locate,
+        location_conv.forward,
         attention_bwd.backward,
-        attention_bwd_dkv.deferred,
-        lstm_cell.cell,
-        lstm_cell.cell_backward,
+        attention_bwd_dkv.backward,
+        lstm_cell.forward,
+        lstm_cell.backward,
     )
 
 
@@ -81,17 +81,17 @@ def _why_not_cpp(device: torch.device, dtype: torch.dtype) -> str | None:
     return cpu_step.available() or cpu_training.available()
 
 
-def _cpp() -> eager.Engine:
+def _cpp() -> eager.OpTable:
     from las_kernels.cpu import attention_step as cpu_step
     from las_kernels.cpu import sequence as cpu_sequence
     from las_kernels.cpu import training as cpu_training
 
-    return eager.ENGINE._replace(
+    return eager.OPS._replace(
         forward=cpu_step.forward,
         backward=cpu_training.backward,
-        deferred=cpu_training.deferred,
-        cell=cpu_training.cell,
-        cell_backward=cpu_training.cell_backward,
+        backward_dkv=cpu_training.backward_dkv,
+        lstm_cell=cpu_training.lstm_cell,
+        lstm_cell_backward=cpu_training.lstm_cell_backward,
         sequence=cpu_sequence,
     )
 
@@ -106,7 +106,7 @@ def _why_not_cuda(device: torch.device, dtype: torch.dtype) -> str | None:
     return cuda_step.available()
 
 
-def _cuda() -> eager.Engine:
+def _cuda() -> eager.OpTable:
     from las_kernels.cuda import attention_step as cuda_step
 
     return _triton()._replace(forward=cuda_step.forward)
@@ -119,10 +119,10 @@ def _why_not_persistent(device: torch.device, dtype: torch.dtype) -> str | None:
 
 
 BACKENDS = {
-    # Plain autograd: no operator, no engine of its own; the definition of right.
-    REFERENCE: Backend(_always, lambda: eager.ENGINE),
+    # Plain autograd: no operator, no ops of its own; the definition of right.
+    REFERENCE: Backend(_always, lambda: eager.OPS),
     # The three-phase form in plain PyTorch: keeps little memory, exact in float64.
-    "threephase": Backend(_always, lambda: eager.ENGINE),
+    "threephase": Backend(_always, lambda: eager.OPS),
     "triton": Backend(_why_not_triton, _triton),
     # C++ for a step and for the sequential parts of the three-phase form.
     "cpp": Backend(_why_not_cpp, _cpp),

@@ -1,10 +1,10 @@
-"""The parts of the three-phase form in plain PyTorch: any device, any dtype, exact in float64.
+"""The ops of the three-phase form in plain PyTorch: any device, any dtype, exact in float64.
 
-A set of parts is an :class:`Engine`; :mod:`las_kernels.sequence` builds the whole sequence
-from one. Another engine replaces some or all of the functions. N is the number of queries that
-share an utterance's memory: beams in search, output steps in the deferred phase.
+They make an :class:`OpTable`; :mod:`las_kernels.sequence` builds the whole sequence from one.
+Other tables replace some or all of the functions. N is the number of queries that
+share an utterance's memory: beams in search, output steps in phase 2.
 
-Parts write into tensors they are given (views of one buffer for the whole sequence), which may
+Ops write into tensors they are given (views of one buffer for the whole sequence), which may
 be strided in their first two dimensions and are contiguous in the others.
 """
 
@@ -29,16 +29,16 @@ class ScoreGradients(NamedTuple):
     projection: Tensor | None  # [A, C]
 
 
-class Engine(NamedTuple):
+class OpTable(NamedTuple):
     """Functions with the signatures of this module's functions of the same names."""
 
     forward: Callable[..., None]
-    locate: Callable[..., Tensor]
+    location_conv: Callable[..., Tensor]
     backward: Callable[..., Tensor | None]
-    deferred: Callable[..., ScoreGradients]
-    cell: Callable[..., None]
-    cell_backward: Callable[..., Tensor]
-    # All steps of the recurrence in one call, where the engine has such a thing: a module with the
+    backward_dkv: Callable[..., ScoreGradients]
+    lstm_cell: Callable[..., None]
+    lstm_cell_backward: Callable[..., Tensor]
+    # All steps of the recurrence in one call, where the table has such a thing: a module with the
     # functions `usable`, `forward` and `backward` of :mod:`las_kernels.cpu.sequence`.
     sequence: Any = None
 
@@ -62,7 +62,7 @@ def forward(
     alignment.copy_(found[1])
 
 
-def locate(previous: Tensor, filters: Tensor) -> Tensor:
+def location_conv(previous: Tensor, filters: Tensor) -> Tensor:
     """Location features [B, N, H, C, T] of the alignments before, [B, N, H, T]."""
     B, N, H, T = previous.shape
     C, W = filters.shape
@@ -94,7 +94,7 @@ def backward(
         query: [B, N, A].
         memory: what was attended to.
         score: the score function.
-        features: [B, N, H, C, T] from :func:`locate`, for location-aware scores.
+        features: [B, N, H, C, T] from :func:`location_conv`, for location-aware scores.
         denergy: [B, N, H, T], written.
         dquery: [B, N, A], written.
         dfeatures: [B, N, H, C, T], written, for location-aware scores.
@@ -127,7 +127,7 @@ def backward(
     return dprevious.view(B, N, H, T)
 
 
-def deferred(
+def backward_dkv(
     queries: Tensor,
     denergy: Tensor,
     memory: Memory,
@@ -189,7 +189,7 @@ def _tanh(query: Tensor, memory: Memory, score: Score, features: Tensor | None) 
     return torch.tanh(hidden)
 
 
-def cell(gates: Tensor, before: Tensor | None, cell: Tensor, hidden: Tensor) -> None:
+def lstm_cell(gates: Tensor, before: Tensor | None, cell: Tensor, hidden: Tensor) -> None:
     """LSTM cell.
 
     Args:
@@ -207,7 +207,7 @@ def cell(gates: Tensor, before: Tensor | None, cell: Tensor, hidden: Tensor) -> 
     hidden.copy_(o * torch.tanh(cell))
 
 
-def cell_backward(
+def lstm_cell_backward(
     dhidden: Tensor,
     dcell: Tensor | None,
     gates: Tensor,
@@ -215,7 +215,7 @@ def cell_backward(
     cell: Tensor,
     dgates: Tensor,
 ) -> Tensor:
-    """Gradient of :func:`cell`.
+    """Gradient of :func:`lstm_cell`.
 
     Args:
         dhidden: [B, S].
@@ -241,4 +241,4 @@ def cell_backward(
     return dcell_here * f
 
 
-ENGINE = Engine(forward, locate, backward, deferred, cell, cell_backward)
+OPS = OpTable(forward, location_conv, backward, backward_dkv, lstm_cell, lstm_cell_backward)

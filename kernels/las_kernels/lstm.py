@@ -19,9 +19,9 @@ from las_kernels.lstm_eager import SavedActivations, reversal
 from las_kernels.reference import padding_mask
 from las_kernels.validation import autocasting
 
-# Of the backends of :mod:`las_kernels.backends` those with an engine for this layer, and "amx",
+# Of the backends of :mod:`las_kernels.backends` those with ops for this layer, and "amx",
 # which is "cpp" under autocast; with the others the layer is torch's.
-ENGINES = {"threephase": lstm_eager.ENGINE, "cpp": cpu_lstm.ENGINE, "amx": lstm_amx.ENGINE}
+BACKEND_OPS = {"threephase": lstm_eager.OPS, "cpp": cpu_lstm.OPS, "amx": lstm_amx.OPS}
 
 _NAMES = [
     f"{name}_l0{suffix}"
@@ -46,7 +46,7 @@ def bilstm(
         weights: eight, in the order and shapes of ``torch.nn.LSTM`` with ``bidirectional``:
             weight_ih_l0 [4S, I], weight_hh_l0 [4S, S], bias_ih_l0 [4S], bias_hh_l0 [4S] (gates in
             the order i, f, g, o), and the same four with the suffix _reverse.
-        backend: as of :func:`las_kernels.decode_sequence`; those that have no engine here take
+        backend: as of :func:`las_kernels.decode_sequence`; those that have no ops here take
             ``torch.lstm``.
 
     Returns:
@@ -61,12 +61,12 @@ def bilstm(
     _check(x, lengths, weights)
     first = weights[0]
     name = _choose(backend, first.device, first.dtype)
-    if name not in ENGINES:
+    if name not in BACKEND_OPS:
         return _torch(x, lengths, weights)
     x = x.to(first.dtype)
     wanted = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *weights))
     if not wanted and not torch.compiler.is_compiling():
-        out = ENGINES[name].forward(x, lengths, weights).out  # without the cost of an operator
+        out = BACKEND_OPS[name].forward(x, lengths, weights).out  # without the cost of an operator
     else:
         out = bilstm_operator(x, lengths, weights, name)[0]
     kind = x.device.type
@@ -156,7 +156,7 @@ def bilstm_operator(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """:class:`lstm_plain.SavedActivations`, of which gates and cells have no gradient."""
     with torch.autocast(x.device.type, enabled=False):
-        kept: SavedActivations = ENGINES[backend].forward(x, lengths, weights)
+        kept: SavedActivations = BACKEND_OPS[backend].forward(x, lengths, weights)
     return kept.out, kept.gates, kept.cells
 
 
@@ -177,7 +177,7 @@ def bilstm_backward(
 ) -> list[Tensor]:
     """Gradients of each of weights, then of x where it is wanted."""
     with torch.autocast(x.device.type, enabled=False):
-        found = ENGINES[backend].backward(
+        found = BACKEND_OPS[backend].backward(
             dout, x, lengths, weights, SavedActivations(*kept), wanted
         )
     return found.weights if found.x is None else [*found.weights, found.x]

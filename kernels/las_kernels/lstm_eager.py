@@ -42,7 +42,7 @@ class Gradients(NamedTuple):
     weights: list[Tensor]  # in the order of the weights
 
 
-class Engine(NamedTuple):
+class OpTable(NamedTuple):
     """Functions with the signatures of this module's functions of the same names."""
 
     forward: Callable[..., SavedActivations]
@@ -82,7 +82,7 @@ def forward(x: Tensor, lengths: Tensor, weights: list[Tensor]) -> SavedActivatio
             if t > 0:
                 gates[:, t] += hidden[:, t - 1] @ own.hidden.t()
             before = cells[:, t - 1] if t > 0 else None
-            eager.cell(gates[:, t], before, cells[:, t], hidden[:, t])
+            eager.lstm_cell(gates[:, t], before, cells[:, t], hidden[:, t])
         saved.gates[:, :, d] = _reorder(gates, order)
         saved.cells[:, :, d] = _reorder(cells, order)
         saved.out[:, :, d * S : (d + 1) * S] = _reorder(hidden, order)
@@ -124,7 +124,7 @@ def backward(
         dhidden, dcell = x.new_zeros(B, S), x.new_zeros(B, S)
         for t in reversed(range(T)):
             before = cells[:, t - 1] if t > 0 else None
-            dcell = eager.cell_backward(
+            dcell = eager.lstm_cell_backward(
                 douts[:, t] + dhidden, dcell, gates[:, t], before, cells[:, t], dgates[:, t]
             )
             live = (t < lengths)[:, None]
@@ -155,4 +155,4 @@ def _reorder(x: Tensor, order: Tensor | None) -> Tensor:
     return x.contiguous() if order is None else x.gather(1, order.expand_as(x))
 
 
-ENGINE = Engine(forward, backward)
+OPS = OpTable(forward, backward)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from las_kernels.eager import Engine, ScoreGradients, accumulator
+from las_kernels.eager import OpTable, ScoreGradients, accumulator
 from las_kernels.reference import initial_alignment
 from las_kernels.types import Decoder, Masks, Memory, Score
 
@@ -54,7 +54,7 @@ class AttentionBackward:
     """The backward of attention of N steps or beams over one memory, and its buffers.
 
     Args:
-        engine: what computes the phases.
+        ops: what computes the phases.
         queries: [B, N, A], contiguous.
         memory: what was attended to.
         score: the score function.
@@ -64,18 +64,18 @@ class AttentionBackward:
 
     def __init__(
         self,
-        engine: Engine,
+        ops: OpTable,
         queries: Tensor,
         memory: Memory,
         score: Score,
         alignments: Tensor,
         previous: Tensor | None,
     ) -> None:
-        self.engine, self.memory, self.score = engine, memory, score
+        self.ops, self.memory, self.score = ops, memory, score
         self.queries, self.alignments, self.previous = queries, alignments, previous
         self.features = self.dfeatures = None
         if score.filters is not None and previous is not None:
-            self.features = engine.locate(previous, score.filters)
+            self.features = ops.location_conv(previous, score.filters)
             self.dfeatures = torch.empty_like(self.features)
         self.denergy = alignments.new_empty(alignments.shape, dtype=accumulator(queries.dtype))
         self.dqueries = torch.empty_like(queries)
@@ -88,7 +88,7 @@ class AttentionBackward:
         Returns:
             The gradient of the alignments before, for location-aware scores.
         """
-        return self.engine.backward(
+        return self.ops.backward(
             dcontext,
             dalignment,
             self.alignments[:, some],
@@ -104,7 +104,7 @@ class AttentionBackward:
     def phase2(self) -> ScoreGradients:
         """Gradients of keys and parameters of the score, after phase 1 of all queries."""
         located = (self.previous, self.features, self.dfeatures)
-        return self.engine.deferred(self.queries, self.denergy, self.memory, self.score, *located)
+        return self.ops.backward_dkv(self.queries, self.denergy, self.memory, self.score, *located)
 
 
 def gradient_of_values(alignments: Tensor, dcontexts: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ def from_parameters(weights: list[Tensor]) -> Decoder:
 
 
 def forward(
-    engine: Engine,
+    ops: OpTable,
     projected: Tensor,
     memory: Memory,
     decoder: Decoder,
@@ -143,8 +143,8 @@ def forward(
     masks: Masks,
 ) -> SavedActivations:
     """The recurrence over ``projected`` [B, U, 4S], as ``reference.decode_sequence``."""
-    if engine.sequence is not None and engine.sequence.usable(projected, score):
-        saved: SavedActivations = engine.sequence.forward(projected, memory, decoder, score, masks)
+    if ops.sequence is not None and ops.sequence.usable(projected, score):
+        saved: SavedActivations = ops.sequence.forward(projected, memory, decoder, score, masks)
         return saved
     B, U = projected.shape[:2]
     T, D = memory.values.shape[1:]
@@ -170,17 +170,17 @@ def forward(
             if u > 0:
                 here.addmm_(hidden[:, u - 1, layer], recurrent.t())
                 before = cells[:, u - 1, layer]
-            engine.cell(here, before, cells[:, u, layer], hidden[:, u, layer])
+            ops.lstm_cell(here, before, cells[:, u, layer], hidden[:, u, layer])
             output = _masked(hidden[:, u, layer], _layer(masks.hidden, layer))
         query = (output @ decoder.query_weight.t())[:, None]
         step = slice(u, u + 1)
         previous = alignments[:, u - 1 : u] if u > 0 else start
-        engine.forward(query, memory, score, previous, contexts[:, step], alignments[:, step])
+        ops.forward(query, memory, score, previous, contexts[:, step], alignments[:, step])
     return SavedActivations(hidden, contexts, alignments, cells, gates)
 
 
 def backward(
-    engine: Engine,
+    ops: OpTable,
     dhidden: Tensor | None,
     dcontexts: Tensor | None,
     dalignments: Tensor | None,
@@ -192,19 +192,17 @@ def backward(
 ) -> Gradients:
     """Gradients of :func:`forward` from those of its results, None meaning zero."""
     steps: Steps
-    if engine.sequence is not None and engine.sequence.usable(saved.hidden, score):
-        steps = engine.sequence.backward(
+    if ops.sequence is not None and ops.sequence.usable(saved.hidden, score):
+        steps = ops.sequence.backward(
             dhidden, dcontexts, dalignments, saved, memory, decoder, score, masks
         )
     else:
-        steps = _steps(
-            engine, dhidden, dcontexts, dalignments, saved, memory, decoder, score, masks
-        )
+        steps = _steps(ops, dhidden, dcontexts, dalignments, saved, memory, decoder, score, masks)
     return _weights(steps, saved, masks)
 
 
 def _steps(
-    engine: Engine,
+    ops: OpTable,
     dhidden: Tensor | None,
     dcontexts: Tensor | None,
     dalignments: Tensor | None,
@@ -224,7 +222,7 @@ def _steps(
     if score.filters is not None:
         start = initial_alignment(memory.lengths, T, 1, score.heads, hidden.dtype)
         previous = torch.cat([start, alignments[:, :-1]], 1)
-    attention = AttentionBackward(engine, queries, memory, score, alignments, previous)
+    attention = AttentionBackward(ops, queries, memory, score, alignments, previous)
     dqueries = attention.dqueries
 
     # Phase 1.
@@ -246,7 +244,7 @@ def _steps(
             for more in (outer, dhidden_next[layer]):
                 dstate = dstate if more is None else dstate + more
             here = dgates[:, u, layer]
-            dcell_next[layer] = engine.cell_backward(
+            dcell_next[layer] = ops.lstm_cell_backward(
                 dstate,
                 dcell_next[layer],
                 gates[:, u, layer],

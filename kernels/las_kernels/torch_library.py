@@ -44,7 +44,7 @@ def attend(
     )
     memory = _memory(keys, values, lengths)
     with _plain_types(query.device):
-        BACKENDS[backend].engine().forward(
+        BACKENDS[backend].ops().forward(
             query.contiguous(),
             memory,
             _score(v, filters, projection, heads, scale),
@@ -90,11 +90,11 @@ def attend_backward(
         if dcontext is None:
             dcontext = values.new_zeros(*query.shape[:2], values.shape[2])
         dcontext = dcontext.contiguous()
-        engine = BACKENDS[backend].engine()
+        ops = BACKENDS[backend].ops()
         solid = (query.contiguous(), memory, score, alignment, _solid(previous))
-        attention = sequence.AttentionBackward(engine, *solid)
+        attention = sequence.AttentionBackward(ops, *solid)
         dprevious = attention.phase1(slice(None), dcontext, _solid(dalignment))
-        if dprevious is not None:  # kept wide by the engines, for the step before
+        if dprevious is not None:  # kept wide by the ops, for the step before
             dprevious = dprevious.to(alignment.dtype)
         found = attention.phase2()
         dvalues = sequence.gradient_of_values(alignment, dcontext)
@@ -155,7 +155,7 @@ def decode_sequence(
     memory = _memory(keys, values, lengths)
     decoder = sequence.from_parameters(weights)
     forward: Callable[..., sequence.SavedActivations]
-    forward = partial(sequence.forward, BACKENDS[backend].engine())
+    forward = partial(sequence.forward, BACKENDS[backend].ops())
     if backend == PERSISTENT and len(decoder.recurrent_weights) == 1 and projected.numel() > 0:
         forward = persistent_decoder.forward
     with _plain_types(keys.device):
@@ -208,7 +208,7 @@ def decode_sequence_backward(
     """Gradients of projected, keys, values, each of weights, v, filters, projection."""
     with _plain_types(keys.device):
         found = sequence.backward(
-            BACKENDS[backend].engine(),
+            BACKENDS[backend].ops(),
             dhidden,
             _solid(dcontexts),
             _solid(dalignments),

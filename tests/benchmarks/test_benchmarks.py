@@ -144,7 +144,7 @@ def test_sequences_are_compared_by_the_same_gradients(kind):
     for x in sequence.leaves(inputs):
         x.requires_grad_()
     right = sequence.by_autograd(reference.attend, *inputs)
-    found = sequence.in_three_phases(backends.BACKENDS["threephase"].engine(), *inputs)
+    found = sequence.in_three_phases(backends.BACKENDS["threephase"].ops(), *inputs)
     for one, other in zip(found, right, strict=True):
         torch.testing.assert_close(one, other)
 

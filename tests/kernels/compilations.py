@@ -22,7 +22,7 @@ from las_kernels import sequence
 from las_kernels.backends import BACKENDS
 from las_kernels.types import Decoder, Masks, Memory, Score
 
-ENGINE = BACKENDS["triton"].engine()
+OPS = BACKENDS["triton"].ops()
 A, D, S, C, W = 64, 96, 64, 4, 15
 
 
@@ -72,9 +72,9 @@ def train(location: bool, B: int, T: int, U: int, dtype: torch.dtype) -> None:
     recurrent, query = [draw(4 * S, S)], draw(A, S)
     decoder = Decoder(empty, draw(4 * S, D), [], recurrent, [empty], query)
     given = (memory, decoder, score, Masks())
-    kept = sequence.forward(ENGINE, draw(B, U, 4 * S), *given)
+    kept = sequence.forward(OPS, draw(B, U, 4 * S), *given)
     outer = [torch.randn_like(x) for x in kept[:3]]
-    sequence.backward(ENGINE, *outer, kept, *given)
+    sequence.backward(OPS, *outer, kept, *given)
 
 
 def search(location: bool, B: int, N: int, T: int, dtype: torch.dtype) -> None:
@@ -82,7 +82,7 @@ def search(location: bool, B: int, N: int, T: int, dtype: torch.dtype) -> None:
     memory, score = drawn(location, B, T, dtype)
     query = torch.randn(B, N, A).to(dtype)
     context, alignment = query.new_empty(B, N, D), query.new_empty(B, N, 1, T)
-    ENGINE.forward(query, memory, score, torch.rand_like(alignment), context, alignment)
+    OPS.forward(query, memory, score, torch.rand_like(alignment), context, alignment)
 
 
 def counted() -> Iterator[tuple[str, int]]:

@@ -24,7 +24,7 @@ def test_auto_is_the_reference_on_a_cpu_for_what_cpp_does_not_compute():
 
 
 def test_auto_is_cpp_on_a_cpu_where_it_can_run(monkeypatch):
-    row = backends.Backend(lambda device, dtype: None, backends.BACKENDS["cpp"].engine)
+    row = backends.Backend(lambda device, dtype: None, backends.BACKENDS["cpp"].ops)
     monkeypatch.setitem(backends.BACKENDS, "cpp", row)
     assert backends.choose("auto", CPU, torch.float32, "step") == "cpp"
     assert backends.choose("auto", CPU, torch.float32) == "cpp"
@@ -38,7 +38,7 @@ def test_auto_is_cpp_on_a_cpu_where_it_can_run(monkeypatch):
 
 def test_auto_is_triton_on_cuda_where_it_can_run(monkeypatch):
     cuda = torch.device("cuda")
-    row = backends.Backend(lambda device, dtype: None, backends.BACKENDS["triton"].engine)
+    row = backends.Backend(lambda device, dtype: None, backends.BACKENDS["triton"].ops)
     monkeypatch.setitem(backends.BACKENDS, "triton", row)
     assert backends.choose("auto", cuda, torch.float32) == "triton"
     monkeypatch.setitem(backends.BACKENDS, "cuda", row)

@@ -347,7 +347,7 @@ def test_without_a_compiler_there_is_a_reason_and_one_line_of_log(monkeypatch, t
 def test_cells_of_any_shape(rows, size, layers):
     gates, before = 3 * draw(8, rows, 4 * size), 2 * draw(9, rows, layers, size)
     cell, hidden = torch.full_like(before, 7), torch.full_like(before, 7)
-    cpu_step.cell(gates, before[:, -1], cell[:, -1], hidden[:, -1])
+    cpu_step.lstm_cell(gates, before[:, -1], cell[:, -1], hidden[:, -1])
     right = reference.lstm_cell(gates.double(), before[:, -1].double())
     torch.testing.assert_close(hidden[:, -1].double(), right[0], rtol=0, atol=1e-6)
     torch.testing.assert_close(cell[:, -1].double(), right[1], rtol=1e-6, atol=1e-6)
@@ -359,13 +359,13 @@ def test_cells_at_extremes(threads):
     gates = torch.cartesian_prod(values, values, values, values)  # one unit a row
     before = torch.full((len(gates), 1), 0.5)
     found = torch.empty(2, *before.shape)
-    cpu_step.cell(gates, before, found[0], found[1])
+    cpu_step.lstm_cell(gates, before, found[0], found[1])
     right = reference.lstm_cell(gates.double(), before.double())
     torch.testing.assert_close(found[1].double(), right[0], rtol=0, atol=1e-6, equal_nan=True)
     torch.testing.assert_close(found[0].double(), right[1], rtol=0, atol=1e-6, equal_nan=True)
     torch.set_num_threads(3)
     again = torch.empty_like(found)
-    cpu_step.cell(gates, before, again[0], again[1])
+    cpu_step.lstm_cell(gates, before, again[0], again[1])
     assert same((again[0], again[1]), (found[0], found[1]))
 
 
@@ -381,7 +381,7 @@ def test_wrong_cells_are_refused(wrong):
     else:
         before = before.t().contiguous().t()
     with pytest.raises(ValueError, match="the cell needs"):
-        cpu_step.cell(gates, before, cell, hidden)
+        cpu_step.lstm_cell(gates, before, cell, hidden)
 
 
 # --- products -------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ def test_what_bfloat16_can_say_is_right(tiles):
     shapes = [(40, 33), (40, 10), (40,), (40,)] * 2
     weights = [torch.randint(-8, 9, shape) / 32 for shape in shapes]
     x, sizes = torch.randint(-8, 9, (21, 1, 33)) / 8.0, torch.ones(21, dtype=torch.long)
-    exact = lstm.ENGINES["threephase"].forward(x.double(), sizes, [w.double() for w in weights])
+    exact = lstm.BACKEND_OPS["threephase"].forward(x.double(), sizes, [w.double() for w in weights])
     found = lstm_amx.forward(x, sizes, weights)
     torch.testing.assert_close(found.out.double(), exact.out, rtol=0, atol=2e-6)
 

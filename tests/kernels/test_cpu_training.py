@@ -120,16 +120,16 @@ def test_a_cell_is_the_plain_one(width, batch, first, last, seed):
     before = None if first else states[:, 0]
     exact = buffer[:, 1].double()
     cell, hidden = torch.empty(B, S).double(), torch.empty(B, S).double()
-    eager.cell(exact, None if before is None else before.double(), cell, hidden)
+    eager.lstm_cell(exact, None if before is None else before.double(), cell, hidden)
     out = torch.empty(B, 3, S)
-    cpu_training.cell(buffer[:, 1], before, states[:, 1], out[:, 1])
+    cpu_training.lstm_cell(buffer[:, 1], before, states[:, 1], out[:, 1])
     close(buffer[:, 1], exact, "gates")
     close(states[:, 1], cell, "cell")
     close(out[:, 1], hidden, "hidden")
 
     dhidden, dcell = torch.randn(B, S), None if last else torch.randn(B, S)
     dgates, wanted = torch.empty(B, 3, 4 * S), torch.empty(B, 4 * S).double()
-    expected = eager.cell_backward(
+    expected = eager.lstm_cell_backward(
         dhidden.double(),
         None if dcell is None else dcell.double(),
         exact,
@@ -137,7 +137,7 @@ def test_a_cell_is_the_plain_one(width, batch, first, last, seed):
         cell,
         wanted,
     )
-    found = cpu_training.cell_backward(
+    found = cpu_training.lstm_cell_backward(
         dhidden, dcell, buffer[:, 1], before, states[:, 1], dgates[:, 1]
     )
     close(found, expected, "cell before")
@@ -149,7 +149,7 @@ def test_a_wrong_length_is_named(length):
     c = case("location", Shape()).to(torch.float32)
     memory = Memory(c.memory.keys, c.memory.values, torch.tensor([9, length]))
     shape = c.previous.shape
-    features = eager.locate(c.previous, c.score.filters).detach()
+    features = eager.location_conv(c.previous, c.score.filters).detach()
     with torch.no_grad(), pytest.raises(ValueError, match=rf"lengths\[1\] is {length}"):
         cpu_training.backward(
             torch.ones(2, 1, 8),

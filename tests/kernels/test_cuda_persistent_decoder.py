@@ -59,7 +59,7 @@ def expected(arguments) -> recurrence.SavedActivations:
             return [double(y) for y in x]
         return x._make(double(y) for y in x) if isinstance(x, tuple) else x
 
-    return recurrence.forward(eager.ENGINE, *(double(x) for x in arguments))
+    return recurrence.forward(eager.OPS, *(double(x) for x in arguments))
 
 
 SHAPES = {
@@ -157,7 +157,7 @@ def test_padding_is_not_read(library):
 def persistent(library, monkeypatch):
     """The backend of this name, emulated."""
     always = backends.BACKENDS[backends.PERSISTENT]._replace(
-        why_not=lambda device, dtype: None, engine=lambda: eager.ENGINE
+        why_not=lambda device, dtype: None, ops=lambda: eager.OPS
     )
     monkeypatch.setitem(backends.BACKENDS, backends.PERSISTENT, always)
     monkeypatch.setattr(persistent_decoder, "_launch_context", lambda device: where(library))

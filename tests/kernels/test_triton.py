@@ -22,7 +22,7 @@ from las_kernels import eager, reference, torch_library
 from las_kernels.backends import BACKENDS
 from las_kernels.triton.configs import splits_for
 
-ENGINE = BACKENDS["triton"].engine()
+OPS = BACKENDS["triton"].ops()
 pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning")
 HALVES = [torch.bfloat16, torch.float16]
 ODD = {
@@ -212,11 +212,11 @@ def test_lstm_cell_equals_the_plain_one(first):
     before = None if first else torch.randn(3, 5, device=DEVICE)
     dcell = torch.randn(3, 5, device=DEVICE) if first else None
     results = []
-    for engine in (ENGINE, eager.ENGINE):
+    for ops in (OPS, eager.OPS):
         active, after, hidden = gates.clone(), gates.new_empty(3, 5), gates.new_empty(3, 5)
-        engine.cell(active, before, after, hidden)
+        ops.lstm_cell(active, before, after, hidden)
         dgates = torch.empty_like(gates)
-        dbefore = engine.cell_backward(dhidden, dcell, active, before, after, dgates)
+        dbefore = ops.lstm_cell_backward(dhidden, dcell, active, before, after, dgates)
         results.append((active, after, hidden, dgates, dbefore))
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
@@ -277,14 +277,14 @@ def test_a_length_beyond_the_frames_reads_no_others():
         query = c.query.detach().float()
         previous = torch.full((2, 1, 1, T), 1 / T, device=DEVICE)
         context, alignment = torch.empty(2, 1, 8, device=DEVICE), torch.empty_like(previous)
-        ENGINE.forward(query, memory, score, previous, context, alignment)
-        features = ENGINE.locate(previous, score.filters)
+        OPS.forward(query, memory, score, previous, context, alignment)
+        features = OPS.location_conv(previous, score.filters)
         denergy, dquery = torch.empty_like(alignment), torch.empty_like(query)
         dfeatures = torch.empty_like(features)
         outer = torch.randn_like(context), torch.randn_like(alignment)
         given = (alignment, query, memory, score, features, denergy, dquery, dfeatures)
-        dprevious = ENGINE.backward(*outer, *given)
-        found = ENGINE.deferred(query, denergy, memory, score, previous, features, dfeatures)
+        dprevious = OPS.backward(*outer, *given)
+        found = OPS.backward_dkv(query, denergy, memory, score, previous, features, dfeatures)
         results.append([context, alignment, denergy, dquery, dfeatures, dprevious, *found])
     for a, b in zip(*results, strict=True):
         assert torch.equal(a, b)

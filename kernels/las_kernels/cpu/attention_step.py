@@ -24,8 +24,8 @@ _PROBLEM = struct.Struct("=8qd10q")  # the struct Problem of the C++ source
 
 def _load() -> ctypes.CDLL:
     library = native.load("attention_step", {"las_problem_size": _PROBLEM.size}, ["las_attend"])
-    library.las_cell.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 3
-    library.las_cell.restype = None
+    library.las_lstm_cell.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 3
+    library.las_lstm_cell.restype = None
     library.las_product.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 5
     library.las_product.restype = None
     library.las_panel.restype = ctypes.c_int64
@@ -116,8 +116,8 @@ def forward(
     alignment.copy_(found[1])
 
 
-def cell(gates: Tensor, before: Tensor, cell: Tensor, hidden: Tensor) -> None:
-    """LSTM cell for search: as :func:`las_kernels.eager.cell`, but the gates stay as they are.
+def lstm_cell(gates: Tensor, before: Tensor, cell: Tensor, hidden: Tensor) -> None:
+    """LSTM cell for search: as :func:`las_kernels.eager.lstm_cell`, but the gates stay as they are.
 
     Args:
         gates: pre-activations [M, 4S], contiguous float32.
@@ -140,7 +140,7 @@ def cell(gates: Tensor, before: Tensor, cell: Tensor, hidden: Tensor) -> None:
     if not right:
         raise ValueError("the cell needs float32 gates [M, 4S] and three [M, S] laid out alike")
     pointers = (gates.data_ptr(), before.data_ptr(), cell.data_ptr(), hidden.data_ptr())
-    library.las_cell(*pointers, M, S, stride)
+    library.las_lstm_cell(*pointers, M, S, stride)
 
 
 class Panels(NamedTuple):

@@ -15,7 +15,7 @@ from torch import Tensor
 from las_kernels import lstm_eager
 from las_kernels.cpu import native
 from las_kernels.jit_build import Library, address
-from las_kernels.lstm_eager import Engine, Gradients, SavedActivations
+from las_kernels.lstm_eager import Gradients, OpTable, SavedActivations
 
 _LAYER = struct.Struct("=23q")  # the struct Layer of the C++ source
 
@@ -52,7 +52,7 @@ def backward(
     return backward_with(_LIBRARY(), dout, x, lengths, weights, saved, wanted)
 
 
-ENGINE = Engine(forward, backward)
+OPS = OpTable(forward, backward)
 
 
 def forward_with(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from las_kernels import jit_build
 from las_kernels.cpu import lstm as cpu_lstm
-from las_kernels.lstm_eager import Engine, Gradients, SavedActivations
+from las_kernels.lstm_eager import Gradients, OpTable, SavedActivations
 
 
 def forward(x: Tensor, lengths: Tensor, weights: list[Tensor]) -> SavedActivations:
@@ -31,7 +31,7 @@ def backward(
     return cpu_lstm.backward_with(_LIBRARY(), dout, x, lengths, weights, saved, wanted)
 
 
-ENGINE = Engine(forward, backward)
+OPS = OpTable(forward, backward)
 
 
 def load(emulated: bool = False) -> ctypes.CDLL:

@@ -3,7 +3,7 @@
 One matrix product a layer instead of two, its weight in the order in which it is read
 (:func:`~las_kernels.cpu.attention_step.product`): the few rows of a search take as long as reading
 the weights does. Other rows change no bit of a row. The cell is one pass
-(:func:`~las_kernels.cpu.attention_step.cell`). For inference: it has no backward.
+(:func:`~las_kernels.cpu.attention_step.lstm_cell`). For inference: it has no backward.
 """
 
 from typing import NamedTuple
@@ -73,11 +73,11 @@ def decode_step(
     hidden, cell = torch.empty_like(before), torch.empty_like(before)
     read = torch.cat([state.context, state.hidden[:, :, 0]], -1).flatten(0, 1)
     gates = product(read, packed.first, projected.reshape(B * N, 4 * S))
-    cpu_step.cell(gates, before[:, 0], cell[:, 0], hidden[:, 0])
+    cpu_step.lstm_cell(gates, before[:, 0], cell[:, 0], hidden[:, 0])
     for layer, (weight, bias) in enumerate(packed.others, 1):
         read = torch.cat([hidden[:, layer - 1], state.hidden[:, :, layer].flatten(0, 1)], -1)
         gates = product(read, weight, bias)
-        cpu_step.cell(gates, before[:, layer], cell[:, layer], hidden[:, layer])
+        cpu_step.lstm_cell(gates, before[:, layer], cell[:, layer], hidden[:, layer])
     output = hidden[:, -1]
     query = product(output, packed.query, packed.none).view(B, N, -1)
     context, alignment = cpu_step.attend(query, memory, score, state.alignment)

@@ -22,8 +22,8 @@ _NONE = (0, 0, 0)
 
 
 def _load() -> ctypes.CDLL:
-    sizes = {"las_problem_size": _PROBLEM.size, "las_cell_size": _CELL.size}
-    functions = ("las_backward", "las_deferred", "las_cell", "las_cell_backward")
+    sizes = {"las_problem_size": _PROBLEM.size, "las_lstm_cell_size": _CELL.size}
+    functions = ("las_backward", "las_backward_dkv", "las_lstm_cell", "las_lstm_cell_backward")
     return native.load("training", sizes, functions)
 
 
@@ -82,7 +82,7 @@ def backward(
     return dprevious
 
 
-def deferred(
+def backward_dkv(
     queries: Tensor,
     denergy: Tensor,
     memory: Memory,
@@ -91,7 +91,7 @@ def deferred(
     features: Tensor | None,
     dfeatures: Tensor | None,
 ) -> ScoreGradients:
-    """As :func:`las_kernels.eager.deferred`.
+    """As :func:`las_kernels.eager.backward_dkv`.
 
     Raises:
         ValueError: a length is not in 1..T.
@@ -99,7 +99,7 @@ def deferred(
     """
     # Without tanh it is one matrix product.
     if score.v is None or queries.dtype != torch.float32:
-        return eager.deferred(queries, denergy, memory, score, previous, features, dfeatures)
+        return eager.backward_dkv(queries, denergy, memory, score, previous, features, dfeatures)
     dkeys, dv = torch.empty(memory.keys.shape), torch.empty(score.v.shape)
     dfilters = dprojection = None
     if score.filters is not None and score.projection is not None:
@@ -115,20 +115,20 @@ def deferred(
         features=features,
         dfeatures=dfeatures,
     )
-    problem.call("las_deferred", dkeys, dv, dfilters, dprojection)
+    problem.call("las_backward_dkv", dkeys, dv, dfilters, dprojection)
     return ScoreGradients(dkeys, dv, dfilters, dprojection)
 
 
-def cell(gates: Tensor, before: Tensor | None, cell: Tensor, hidden: Tensor) -> None:
-    """As :func:`las_kernels.eager.cell`."""
+def lstm_cell(gates: Tensor, before: Tensor | None, cell: Tensor, hidden: Tensor) -> None:
+    """As :func:`las_kernels.eager.lstm_cell`."""
     if gates.dtype != torch.float32:
-        return eager.cell(gates, before, cell, hidden)
+        return eager.lstm_cell(gates, before, cell, hidden)
     views = [*map(_row, (gates, before, cell, hidden)), *[_NONE] * 4]
-    _LIBRARY().las_cell(_pack_cell(cell, views))
+    _LIBRARY().las_lstm_cell(_pack_cell(cell, views))
     return None
 
 
-def cell_backward(
+def lstm_cell_backward(
     dhidden: Tensor,
     dcell: Tensor | None,
     gates: Tensor,
@@ -136,14 +136,14 @@ def cell_backward(
     cell: Tensor,
     dgates: Tensor,
 ) -> Tensor:
-    """As :func:`las_kernels.eager.cell_backward`."""
+    """As :func:`las_kernels.eager.lstm_cell_backward`."""
     if gates.dtype != torch.float32:
-        return eager.cell_backward(dhidden, dcell, gates, before, cell, dgates)
+        return eager.lstm_cell_backward(dhidden, dcell, gates, before, cell, dgates)
     dhidden = dhidden if dhidden.stride(-1) == 1 else dhidden.contiguous()
     dbefore = torch.empty(cell.shape)
     views = [_row(gates), _row(before), _row(cell), _NONE]
     views += [*map(_row, (dhidden, dcell, dgates, dbefore))]
-    _LIBRARY().las_cell_backward(_pack_cell(cell, views))
+    _LIBRARY().las_lstm_cell_backward(_pack_cell(cell, views))
     return dbefore
 
 

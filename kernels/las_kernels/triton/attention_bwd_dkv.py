@@ -135,7 +135,7 @@ def attention_bwd_dfilters_kernel(
     tl.store(out, total, mask=(c < C)[:, None] & (tap < W)[None, :])
 
 
-def deferred(
+def backward(
     queries: Tensor,
     denergy: Tensor,
     memory: Memory,
@@ -144,9 +144,9 @@ def deferred(
     features: Tensor | None,
     dfeatures: Tensor | None,
 ) -> ScoreGradients:
-    """As :func:`las_kernels.eager.deferred`; dot scores are matrix products and stay there."""
+    """As :func:`las_kernels.eager.backward_dkv`; dot scores are matrix products and stay there."""
     if score.v is None:
-        return eager.deferred(queries, denergy, memory, score, previous, features, dfeatures)
+        return eager.backward_dkv(queries, denergy, memory, score, previous, features, dfeatures)
     B, N, H, T = denergy.shape
     A = memory.keys.shape[2]
     location, dtype, device = score.location, queries.dtype, queries.device

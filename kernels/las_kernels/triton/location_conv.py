@@ -89,8 +89,8 @@ def location_conv_kernel(
     tl.store(features + out, found, mask=known)
 
 
-def locate(previous: Tensor, filters: Tensor) -> Tensor:
-    """As :func:`las_kernels.eager.locate`, in float32: rounding here is felt in every gradient."""
+def forward(previous: Tensor, filters: Tensor) -> Tensor:
+    """As :func:`las_kernels.eager.location_conv`; float32, for every gradient feels rounding."""
     B, N, H, T = previous.shape
     C, W = filters.shape
     features = torch.empty(B, N, H, C, T, dtype=torch.float32, device=previous.device)

@@ -92,8 +92,8 @@ def lstm_cell_bwd_kernel(
     tl.store(dbefore + b * S + s, dc * f, mask=known)
 
 
-def cell(gates: Tensor, before: Tensor | None, cell: Tensor, hidden: Tensor) -> None:
-    """As :func:`las_kernels.eager.cell`."""
+def forward(gates: Tensor, before: Tensor | None, cell: Tensor, hidden: Tensor) -> None:
+    """As :func:`las_kernels.eager.lstm_cell`."""
     B, S = cell.shape
     earlier = cell if before is None else before
     with torch.cuda.device_of(cell):
@@ -112,7 +112,7 @@ def cell(gates: Tensor, before: Tensor | None, cell: Tensor, hidden: Tensor) -> 
         )
 
 
-def cell_backward(
+def backward(
     dhidden: Tensor,
     dcell: Tensor | None,
     gates: Tensor,
@@ -120,7 +120,7 @@ def cell_backward(
     cell: Tensor,
     dgates: Tensor,
 ) -> Tensor:
-    """As :func:`las_kernels.eager.cell_backward`."""
+    """As :func:`las_kernels.eager.lstm_cell_backward`."""
     B, S = cell.shape
     dhidden = dhidden.contiguous()
     earlier = cell if before is None else before

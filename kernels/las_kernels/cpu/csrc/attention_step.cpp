@@ -453,7 +453,7 @@ extern "C" void las_product(const float* x, const float* panels, const float* st
 // The LSTM cell of `rows` hypotheses: gates [rows, 4S], in torch's order, with the cell before give
 // cell and hidden. Rows of the last three are `stride` floats apart, for they are one layer of
 // [rows, L, S]. Written over gates nowhere; any number of threads gives the same bits.
-extern "C" void las_cell(const float* gates, const float* before, float* cell, float* hidden,
+extern "C" void las_lstm_cell(const float* gates, const float* before, float* cell, float* hidden,
                          int64_t rows, int64_t S, int64_t stride) {
   const int64_t grain = std::max<int64_t>(1, kWorth / (4 * S));
   at::parallel_for(0, rows, grain, [&](int64_t begin, int64_t end) {

@@ -40,12 +40,12 @@ struct Problem {
   View dalignment;          // [B, N, H, T], null for none
   View alignment;           // [B, N, H, T]
   View features;            // [B, N, H, C, T]
-  View previous;            // [B, N, H, T]; deferred only
+  View previous;            // [B, N, H, T]; backward_dkv only
   View denergy;             // [B, N, H, T], written by backward
   View dquery;              // [B, N, A], written
   View dfeatures;           // [B, N, H, C, T], written
   View dprevious;           // [B, N, H, T], written
-  float* dkeys;             // [B, T, A], written by deferred
+  float* dkeys;             // [B, T, A], written by backward_dkv
   float* dv;                // [A], written
   float* dfilters;          // [C, W], written
   float* dprojection;       // [A, C], written
@@ -180,13 +180,14 @@ void backward_row(const Problem& p, const Weights& weights, int64_t b, int64_t n
   }
 }
 
-// What one task of `deferred` adds to gradients that all tasks share.
+// What one task of `backward_dkv` adds to gradients that all tasks share.
 struct Sums {
   std::vector<float> v, projection, filters;
 };
 
 // Gradients that no step waits for, from one tile of one utterance, over all steps.
-void deferred_tile(const Problem& p, const Weights& weights, int64_t b, int64_t start, Sums& sums) {
+void backward_dkv_tile(const Problem& p, const Weights& weights, int64_t b, int64_t start,
+                       Sums& sums) {
   const int64_t T = p.T, head = p.A / p.H, width = weights.width;
   const int64_t frames = std::min<int64_t>(kFrames, p.lengths[b] - start);
   const bool located = p.filters != nullptr;
@@ -246,7 +247,7 @@ void deferred_tile(const Problem& p, const Weights& weights, int64_t b, int64_t 
   }
 }
 
-void deferred(const Problem& p) {
+void backward_dkv(const Problem& p) {
   const Weights weights(p);
   struct Task {
     int64_t b, start;
@@ -261,7 +262,7 @@ void deferred(const Problem& p) {
   std::vector<Sums> sums(count);
   at::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i)
-      deferred_tile(p, weights, tasks[i].b, tasks[i].start, sums[i]);
+      backward_dkv_tile(p, weights, tasks[i].b, tasks[i].start, sums[i]);
   });
   const int64_t head = p.A / p.H, width = weights.width;
   const int64_t C = p.filters ? p.C : 0, taps = round_up(p.filters ? p.W : 0, kLanes);
@@ -341,7 +342,7 @@ int64_t wrong_length(const Problem& p) {
 }  // namespace
 
 extern "C" int64_t las_problem_size() { return sizeof(Problem); }
-extern "C" int64_t las_cell_size() { return sizeof(Cell); }
+extern "C" int64_t las_lstm_cell_size() { return sizeof(Cell); }
 
 // These return 0, or -1 where memory is short, or 1 + the index of a wrong length.
 extern "C" int64_t las_backward(const Problem* problem) {
@@ -360,24 +361,24 @@ extern "C" int64_t las_backward(const Problem* problem) {
   return 0;
 }
 
-extern "C" int64_t las_deferred(const Problem* problem) {
+extern "C" int64_t las_backward_dkv(const Problem* problem) {
   if (const int64_t wrong = wrong_length(*problem)) return wrong;
   try {
-    deferred(*problem);
+    backward_dkv(*problem);
   } catch (const std::bad_alloc&) {
     return -1;
   }
   return 0;
 }
 
-extern "C" int64_t las_cell(const Cell* cell) {
+extern "C" int64_t las_lstm_cell(const Cell* cell) {
   at::parallel_for(0, cell->B, 16, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) cell_row(*cell, b);
   });
   return 0;
 }
 
-extern "C" int64_t las_cell_backward(const Cell* cell) {
+extern "C" int64_t las_lstm_cell_backward(const Cell* cell) {
   at::parallel_for(0, cell->B, 16, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) cell_backward_row(*cell, b);
   });
