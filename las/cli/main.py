@@ -18,7 +18,7 @@ from las.cli.info import info
 from las.cli.lm.main import app as lm_app
 from las.cli.prepare import prepare
 from las.cli.train import train
-from las.cli.transcribe import transcribe
+from las.cli.transcribe.main import transcribe
 from las.cli.tune import tune
 from las.errors import LASError
 from las.imports import missing_extra

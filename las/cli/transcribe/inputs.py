@@ -6,8 +6,9 @@ there: their folders are made again below the output folder.
 
 import glob
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -146,22 +147,20 @@ def _is_folder(path: Path) -> bool:
         return False
 
 
-def check_names(sources: Sequence[Source]) -> None:
-    """Refuse files whose results would get the same name.
+@contextmanager
+def readable(sources: Sequence[Source]) -> Iterator[list[Path]]:
+    """Paths to read files from: their own, and for standard input that of a temporary copy.
 
     Raises:
-        LASError: two do.
+        LASError: standard input cannot be copied, see :func:`read_stdin`.
     """
-    taken: dict[str, Path] = {}
-    for source in sources:
-        key = str(source.name).casefold()  # some file systems do not tell case
-        if key in taken:
-            raise LASError(
-                f"{shown(source.path)} and {shown(taken[key])} would both be written as "
-                f"{shown(source.name)}.*: name a folder that holds both, whose layout is kept, or "
-                "write to two folders"
-            )
-        taken[key] = source.path
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(read_stdin(sys.stdin))
+            if source.path == Path(STDIN)
+            else source.path
+            for source in sources
+        ]
 
 
 @contextmanager

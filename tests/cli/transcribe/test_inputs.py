@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from las.audio import AUDIO_SUFFIXES
-from las.cli.audio_paths import Source, check_names, find, is_many, read_stdin
+from las.cli.transcribe.inputs import Source, find, is_many, read_stdin, readable
 from las.data.corpora import AUDIO_SUFFIXES as CORPUS_SUFFIXES
 from las.errors import LASError
 
@@ -168,16 +168,6 @@ def test_is_many(tree):
     ] * 3
 
 
-def test_names_are_checked():
-    sources = [Source(Path("a/x.wav"), Path("x")), Source(Path("b/y.wav"), Path("y"))]
-    check_names(sources)
-    for name in ("x", "X"):
-        with pytest.raises(LASError) as caught:
-            check_names([*sources, Source(Path("b/x.flac"), Path(name))])
-        message = str(caught.value)
-        assert "a/x.wav" in message and "b/x.flac" in message and len(message.splitlines()) == 1
-
-
 def test_corpora_and_folders_know_the_same_audio():
     assert frozenset(CORPUS_SUFFIXES) < AUDIO_SUFFIXES
 
@@ -196,6 +186,12 @@ def test_standard_input(tmp_path, monkeypatch):
             pass
 
 
+def test_files_are_read_where_they_are_and_standard_input_from_a_copy(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"data")))
+    with readable([Source(Path("a.wav"), Path("a")), Source(Path("-"), Path("stdin"))]) as paths:
+        assert paths[0] == Path("a.wav") and paths[1].read_bytes() == b"data"
+
+
 def test_no_room_for_standard_input(monkeypatch):
     class Full(io.BytesIO):
         def write(self, data):
@@ -209,7 +205,7 @@ def test_no_room_for_standard_input(monkeypatch):
 
 def test_no_heavy_modules():
     code = (
-        "import sys, las.cli.audio_paths, las.cli.progress, las.cli.transcribe; "
+        "import sys, las.cli.transcribe.main; "
         "print([m for m in ('torch', 'lhotse', 'librosa') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

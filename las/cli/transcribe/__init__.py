@@ -1,0 +1,1 @@
+"""The command ``las transcribe``: find inputs -> plan -> transcribe -> write, a module each."""

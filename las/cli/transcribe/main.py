@@ -1,0 +1,207 @@
+"""The command ``las transcribe``: its options, and the way of files through it.
+
+    find inputs -> plan -> transcribe -> write
+
+Each step is a module of this folder; ``progress`` is told of what they give.
+"""
+
+import io
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from las.cli.interrupts import exit_status, sigterm_interrupts
+from las.cli.options import (
+    BeamOption,
+    CTCOption,
+    Device,
+    DeviceOption,
+    GreedyOption,
+    LMOption,
+    LMWeightOption,
+    Precision,
+    PrecisionOption,
+    SearchOption,
+    ThreadsOption,
+    WordsOption,
+    search_settings,
+)
+from las.cli.transcribe.inputs import readable
+from las.cli.transcribe.output import FormatChoice, Output, ResultWriter
+from las.cli.transcribe.plan import Plan, make_plan
+from las.cli.transcribe.progress import Progress
+from las.cli.transcribe.recognition import recognise
+from las.errors import LASError
+from las.imports import lasting
+from las.storage.atomic import check_file
+
+if TYPE_CHECKING:
+    from las.transcription.transcriber import Transcriber
+
+
+def transcribe(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT",
+            help="Audio files, folders (with all below them), patterns in quotes such as "
+            "'calls/**/*.wav', or - for standard input.",
+        ),
+    ],
+    model: Annotated[Path | None, typer.Option(help="Model folder; default: the bundled.")] = None,
+    kind: Annotated[
+        FormatChoice | None,
+        typer.Option(
+            "--format",
+            "-f",
+            help="Write a file for each input. Without it and --output-dir, texts are printed; "
+            "and so is one format of standard input alone.",
+        ),
+    ] = None,
+    output_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--output-dir", "-o", help="Where to; default: here. Alone, it means --format all."
+        ),
+    ] = None,
+    word_timestamps: Annotated[
+        bool,
+        typer.Option("--word-timestamps", help="Put words with times and probabilities in JSON."),
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Pass over inputs whose results are all there.")
+    ] = False,
+    device: DeviceOption = Device.AUTO,
+    threads: ThreadsOption = 0,
+    precision: PrecisionOption = Precision.AUTO,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Pieces of audio to decode at once, at most; never more than a minute of them.",
+        ),
+    ] = None,
+    beam: BeamOption = None,
+    ctc: CTCOption = None,
+    lm: LMOption = None,
+    lm_weight: LMWeightOption = None,
+    words: WordsOption = None,
+    n_best: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Print up to so many texts a file, or piece of it, each after its score."
+        ),
+    ] = None,
+    search: SearchOption = None,
+    greedy: GreedyOption = False,
+    attention: Annotated[
+        Path | None, typer.Option(help="Save a picture of the first file's attention.")
+    ] = None,
+) -> None:
+    """Transcribe audio: print its text, or write text, subtitles, tables or JSON.
+
+    Files are written as openai/whisper's, under the names of the inputs.
+    Inputs from a folder or a pattern keep their folders.
+    Two inputs that would be written to one file are refused; files of an
+    earlier run are replaced, or passed over with --resume.
+
+    A file that cannot be transcribed is one line on standard error; the
+    others go on, and the exit status is 1. After an interrupt (status 130,
+    or 143 by SIGTERM), what is finished is there and whole.
+    """
+    output = Output.from_options(kind, output_dir, inputs, word_timestamps, n_best is not None)
+    if attention is not None:
+        from las.evaluation import plots
+
+        plots.kind_of(attention)
+        check_file(attention)
+    if resume and output.folder is None:
+        raise LASError("--resume: no files are written to resume from; add --format or -o")
+    for stream in (sys.stdout, sys.stderr):  # names of files may be any bytes
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")
+
+    bar = output.folder is not None or not sys.stdout.isatty()
+    with Progress(bar) as progress, sigterm_interrupts():
+        try:
+            plan = make_plan(inputs, output, resume)
+            output.make_folder()
+            progress.planned(plan)
+            if plan.pending:
+                options = {"beam": beam, "ctc": ctc, "lm_weight": lm_weight, "n_best": n_best}
+                transcriber = _load(
+                    model,
+                    device,
+                    threads,
+                    precision,
+                    lm,
+                    words,
+                    search,
+                    greedy,
+                    word_times=bool(output.formats),
+                    **options,
+                )
+                writer = ResultWriter(output, transcriber, attention)
+                _run(plan, transcriber, writer, batch_size, progress)
+        except KeyboardInterrupt as interrupt:
+            progress.interrupted(resumable=output.folder is not None)
+            raise typer.Exit(exit_status(interrupt)) from None
+    if output.folder is not None or progress.files > 1:
+        progress.finished()
+    if progress.failed:
+        raise typer.Exit(1)
+
+
+def _run(
+    plan: Plan,
+    transcriber: "Transcriber",
+    writer: ResultWriter,
+    batch_size: int | None,
+    progress: Progress,
+) -> None:
+    """Transcribe and write one file after another."""
+    from las.transcription.transcriber import Failure
+
+    with readable(plan.pending) as paths:
+        progress.started()
+        results = recognise(transcriber, plan.pending, paths, batch_size, progress.audio)
+        for source, result in results:
+            progress.recognised(source, result)
+            if not isinstance(result, Failure):
+                progress.written(writer.write(source, result))
+
+
+def _load(
+    model: Path | None,
+    device: Device,
+    threads: int,
+    precision: Precision,
+    lm: Path | None,
+    words: Path | None,
+    search: list[str] | None,
+    greedy: bool,
+    *,
+    word_times: bool,
+    **options: float | None,
+) -> "Transcriber":
+    """Load the model; ``options`` are settings of the search by name, None where not given."""
+    with lasting():
+        from las.model.folder import bundled
+        from las.model.las import LAS
+        from las.runtime import choose_device, choose_threads, inference_precision
+        from las.transcription import confidence
+        from las.transcription.transcriber import Transcriber
+
+    choose_threads(threads)
+    place = choose_device(device.value)
+    folder = model or bundled()
+    las = LAS.from_pretrained(folder, place)
+    las.precision = inference_precision(precision.value)
+    config, language_model = search_settings(
+        las, place, folder, lm, search, words=words, greedy=greedy, **options
+    )
+    # Words are timed before long audio drops its alignments.
+    timer = confidence.timer(folder) if word_times else None
+    return Transcriber(las, place, config, language_model, timer=timer)

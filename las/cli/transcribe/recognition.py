@@ -1,0 +1,82 @@
+"""Files -> one transcript or one failure each: an error stays with the file that caused it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from las.cli.transcribe.failures import FILE_ERRORS, decoding_failed
+from las.cli.transcribe.inputs import Source
+
+if TYPE_CHECKING:
+    from las.transcription.transcriber import Failure, Transcriber, Transcript
+
+_ALONE = 32  # files that are decoded one by one after a batch has failed
+
+
+def recognise(
+    transcriber: "Transcriber",
+    sources: Sequence[Source],
+    paths: Sequence[Path],
+    batch_size: int | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> "Iterator[tuple[Source, Transcript | Failure]]":
+    """Transcribe files, in their order.
+
+    Args:
+        transcriber: the model and its search.
+        sources: the files.
+        paths: where each can be read, see :func:`las.cli.transcribe.inputs.readable`.
+        batch_size: chunks of audio to decode at once, at most; None leaves it to the transcriber.
+        progress: called with the seconds of audio done so far, of all files together.
+
+    Yields:
+        each file with its transcript, or with the reason why there is none.
+    """
+    from las.transcription.transcriber import Failure
+
+    results = isolated(transcriber, paths, batch_size, progress)
+    for source, path, result in zip(sources, paths, results, strict=True):
+        if isinstance(result, Failure):  # standard input is read from a temporary file
+            yield source, Failure(source.path, result.reason.replace(str(path), source.shown))
+        else:
+            yield source, result
+
+
+def isolated(
+    transcriber: "Transcriber",
+    paths: Sequence[Path],
+    batch_size: int | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> "Iterator[Transcript | Failure]":
+    """Transcribe files, in their order; what decoding raises becomes the failure of one file.
+
+    Memory that runs out, or an error in a library, ends a batch without saying which file is to
+    blame: the next files are then decoded one by one until it is found. The arguments are those
+    of :func:`recognise`.
+    """
+    from las.transcription.transcriber import Failure
+
+    earlier = total = 0.0  # seconds of audio before this call of the transcriber, and by now
+
+    def add(seconds: float) -> None:
+        nonlocal total
+        total = earlier + seconds
+        if progress is not None:
+            progress(total)
+
+    start = alone = 0
+    while start < len(paths):
+        part = paths[start : start + 1] if alone else paths[start:]
+        try:
+            for result in transcriber.files(part, batch_size=batch_size, progress=add):
+                start += 1
+                yield result
+            alone = max(0, alone - 1)
+        except FILE_ERRORS as error:
+            if len(part) == 1:
+                yield Failure(part[0], decoding_failed(part[0], error))
+                start += 1
+                alone = 0
+            else:
+                alone = _ALONE
+        earlier = total
