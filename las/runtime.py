@@ -1,6 +1,11 @@
-"""Device, threads, precision and seeds of a process."""
+"""Device, threads, precision, seeds and stop signals of a process."""
 
+import contextlib
 import random
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,3 +77,35 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+def step_seed(*parts: int) -> int:
+    """A seed for one step of a training, from all that tells the step from others.
+
+    As no generator state is carried from step to step, a resumed training draws the same numbers
+    as an uninterrupted one.
+    """
+    return int(np.random.SeedSequence(parts).generate_state(1)[0])
+
+
+@dataclass
+class StopRequest:
+    """Whether the user or the system has asked the process to stop."""
+
+    received: bool = False
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[StopRequest]:
+    """Note SIGINT and SIGTERM instead of ending the process, so that a step can be completed."""
+    request = StopRequest()
+
+    def note(*_: Any) -> None:
+        request.received = True
+
+    before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

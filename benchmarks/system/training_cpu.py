@@ -28,7 +28,7 @@ from las.config import ModelConfig, RunConfig
 from las.model import listener
 from las.model.folder import CONFIG, bundled
 from las.model.las import LAS
-from las.training.distributed import Processes
+from las.training.distributed import DistributedGroup
 from las_kernels import bilstm
 
 NAME = "training-cpu"
@@ -101,8 +101,8 @@ def measure(
     watch(model, clock)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, betas=(0.9, 0.98))
     given = batch(config, model, size, seconds)
-    processes = Processes(device)
-    trained = _Wrapped(processes.replica(model, whole=True))
+    group = DistributedGroup(device)
+    trained = _Wrapped(group.replica(model, whole=True))
     before = listener.bilstm
     if layer == "torch":
         listener.bilstm = partial(bilstm, backend="reference")

@@ -41,6 +41,7 @@ def tune(
     import json
 
     with lasting():
+        from las.config import SearchConfig
         from las.decoding.presets import (
             LM,
             SETTINGS,
@@ -51,8 +52,9 @@ def tune(
             stored_search,
             stored_settings,
         )
-        from las.evaluation import evaluate
-        from las.evaluation import tune as tuning
+        from las.evaluation import evaluate, tuning_report
+        from las.evaluation.trials import Trial, encode_manifest, measure
+        from las.evaluation.tune import tune as tune_search
         from las.model.folder import read_info
         from las.model.las import LAS
         from las.runtime import choose_device, choose_threads
@@ -77,36 +79,36 @@ def tune(
         print(text, flush=True)
         lines.append(text)
 
-    batches = tuning.listen(
+    batches = encode_manifest(
         las, dev, place, batch_seconds=batch_seconds, utterances=utterances, seed=seed
     )
     say(f"{dev.name}: {sum(len(batch.ids) for batch in batches)} utterances")
-    say(tuning.HEADER)
+    say(tuning_report.HEADER)
 
-    def measured(config: tuning.SearchConfig) -> tuning.Trial:
-        trial = tuning.measure(las, batches, config, language_model)
-        say(tuning.line(trial, name))
+    def measured(config: SearchConfig) -> Trial:
+        trial = measure(las, batches, config, language_model)
+        say(tuning_report.trial_line(trial, name))
         return trial
 
     stored = None
     if kept_search is not None:
-        stored = tuning.measure(las, batches, *kept_search)
-        say(f"{tuning.line(stored, LM)}  (stored)")
-    result = tuning.tune(
+        stored = measure(las, batches, *kept_search)
+        say(f"{tuning_report.trial_line(stored, LM)}  (stored)")
+    result = tune_search(
         measured, beam=beam, lm=lm is not None, words=words is not None, stored=stored
     )
-    say(tuning.summary(result, name))
+    say(tuning_report.summary(result, name))
     report = {
         "manifest": dev.name,
         **({"drawn": {"utterances": utterances, "seed": seed}} if utterances else {}),
         **({} if words is None else {"word_model": lm_name(words)}),
-        **tuning.to_json(result, name),
+        **tuning_report.to_json(result, name),
         "model_info": read_info(model),
         **evaluate.provenance(place),
     }
     chosen = result.chosen.config
     kept = model / SETTINGS
-    if not result.kept:
+    if not result.keeps_stored:
         kept = store_search(
             model,
             chosen,

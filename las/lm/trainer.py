@@ -12,13 +12,10 @@ bits as one that was never stopped, as long as the end is a number of steps: wit
 the learning rate follows the clock.
 """
 
-import contextlib
 import json
 import math
-import signal
 import time
-from collections.abc import Iterator
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,11 +27,20 @@ from torch import nn
 from las import config as configuration
 from las.errors import LASError
 from las.lm import corpus
-from las.lm.config import LMConfig, LMTrainingConfig
+from las.lm.config import LMConfig
 from las.lm.lstm import LanguageModel, Perplexity, measure
-from las.runtime import choose_device, choose_threads, seed_everything
+from las.optimization import Position, learning_rate, optimizer_step
+from las.runtime import (
+    StopRequest,
+    choose_device,
+    choose_threads,
+    seed_everything,
+    step_seed,
+    stop_signals,
+)
 from las.storage import checkpoint, settings_diff
-from las.storage.atomic import check_folder, make_folder, naming, replacing
+from las.storage.atomic import check_folder, make_folder, naming
+from las.storage.logs import timestamped, truncate_rows
 from las.storage.settings import save_settings
 from las.storage.weights import fit_weights
 
@@ -53,24 +59,23 @@ _FREE = frozenset(
 )
 _LINE_SECONDS = 15.0  # between lines of progress
 _PARTS = 4  # of a batch
-_POSITION = ("step", "epoch", "batches", "skipped", "in_a_row", "best", "minutes")
 
 
 class InterruptedLMTrainingError(LASError):
     """The user or the system asked the training to stop; its state was saved."""
 
 
-def rate(config: LMTrainingConfig, step: int, progress: float) -> float:
-    """Learning rate: linear warm-up over steps, and cosine decay over the whole training.
+@dataclass
+class LMPosition(Position):
+    """Where a training is.
 
-    Args:
-        config: peak, warm-up and final rate.
-        step: optimizer steps taken.
-        progress: share of the training that is done, 0 to 1.
+    Attributes:
+        best: Nats per character on the dev set and step of the best model; empty before the first.
+        minutes: Minutes of training, over all resumes.
     """
-    warm = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
-    done = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-    return config.learning_rate * warm * (config.final_rate + (1 - config.final_rate) * done)
+
+    best: list[float] = field(default_factory=list)
+    minutes: float = 0.0
 
 
 class LMTrainer:
@@ -106,11 +111,8 @@ class LMTrainer:
                     f"{len(self.text.train) + len(self.text.dev)}; change training.dev_every"
                 )
         self.dev = self.text.dev.sample(self.settings.dev_sentences, self.settings.seed)
-        # Where the training is: all that resuming needs beside weights and optimizer.
-        self.step = self.epoch = self.batches = self.skipped = self.in_a_row = 0
-        self.best: list[float] = []  # [dev nats per character, step]
-        self.minutes = 0.0
-        self.stop = False
+        self.position = LMPosition()
+        self.stop = StopRequest()
 
     def run(self) -> Path:
         """Train to the end, resuming what the output folder holds.
@@ -124,7 +126,7 @@ class LMTrainer:
         """
         check_folder(self.output)
         make_folder(self.output)
-        with checkpoint.alone(self.output):
+        with checkpoint.exclusive(self.output):
             return self._run()
 
     def _run(self) -> Path:
@@ -137,9 +139,9 @@ class LMTrainer:
         )
         self._line(
             f"{sum(p.numel() for p in self.model.parameters()):,} parameters, {self.device}, "
-            f"step {self.step} of {self.settings.steps}"
+            f"step {self.position.step} of {self.settings.steps}"
         )
-        with self._signals():
+        with stop_signals() as self.stop:
             self._train()
         folder = self.output / "model"
         if not len(self.dev):
@@ -150,41 +152,43 @@ class LMTrainer:
     def _train(self) -> None:
         settings = self.settings
         self.model.train()
+        position = self.position
         saved = began = line = time.monotonic()
-        before = self.minutes
+        before = position.minutes
         characters, since = 0, began
         while not self._finished():
             train = self.text.train
-            epoch = train.shuffled(settings.batch_characters, settings.seed, self.epoch)
-            for index in islice(epoch, self.batches, None):
+            epoch = train.shuffled(settings.batch_characters, settings.seed, position.epoch)
+            for index in islice(epoch, position.batches, None):
                 loss, count = self._update(index)
-                self.batches += 1
+                position.batches += 1
                 characters += count
                 now = time.monotonic()
-                self.minutes = before + (now - began) / 60
+                position.minutes = before + (now - began) / 60
                 if now - line > _LINE_SECONDS:
                     self._line(
-                        f"step {self.step}  epoch {self.epoch + 1}  train perplexity "
-                        f"{math.exp(min(loss, 50.0)):.3f}  {characters / (now - since):,.0f} "
-                        f"characters/s  {self.minutes:.1f} min"
+                        f"step {position.step}  epoch {position.epoch + 1}  "
+                        f"train perplexity {math.exp(min(loss, 50.0)):.3f}  "
+                        f"{characters / (now - since):,.0f} characters/s  "
+                        f"{position.minutes:.1f} min"
                     )
                     line = since = now
                     characters = 0
-                if self._finished() or self.step % settings.evaluate_every == 0:
+                if self._finished() or position.step % settings.evaluate_every == 0:
                     self._validate()
                 if self._finished():
                     break
-                if self.stop:
+                if self.stop.received:
                     self._save()
                     raise InterruptedLMTrainingError(
-                        f"{self.output}: stopped by a signal after step {self.step}; the same "
-                        "command resumes"
+                        f"{self.output}: stopped by a signal after step {position.step}; "
+                        "the same command resumes"
                     )
                 if time.monotonic() - saved > 60 * settings.checkpoint_minutes:
                     self._save()
                     saved = time.monotonic()
             else:
-                self.epoch, self.batches = self.epoch + 1, 0
+                position.epoch, position.batches = position.epoch + 1, 0
         self._save()
 
     def _finished(self) -> bool:
@@ -192,9 +196,9 @@ class LMTrainer:
 
     def _progress(self) -> float:
         """Share of the budget that is spent."""
-        progress = self.step / self.settings.steps
+        progress = self.position.step / self.settings.steps
         if self.settings.max_minutes is not None:
-            progress = max(progress, self.minutes / self.settings.max_minutes)
+            progress = max(progress, self.position.minutes / self.settings.max_minutes)
         return progress
 
     def _update(self, index: np.ndarray) -> tuple[float, int]:
@@ -203,10 +207,8 @@ class LMTrainer:
         Returns:
             nats per character, and the number of characters, ends of sentence included.
         """
-        settings = self.settings
-        seed_everything(
-            int(np.random.SeedSequence([settings.seed, self.step]).generate_state(1)[0])
-        )
+        settings, position = self.settings, self.position
+        seed_everything(step_seed(settings.seed, position.step))
         train = self.text.train
         count = int((train.offsets[index + 1] - train.offsets[index]).sum()) + len(index)
         self.optimizer.zero_grad(set_to_none=True)
@@ -218,25 +220,18 @@ class LMTrainer:
             loss = losses.sum() / count
             loss.backward()
             value += float(loss.detach())
-        lr = rate(settings, self.step, self._progress())
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
-        if torch.isfinite(norm):
-            self.optimizer.step()
-            self.in_a_row = 0
-        else:
-            self.skipped += 1
-            self.in_a_row += 1
-            if self.in_a_row >= settings.max_skipped:
-                raise LASError(
-                    f"{self.output}: {self.in_a_row} steps in a row had a gradient that is not "
-                    "finite; lower training.learning_rate"
-                )
-        self.step += 1
-        if self.step % settings.log_every == 0 or self.step == 1:
+        rate = learning_rate(
+            position.step,
+            self._progress(),
+            peak=settings.learning_rate,
+            warmup=settings.warmup,
+            final_rate=settings.final_rate,
+        )
+        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip))
+        optimizer_step(self.optimizer, rate, norm, position, settings.max_skipped, self.output)
+        if position.step % settings.log_every == 0 or position.step == 1:
             self._log(
-                epoch=self.epoch + 1, loss=value, rate=lr, norm=float(norm), skipped=self.skipped
+                epoch=position.epoch + 1, loss=value, rate=rate, norm=norm, skipped=position.skipped
             )
         return value, count
 
@@ -245,15 +240,15 @@ class LMTrainer:
         if not len(self.dev):
             return
         result = measure(self.model, self.dev, max(16384, self.settings.batch_characters))
-        mark = ""
+        mark, position = "", self.position
         nats = math.log(2) * result.bits
-        if not self.best or nats < self.best[0]:
-            self.best = [nats, float(self.step)]
+        if not position.best or nats < position.best[0]:
+            position.best = [nats, float(position.step)]
             self.model.save_pretrained(self.output / "model", self._info(result))
             mark = " (best)"
-        self._line(f"step {self.step}  epoch {self.epoch + 1}  dev {result}{mark}")
+        self._line(f"step {position.step}  epoch {position.epoch + 1}  dev {result}{mark}")
         self._log(
-            epoch=self.epoch + 1,
+            epoch=position.epoch + 1,
             dev={
                 "perplexity_per_character": result.per_character,
                 "perplexity_per_word": result.per_word,
@@ -262,7 +257,7 @@ class LMTrainer:
         )
 
     def _info(self, dev: Perplexity | None = None) -> dict[str, str]:
-        info = {"step": str(self.step), "sentences": str(len(self.text.train))}
+        info = {"step": str(self.position.step), "sentences": str(len(self.text.train))}
         if dev is not None:
             info["dev_perplexity_per_character"] = f"{dev.per_character:.4f}"
             info["dev_perplexity_per_word"] = f"{dev.per_word:.2f}"
@@ -276,7 +271,7 @@ class LMTrainer:
             {
                 "lm": configuration.to_yaml(self.config),
                 "text": self._fingerprint(),
-                "position": {name: getattr(self, name) for name in _POSITION},
+                "position": asdict(self.position),
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
             },
@@ -294,54 +289,28 @@ class LMTrainer:
             raise LASError(f"{path}: belongs to a training on another text; choose a new folder")
         fit_weights(self.model, state["model"], path, "config.yaml")
         self.optimizer.load_state_dict(state["optimizer"])
-        for name, value in state["position"].items():
-            setattr(self, name, value)
-        self._truncate()
+        self.position = LMPosition(**state["position"])
+        truncate_rows(self.output / "log.jsonl", lambda row: row["step"] <= self.position.step)
         if changed:
             save_settings(self.config, self.output / "config.yaml")
-            self._line(f"goes on with other settings: {settings_diff.shown(changed)}")
+            self._line(f"resumes with changed settings: {settings_diff.shown(changed)}")
 
     def _fingerprint(self) -> list[int]:
         """What tells one text from another."""
         train = self.text.train
         return [len(train), train.characters, corpus.checksum(train), len(self.text.dev)]
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Note a request to stop, to be honoured after the step."""
-
-        def note(*_: Any) -> None:
-            self.stop = True
-
-        before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    # What is said
+    # Logs
 
     def _line(self, text: str) -> None:
-        stamped = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}Z  {text}"
+        stamped = timestamped(text)
         print(stamped, flush=True)
         self._append("train.log", stamped)
 
     def _log(self, **values: Any) -> None:
-        self._append("log.jsonl", json.dumps({"step": self.step, **values}))
+        self._append("log.jsonl", json.dumps({"step": self.position.step, **values}))
 
     def _append(self, name: str, line: str) -> None:
         path = self.output / name
         with naming(path), path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
-
-    def _truncate(self) -> None:
-        """Drop what was logged after the step that is resumed, and lines that were cut off."""
-        path = self.output / "log.jsonl"
-        kept = []
-        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-            with contextlib.suppress(json.JSONDecodeError):
-                if json.loads(line)["step"] <= self.step:
-                    kept.append(line + "\n")
-        with replacing(path) as temporary:
-            temporary.write_text("".join(kept), encoding="utf-8")

@@ -14,8 +14,8 @@ STATE = "training.pt"
 _FORMAT = "las-training/1"
 
 
-class Group(Protocol):
-    """The processes of one training, as :class:`las.training.distributed.Processes`."""
+class ProcessGroup(Protocol):
+    """The processes of one training; see :class:`las.training.distributed.DistributedGroup`."""
 
     @property
     def first(self) -> bool:
@@ -26,20 +26,20 @@ class Group(Protocol):
 
 
 @contextmanager
-def alone(folder: Path, processes: Group | None = None) -> Iterator[None]:
+def exclusive(folder: Path, group: ProcessGroup | None = None) -> Iterator[None]:
     """Have the folder of a training for oneself.
 
     Args:
         folder: made if it is missing.
-        processes: which train together, and of which the first takes the folder for all.
+        group: processes that train together; the first takes the folder for all of them.
 
     Raises:
         LASError: another training has it; in all processes, so that none waits for the others.
     """
-    first = processes is None or processes.first
+    first = group is None or group.first
     with ExitStack() as stack:
         taken = first and not stack.enter_context(locked(folder))
-        if any(processes.any(taken)) if processes is not None else taken:
+        if any(group.any(taken)) if group is not None else taken:
             raise LASError(
                 f"{folder}: another training runs in this folder; wait for its end, or choose a "
                 "new folder"

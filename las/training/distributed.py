@@ -1,7 +1,7 @@
-"""Processes that train one model together, as torchrun starts them: what they have to agree on.
+"""Data-parallel training: what the processes that train one model have to agree on.
 
-Whatever decides what a process does next (when to save, when to stop, the learning rate) must come
-out the same in all: the others wait for it in the next exchange, for ever if it never comes.
+Whatever decides what a process does next (when to save, when to stop, the learning rate) must be
+the same in all of them. Otherwise one waits in a collective operation that the others never enter.
 """
 
 import contextlib
@@ -13,11 +13,11 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 
-class Processes:
-    """This process among the others; alone if torch.distributed was not initialised.
+class DistributedGroup:
+    """The processes of a training; only this one if torch.distributed was not initialised.
 
     Args:
-        device: where it computes.
+        device: on which this process computes.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -27,29 +27,36 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this is the one that writes files and evaluates."""
+        """Whether this process (rank 0) is the one that writes files and evaluates."""
         return self.rank == 0
 
     def replica(self, model: nn.Module, whole: bool) -> nn.Module:
-        """The model, or a copy that exchanges gradients with the other processes' copies.
+        """The model wrapped for data-parallel training; the model itself in a single process.
 
         Args:
-            model: to train; an earlier replica of it must be gone.
-            whole: whether every parameter takes part in every step; else those that do are
-                searched for in each, which takes time.
+            model: to train; an earlier replica of it must have been deleted.
+            whole: whether every parameter gets a gradient in every step. If not, the unused ones
+                are searched for in each step, which takes time.
         """
         if self.world == 1:
             return model
         return DistributedDataParallel(model, find_unused_parameters=not whole)
 
-    def exchange(self, replica: nn.Module, now: bool) -> contextlib.AbstractContextManager[None]:
-        """Where a batch goes forward and backward: whether gradients are exchanged after it."""
-        if isinstance(replica, DistributedDataParallel) and not now:
+    def synchronised(
+        self, replica: nn.Module, enabled: bool
+    ) -> contextlib.AbstractContextManager[None]:
+        """Context for the forward and backward pass of a batch.
+
+        Args:
+            replica: of :meth:`replica`.
+            enabled: whether gradients are averaged over the processes after this batch.
+        """
+        if isinstance(replica, DistributedDataParallel) and not enabled:
             return replica.no_sync()
         return contextlib.nullcontext()
 
     def total(self, value: int) -> int:
-        """Sum over the processes."""
+        """Sum of a value over the processes."""
         if self.world == 1:
             return value
         total = torch.tensor(value, device=self.device)
@@ -57,7 +64,7 @@ class Processes:
         return int(total)
 
     def any(self, *flags: bool) -> list[bool]:
-        """Which of the flags any process has set."""
+        """For each flag, whether any process has set it."""
         if self.world == 1:
             return list(flags)
         counts = torch.tensor([int(flag) for flag in flags], device=self.device)
@@ -65,7 +72,7 @@ class Processes:
         return [bool(count) for count in counts.tolist()]
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Mean of the gradients, where no backward pass has made it."""
+        """Average gradients over the processes, where no backward pass has done so."""
         if self.world == 1:
             return
         for parameter in parameters:
@@ -73,7 +80,7 @@ class Processes:
                 dist.all_reduce(parameter.grad)
                 parameter.grad /= self.world
 
-    def wait(self) -> None:
-        """Until all are here."""
+    def barrier(self) -> None:
+        """Wait until all processes are here."""
         if self.world > 1:
             dist.barrier()

@@ -95,7 +95,7 @@ def text_settings(path: Path) -> ModelConfig:
     return resolved(load(path)).model_settings()
 
 
-def carried(init: str, final: Path) -> list[str]:
+def copy_search_settings(init: str, final: Path) -> list[str]:
     """Give a trained model what the folder it started from keeps for search.
 
     Args:

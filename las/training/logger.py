@@ -9,7 +9,6 @@ import json
 import threading
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,13 +17,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from las.config import RunConfig
-from las.storage.atomic import naming, replacing
+from las.storage.atomic import naming
+from las.storage.logs import timestamped, truncate_rows
 from las.training.validation import Validation
 
 _LINE_SECONDS = 30.0  # between lines where there is no terminal for a bar
 
 
-class Journal:
+class TrainingLogger:
     """Context manager around the loop.
 
     Args:
@@ -45,7 +45,7 @@ class Journal:
         self.began = self.last_line = self.last_step = time.monotonic()
         self.smooth: dict[str, float] = {}
 
-    def __enter__(self) -> "Journal":
+    def __enter__(self) -> "TrainingLogger":
         if self.silent:
             return self
         # Importing TensorBoard takes a second: not where nothing trains.
@@ -99,26 +99,20 @@ class Journal:
             return
         path = self.folder / "log.jsonl"
         self.steps.close()
-        kept = []
         self.smooth = {}
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:  # cut off while it was written
-                continue
-            if row["step"] <= step and ("dev" not in row or row["epoch"] <= epoch):
-                kept.append(line + "\n")
-                if "input_wait" in row:  # a step: the smoothed numbers go on from where they were
-                    self._smooth(row)
-        with replacing(path) as temporary:
-            temporary.write_text("".join(kept), encoding="utf-8")
+        rows = truncate_rows(
+            path, lambda row: row["step"] <= step and ("dev" not in row or row["epoch"] <= epoch)
+        )
+        for row in rows:
+            if "input_wait" in row:  # a step: the smoothed numbers go on from where they were
+                self._smooth(row)
         self.steps = path.open("a", encoding="utf-8")
 
-    def text(self, line: str) -> None:
+    def info(self, line: str) -> None:
         """One line for the user and the log, with the time of day."""
         if self.silent:
             return
-        stamped = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}Z  {line}"
+        stamped = timestamped(line)
         with self._naming("train.log"):
             self.log.write(stamped + "\n")
             self.log.flush()
@@ -126,9 +120,9 @@ class Journal:
 
     def warning(self, line: str) -> None:
         """A line that should not be overlooked."""
-        self.text(f"WARNING: {line}")
+        self.info(f"WARNING: {line}")
 
-    def waited(self, seconds: float) -> None:
+    def input_waited(self, seconds: float) -> None:
         """Time that the loop stood still for want of input."""
         self.waiting += seconds
 
@@ -160,7 +154,7 @@ class Journal:
             self.progress.update(self.task, completed=share, **fields)
         elif now - self.last_line > _LINE_SECONDS:
             self.last_line = now
-            self.text(
+            self.info(
                 f"epoch {epoch} {100 * share:3.0f} %  step {step}  loss {loss:.3f}  "
                 f"ctc {ctc:.3f}  input wait {100 * wait:.0f} %"
             )
@@ -179,7 +173,7 @@ class Journal:
         }
         trained = f"train loss {self.smooth['attention']:.3f}, " if self.smooth else ""
         what = "dev" if result.picture is not None else "dev, by CTC,"
-        self.text(
+        self.info(
             f"epoch {epoch}: {what} WER {result.score.wer:.2f} %  "
             f"CER {result.score.cer:.2f} %  "
             f"loss {result.attention_loss:.3f}  ctc {result.ctc_loss:.3f}  "

@@ -1,42 +1,46 @@
-"""The training loop: schedule, accumulation, checkpoints, exact resume, several processes.
+"""The training loop: gradient accumulation, checkpoints, exact resume, several processes.
 
-Everything random in a step follows from (seed, step, process), so that a resumed training
-computes the same bits as one that was never stopped.
+The random numbers of a step depend only on (seed, epoch, batch, process), so that a resumed
+training is bit-identical to an uninterrupted one.
 """
 
 import contextlib
-import math
-import signal
 import time
-from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from lhotse import CutSet
-from torch import Tensor, nn
+from torch import nn
 
 from las import config as configuration
-from las.config import RunConfig, TrainingConfig
-from las.data.dataset import Batch, evaluation_batches, training_batches
-from las.data.manifests import check_alphabet, read_manifest, trainable
+from las.config import RunConfig
+from las.data.dataset import Batch, training_batches
 from las.errors import LASError
 from las.model.las import LAS, Losses
-from las.runtime import choose_device, choose_threads, precision, seed_everything
-from las.scoring.wer import check
+from las.optimization import learning_rate, optimizer_step
+from las.runtime import (
+    StopRequest,
+    choose_device,
+    choose_threads,
+    precision,
+    seed_everything,
+    step_seed,
+    stop_signals,
+)
 from las.storage import checkpoint, settings_diff
 from las.storage.atomic import check_folder, make_folder
 from las.storage.checkpoint import STATE
 from las.storage.settings import save_settings
-from las.storage.weights import WEIGHTS, read_weights, write_weights
+from las.storage.weights import WEIGHTS, read_weights
 from las.training import finetuning
-from las.training.distributed import Processes
-from las.training.logger import Journal
-from las.training.validation import Validation, validate
+from las.training.datasets import dev_set, training_set
+from las.training.distributed import DistributedGroup
+from las.training.logger import TrainingLogger
+from las.training.model_selection import ModelSelection
+from las.training.position import TrainingPosition
 
-# What a training that goes on may have otherwise than before: where things are, how often it looks,
-# what computes, and how long it trains. The learning rate then follows the new number of epochs.
+# Settings that may change when a training is resumed: paths, hardware, how often it validates and
+# saves, and its length. The learning rate then follows the new number of epochs.
 _FREE = frozenset(
     [
         "data.train",
@@ -53,28 +57,18 @@ _FREE = frozenset(
 
 
 class InterruptedTrainingError(LASError):
-    """The user or the system asked the training to stop; its state was saved."""
-
-
-def rate(config: TrainingConfig, step: int, progress: float) -> float:
-    """Learning rate: linear warm-up over steps, then a hold, then cosine decay over epochs.
-
-    Args:
-        config: peak, warm-up, hold and final rate.
-        step: optimizer steps taken.
-        progress: share of all epochs that is done, 0 to 1.
-    """
-    warm = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
-    done = max(0.0, min(1.0, (progress - config.hold) / max(1e-9, 1.0 - config.hold)))
-    decay = config.final_rate + (1 - config.final_rate) * 0.5 * (1 + math.cos(math.pi * done))
-    return config.learning_rate * warm * decay
+    """The training was stopped by a signal; its state was saved."""
 
 
 class Trainer:
-    """Trains one model as a configuration says.
+    """Trains one model.
 
     Args:
-        config: the run; with ``training.init`` the model's settings are taken from there.
+        config: of the run; with ``training.init``, that model's settings take the place of the
+            defaults.
+
+    Raises:
+        LASError: a setting or the data is not usable.
     """
 
     def __init__(self, config: RunConfig) -> None:
@@ -85,7 +79,7 @@ class Trainer:
         stated, config = config, finetuning.resolved(config, state)
         self.config = config
         self.device = choose_device(self.settings.device)
-        self.processes = Processes(self.device)
+        self.group = DistributedGroup(self.device)
         self.output = Path(self.settings.output)
         choose_threads(self.settings.threads, "training.threads")
         seed_everything(self.settings.seed)
@@ -97,69 +91,80 @@ class Trainer:
             self.model.parameters(),
             betas=(0.9, 0.98),
             weight_decay=self.settings.weight_decay,
-            fused=True if self.device.type == "cpu" else None,  # an eighth of the time there
+            fused=True if self.device.type == "cpu" else None,  # 8 times as fast there
         )
         self.replica: nn.Module | None = None
-        self.train_cuts, self.count = self._training_cuts()
-        if stated.longest_seconds is None:  # transcription cuts longer audio
+        usable = training_set(config.data, self.model)
+        self.train_cuts, self.count = usable.cuts, usable.size
+        if self.group.first and (usable.long or usable.dense):
+            print(
+                f"left out of training: {usable.long} utterances over {config.data.max_seconds:g} "
+                f"s, {usable.dense} with more characters than frames"
+            )
+        if stated.longest_seconds is None:  # transcription splits longer audio
             longest = round(max(cut.duration for cut in self.train_cuts), 1)
-            longest = max(longest, config.longest_seconds or 0.0)  # of the training before this
+            longest = max(longest, config.longest_seconds or 0.0)  # of the initial model
             self.model.config = self.model.config.model_copy(update={"longest_seconds": longest})
-        self.dev_cuts = read_manifest(config.data.dev) if config.data.dev else None
-        if self.dev_cuts is not None:
-            check_alphabet(self.dev_cuts, self.model.text, config.data.dev)
-            check(((cut.id, cut.supervisions[0].text) for cut in self.dev_cuts), config.data.dev)
-        # Where the training is: all that resuming needs beside weights and optimizer.
-        self.epoch = self.batches = self.seen = self.step = self.skipped = 0
-        self.in_a_row = 0
-        self.best: list[list[Any]] = []  # [dev WER, epoch], the best first
-        self.before: float | None = None  # dev WER of the model that the training started from
-        self.stop: int | None = None
+        self.dev_cuts = dev_set(config.data, self.model)
+        self.position = TrainingPosition()
+        self.stop = StopRequest()
 
     def run(self) -> Path:
-        """Train to the end, resuming what the output folder holds.
+        """Train to the end; resumes if the output folder holds a checkpoint.
 
         Returns:
             the folder of the final model.
 
         Raises:
-            LASError: the data or the folder is not usable, or the training broke down.
+            LASError: the data or the folder is not usable, or too many steps were skipped.
             InterruptedTrainingError: a signal asked to stop.
         """
         check_folder(self.output)
         make_folder(self.output)
         with contextlib.ExitStack() as stack:
-            stack.enter_context(checkpoint.alone(self.output, self.processes))
+            stack.enter_context(checkpoint.exclusive(self.output, self.group))
             changed = self._resume()
-            stack.enter_context(self._signals())
-            journal = stack.enter_context(Journal(self.output, self.config, self.processes.rank))
-            self.journal = journal
-            last = self.settings.epochs
-            at = f"epoch {self.epoch + 1} of {last}"
-            if self.epoch >= last:
+            self.stop = stack.enter_context(stop_signals())
+            logger = TrainingLogger(self.output, self.config, self.group.rank)
+            self.logger = stack.enter_context(logger)
+            self.selection = ModelSelection(
+                self.model,
+                self.config,
+                self.device,
+                self.dev_cuts,
+                self.count,
+                self.position,
+                self.logger,
+            )
+            step, epoch, last = self.position.step, self.position.epoch, self.settings.epochs
+            at = f"epoch {epoch + 1} of {last}"
+            if epoch >= last:
                 at = f"all {last} epochs are done: nothing is left to train"
-            journal.text(
+            self.logger.info(
                 f"{self.count} utterances, {sum(p.numel() for p in self.model.parameters()):,} "
-                f"parameters, {self.device} x {self.processes.world}, {at}"
+                f"parameters, {self.device} x {self.group.world}, {at}"
             )
             if changed:
-                journal.text(f"goes on with other settings: {settings_diff.shown(changed)}")
-            journal.truncate(self.step, self.epoch if self.step else -1)
-            if self.settings.init and not self.step:
-                journal.text(f"starts from the model {self.settings.init}")
-                self._validate_before()
-            while self.epoch < self.settings.epochs:
+                self.logger.info(f"resumes with changed settings: {settings_diff.shown(changed)}")
+            self.logger.truncate(step, epoch if step else -1)
+            if self.settings.init and not step:
+                self.logger.info(f"starts from the model {self.settings.init}")
+                if self.group.first:
+                    self.selection.validate_initial()
+                self.group.barrier()
+            while self.position.epoch < self.settings.epochs:
                 self._epoch()
             return self._finish()
 
     # One epoch
 
     def _epoch(self) -> None:
+        position = self.position
         self.model.train()
-        spell = self.epoch >= self.settings.ctc_only
-        if self.replica is None or self.epoch == self.settings.ctc_only:
+        spell = position.epoch >= self.settings.ctc_only
+        if self.replica is None or position.epoch == self.settings.ctc_only:
             self.replica = None
-            self.replica = self.processes.replica(self.model, whole=spell)
+            self.replica = self.group.replica(self.model, whole=spell)
         batches = training_batches(
             self.train_cuts,
             self.count,
@@ -167,10 +172,10 @@ class Trainer:
             self.config.data,
             sample_rate=self.config.frontend.sample_rate,
             seed=self.settings.seed,
-            epoch=self.epoch,
-            skip=self.batches,
-            rank=self.processes.rank,
-            world=self.processes.world,
+            epoch=position.epoch,
+            skip=position.batches,
+            rank=self.group.rank,
+            world=self.group.world,
         )
         pending: list[Losses] = []
         saved = waited = time.monotonic()
@@ -180,48 +185,48 @@ class Trainer:
                 if isinstance(batch, LASError):
                     raise batch
                 waited = time.monotonic() - waited
-                self.journal.waited(waited)
+                self.logger.input_waited(waited)
                 last = len(pending) + 1 == self.settings.accumulate
                 pending.append(self._backward(self.replica, batch, spell, synchronise=last))
-                self.batches += 1
+                position.batches += 1
                 if last:
                     self._update(pending)
                     pending = []
                     due = time.monotonic() - saved > 60 * self.settings.checkpoint_minutes
-                    stopping, due = self.processes.any(self.stop is not None, due)
+                    stopping, due = self.group.any(self.stop.received, due)
                     if stopping:
                         self._save()
                         raise InterruptedTrainingError(
-                            f"{self.output}: stopped by a signal after step {self.step}; the same "
-                            "command resumes"
+                            f"{self.output}: stopped by a signal after step {position.step}; "
+                            "the same command resumes"
                         )
                     if due:
                         self._save()
                         saved = time.monotonic()
                 waited = time.monotonic()
         finally:
-            # Held by a traceback, it would keep the reader processes, and so this one, from ending.
+            # A traceback would keep it alive, and with it the reader processes.
             del iterator
         if pending:
             self._update(pending)
-        self.epoch, self.batches, self.seen = self.epoch + 1, 0, 0
-        if self.dev_cuts is not None and (
-            self.epoch % self.settings.evaluate_every == 0 or self.epoch == self.settings.epochs
-        ):
+        position.epoch += 1
+        position.batches = position.seen = 0
+        due = position.epoch % self.settings.evaluate_every == 0
+        if self.dev_cuts is not None and (due or position.epoch == self.settings.epochs):
             self._validate()
         self._save()
 
     def _backward(self, replica: nn.Module, batch: Batch, spell: bool, synchronise: bool) -> Losses:
-        """Add the gradients of one batch."""
+        """Accumulate the gradients of one batch."""
         seed_everything(self._seed())
         settings = self.settings
         batch = batch.to(self.device)
         sampling = (
             settings.scheduled_sampling
-            if self.epoch + 1 >= settings.scheduled_sampling_start
+            if self.position.epoch + 1 >= settings.scheduled_sampling_start
             else 0.0
         )
-        with self.processes.exchange(replica, synchronise):
+        with self.group.synchronised(replica, synchronise):
             with precision(settings, self.device):
                 losses: Losses = replica(
                     batch.waveforms,
@@ -239,241 +244,106 @@ class Trainer:
         return Losses(*(value.detach() for value in losses))
 
     def _update(self, losses: list[Losses]) -> None:
-        """One optimizer step; a gradient that is not finite is thrown away and counted."""
-        # Processes hold batches of different sizes: with their own counts they would differ in
-        # the rate, and their replicas would drift apart.
-        self.seen += self.processes.total(sum(len(x.alignments) for x in losses))
-        self._complete(len(losses))
-        progress = (self.epoch + min(1.0, self.seen / self.count)) / self.settings.epochs
-        lr = rate(self.settings, self.step, progress)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        """One optimizer step from the accumulated gradients of these batches."""
+        position = self.position
+        # The batches of the processes differ in size. The learning rate must be the same in all
+        # processes, or their replicas would diverge: it follows the total count.
+        position.seen += self.group.total(sum(len(x.alignments) for x in losses))
+        self._rescale(len(losses))
+        share = min(1.0, position.seen / self.count)
+        progress = (position.epoch + share) / self.settings.epochs
+        rate = learning_rate(
+            position.step,
+            progress,
+            peak=self.settings.learning_rate,
+            warmup=self.settings.warmup,
+            hold=self.settings.hold,
+            final_rate=self.settings.final_rate,
+        )
         total = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
-        # The one time in a step that a GPU is waited for.
+        # The only synchronisation with a GPU in a step.
         summed = [sum(of) for of in zip(*((x.attention, x.ctc) for x in losses), strict=True)]
         norm, attention, ctc = torch.stack([total, *summed]).tolist()
-        if math.isfinite(norm):
-            self.optimizer.step()
-            self.in_a_row = 0
-        else:
-            self.skipped += 1
-            self.in_a_row += 1
-            if self.in_a_row >= self.settings.max_skipped:
-                raise LASError(
-                    f"{self.output}: {self.in_a_row} steps in a row had a gradient that is not "
-                    "finite; lower training.learning_rate or look at the data"
-                )
+        optimizer_step(self.optimizer, rate, norm, position, self.settings.max_skipped, self.output)
         self.optimizer.zero_grad(set_to_none=True)
-        self.step += 1
-        self.journal.step(
-            step=self.step,
-            epoch=self.epoch + 1,
-            share=min(1.0, self.seen / self.count),
+        self.logger.step(
+            step=position.step,
+            epoch=position.epoch + 1,
+            share=share,
             attention=attention / sum(int(x.tokens) for x in losses),
             ctc=ctc / max(1, sum(int(x.characters) for x in losses)),
-            rate=lr,
+            rate=rate,
             norm=norm,
-            skipped=self.skipped,
+            skipped=position.skipped,
         )
 
-    def _complete(self, batches: int) -> None:
-        """Make a mean of the gradients of a group that the end of the epoch cut short."""
+    def _rescale(self, batches: int) -> None:
+        """Correct the mean gradient where the epoch ended before ``accumulate`` batches."""
         if batches == self.settings.accumulate:
             return
         for parameter in self.model.parameters():
             if parameter.grad is not None:
                 parameter.grad *= self.settings.accumulate / batches
-        # No batch of the group was the one that exchanges gradients.
-        self.processes.average_gradients(self.model.parameters())
+        # The batch that synchronises the processes was not reached.
+        self.group.average_gradients(self.model.parameters())
 
     def _seed(self) -> int:
-        parts = [self.settings.seed, self.epoch, self.batches, self.processes.rank]
-        return int(np.random.SeedSequence(parts).generate_state(1)[0])
-
-    # Evaluation, and the models that are kept
+        position = self.position
+        return step_seed(self.settings.seed, position.epoch, position.batches, self.group.rank)
 
     def _validate(self) -> None:
-        if self.processes.first:
-            # Epochs of CTC alone are measured by CTC, and are not among the best.
-            spell = self.epoch > self.settings.ctc_only
-            result = self._measure(spell)
-            self.journal.validation(self.epoch, self.step, result)
-            if spell:
-                self._rank_epoch(result)
-        self.processes.wait()
-
-    def _validate_before(self) -> None:
-        """What the model that is started from is worth on the dev set: epoch 0."""
-        if self.processes.first and self.dev_cuts is not None:
-            result = self._measure()
-            self.before = result.score.wer
-            self.journal.validation(0, 0, result)
-        self.processes.wait()
-
-    def _rank_epoch(self, result: Validation) -> None:
-        """Keep what is among the best, and warn of attention that learns nothing."""
-        wer = result.score.wer
-        flat_since = self.settings.ctc_only + 5
-        if result.flat and self.epoch >= flat_since:
-            self.journal.warning(
-                f"the attention is still flat after {self.epoch} epochs (focus "
-                f"{result.focus:.2f}): if this goes on nothing will be learnt; try a higher "
-                "training.ctc, training.short_first, or attention.kind=location"
-            )
-        if not self.best or wer < self.best[0][0]:
-            self.model.save_pretrained(self.output / "best", self._info(wer))
-        self.best = sorted([*self.best, [wer, self.epoch]])
-        if self.settings.average > 0:
-            self._keep()
-
-    def _measure(self, spell: bool = True) -> Validation:
-        assert self.dev_cuts is not None
-        batches = evaluation_batches(
-            self.dev_cuts, self.model.text, sample_rate=self.config.frontend.sample_rate
-        )
-        result = validate(self.model, batches, self.device, spell)
-        self.model.train()
-        return result
-
-    def _keep(self) -> None:
-        """Keep this epoch's weights while it is among the best."""
-        folder = self.output / "epochs"
-        folder.mkdir(exist_ok=True)
-        weights = {k: v.detach().cpu() for k, v in self.model.state_dict().items()}
-        write_weights(weights, folder / f"epoch-{self.epoch:03d}.safetensors")
-        for _, epoch in self.best[self.settings.average :]:
-            (folder / f"epoch-{epoch:03d}.safetensors").unlink(missing_ok=True)
+        if self.group.first:
+            self.selection.validate_epoch()
+        self.group.barrier()
 
     def _finish(self) -> Path:
-        """Write ``model``: the average of the best epochs if it is as good on the dev set."""
+        """Write the final model, and beside it what a fine-tuning keeps of the initial one's."""
         final = self.output / "model"
-        if self.processes.first:
-            if not self.best:
-                self.model.save_pretrained(final, self._info())
-            else:
-                wer = self.best[0][0]
-                chosen = LAS.from_pretrained(self.output / "best")
-                kept = [epoch for _, epoch in self.best[: self.settings.average]]
-                if len(kept) > 1:
-                    paths = [self.output / f"epochs/epoch-{e:03d}.safetensors" for e in kept]
-                    self.model.load_weights(average(paths), self.output / "epochs")
-                    averaged = self._measure().score.wer
-                    self.journal.text(
-                        f"dev WER {wer:.2f} % of the best epoch, {averaged:.2f} % of the average "
-                        f"of epochs {', '.join(map(str, sorted(kept)))}"
-                    )
-                    if averaged <= wer:
-                        chosen, wer = self.model, averaged
-                chosen.save_pretrained(final, self._info(wer))
-                self._compare(wer)
+        if self.group.first:
+            self.selection.finish()
             if self.settings.init:
-                for line in finetuning.carried(self.settings.init, final):
-                    self.journal.text(line)
-            self.journal.text(f"model: {final}")
-        self.processes.wait()
+                for line in finetuning.copy_search_settings(self.settings.init, final):
+                    self.logger.info(line)
+            self.logger.info(f"model: {final}")
+        self.group.barrier()
         return final
 
-    def _compare(self, wer: float) -> None:
-        """Say what the training has made of the model that it started from."""
-        if self.before is None:
-            return
-        line = f"dev WER {self.before:.2f} % before the training, {wer:.2f} % after it"
-        if wer < self.before:
-            self.journal.text(line)
-        else:
-            self.journal.warning(
-                f"{line}: the model of before is as good; try a lower training.learning_rate, "
-                "more data, or other epochs"
-            )
-
-    def _info(self, wer: float | None = None) -> dict[str, str]:
-        info = {"epoch": str(self.epoch), "step": str(self.step), "utterances": str(self.count)}
-        if self.settings.init:
-            info["init"] = self.settings.init
-        return info if wer is None else {**info, "dev_wer": f"{wer:.2f}"}
-
-    # State
+    # Checkpoints
 
     def _save(self) -> None:
-        if self.processes.first:
-            state = {name: getattr(self, name) for name in _POSITION}
+        if self.group.first:
             checkpoint.save(
                 self.output / STATE,
                 {
                     "config": configuration.to_yaml(self.config),
-                    "world": self.processes.world,
-                    "position": state,
+                    "world": self.group.world,
+                    "position": asdict(self.position),
                     "model": self.model.state_dict(),
                     "optimizer": self.optimizer.state_dict(),
                 },
             )
-        self.processes.wait()
+        self.group.barrier()
 
     def _resume(self) -> list[settings_diff.Change]:
-        """Take the state that the folder holds, if any; returns the settings that were others."""
+        """Load the checkpoint of the output folder, if any; returns the settings that changed."""
         path = self.output / STATE
         if not path.is_file():
             self._write_config()
             return []
         state = checkpoint.load(path)
-        world = ("processes", state.get("world"), self.processes.world)
+        world = ("processes", state.get("world"), self.group.world)
         changed = settings_diff.check(self.config, state.get("config"), path, _FREE, [world])
         self.model.load_weights(state["model"], path)
         for group in state["optimizer"]["param_groups"]:  # the device may be another
             group["fused"] = self.optimizer.param_groups[0]["fused"]
         self.optimizer.load_state_dict(state["optimizer"])
-        for name, value in state["position"].items():
-            setattr(self, name, value)
+        position = state["position"]
+        ranking = [(wer, epoch) for wer, epoch in position["best"]]
+        self.position = TrainingPosition(**{**position, "best": ranking})
         if changed:
             self._write_config()
         return changed
 
     def _write_config(self) -> None:
-        if self.processes.first:
+        if self.group.first:
             save_settings(self.config, self.output / "config.yaml")
-
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Note a request to stop, to be honoured after the step."""
-
-        def note(number: int, _: Any) -> None:
-            self.stop = number
-
-        before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    # Data
-
-    def _training_cuts(self) -> tuple[CutSet, int]:
-        """The training set without what cannot be trained on, and its size."""
-        data, rate = self.config.data, self.config.frontend.sample_rate
-        cuts = read_manifest(data.train)
-        check_alphabet(cuts, self.model.text, data.train)
-        usable = trainable(
-            cuts,
-            self.model.text,
-            data,
-            lambda seconds: int(self.model.ctc_frames(torch.tensor(int(seconds * rate)))),
-        )
-        if self.processes.first and (usable.long or usable.dense):
-            print(
-                f"left out of training: {usable.long} utterances over {data.max_seconds:g} s, "
-                f"{usable.dense} with more characters than frames"
-            )
-        return usable.cuts, usable.size
-
-
-_POSITION = ("epoch", "batches", "seen", "step", "skipped", "in_a_row", "best", "before")
-
-
-def average(paths: list[Path]) -> dict[str, Tensor]:
-    """Mean of the weights in these files."""
-    mean: dict[str, Tensor] = {}
-    for path in paths:
-        for name, weight in read_weights(path).items():
-            mean[name] = mean.get(name, 0.0) + weight.double() / len(paths)
-    return {name: weight.float() for name, weight in mean.items()}

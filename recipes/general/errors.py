@@ -26,7 +26,7 @@ from las.decoding.presets import stored_search
 from las.decoding.search import search
 from las.errors import LASError
 from las.evaluation.evaluate import provenance
-from las.evaluation.tune import listen
+from las.evaluation.trials import encode_manifest
 from las.lm.word_ngram import UNKNOWN, WordModel, hash_words
 from las.model.las import LAS
 from las.scoring.alignment import Utterance, align
@@ -123,7 +123,7 @@ def _recognise(
 ) -> tuple[list[Utterance], int]:
     """What was written, and in how many utterances the reference would have scored better."""
     written, missed = [], 0
-    for batch in listen(model, manifest, torch.device("cpu"), batch_utterances=1):
+    for batch in encode_manifest(model, manifest, torch.device("cpu"), batch_utterances=1):
         (found,) = search(model, batch.encoded, config, lm)
         (id,), (text,) = batch.ids, batch.texts
         written.append(Utterance(id, text, found[0].text))

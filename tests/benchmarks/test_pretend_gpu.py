@@ -49,8 +49,8 @@ import sys
 sys.path[:0] = ["tests", "tests/kernels", "."]
 import pretend_gpu
 pretend_gpu.pretend()
-from las.training.logger import Journal
-Journal.step = lambda *_, **__: print("waits", pretend_gpu.Host.waits)
+from las.training.logger import TrainingLogger
+TrainingLogger.step = lambda *_, **__: print("waits", pretend_gpu.Host.waits)
 from pathlib import Path
 from speech import RANDOM, run_config
 from las.training.trainer import Trainer

@@ -11,7 +11,7 @@ from speech import error_line, run_main, sentences, small_model, write_manifest
 from las.config import SearchConfig
 from las.decoding.hypothesis import WithWords
 from las.decoding.presets import store_search, stored_search
-from las.evaluation import tune
+from las.evaluation import trials, tune
 from las.evaluation.evaluate import transcribe_manifest
 from las.evaluation.tune import GREEDY
 from tests.decoding.test_presets import language_model, word_model
@@ -51,7 +51,7 @@ def las(monkeypatch, capsys):
 
 def pretend(monkeypatch, errors):
     """Have settings make as many errors as a function of them says."""
-    monkeypatch.setattr(tune, "measure", lambda las, batches, c, lm: trial(c, errors(c)))
+    monkeypatch.setattr(trials, "measure", lambda las, batches, c, lm: trial(c, errors(c)))
 
 
 def test_what_is_chosen_is_the_default_of_the_other_commands(
@@ -149,7 +149,7 @@ def test_stored_settings_stay_unless_better_ones_are_found(
     pretend(monkeypatch, lambda c: 80 if c.lm_weight == 0.7 and c.beam == 5 else 90)
     status, out, err = las("tune", model, manifest, "--beam", 2, "--output", tmp_path / "r")
     assert (status, err) == (0, "")
-    assert "(stored)\n" in out and "the stored settings stay: 8.00 %" in out
+    assert "(stored)\n" in out and "the stored settings are kept: 8.00 % WER" in out
     assert {path: path.read_bytes() for path in before} == before
     # It begins there, with the language model that is there.
     pretend(monkeypatch, lambda c: 40 if c.lm_weight == 0.8 else 80)

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from speech import sentences, small_model, write_manifest
 
 from las.config import SearchConfig
-from las.evaluation import tune as tuning
+from las.evaluation import tuning_report
 from las.evaluation.evaluate import transcribe_manifest
-from las.evaluation.tune import GREEDY, GRID, Trial, listen, measure, simplicity, tune
+from las.evaluation.trials import Trial, encode_manifest, measure
+from las.evaluation.tune import GREEDY, GRID, simplicity, tune
 from las.scoring.wer import score
 
 CPU = torch.device("cpu")
@@ -51,7 +52,7 @@ def test_the_best_values_are_found():
     best = {"ctc": 0.5, "length_bonus": 0.5, "coverage": 0.1, "end_threshold": 1.5}
     result = tune(bowl(best), beam=8)
     assert {name: getattr(result.chosen.config, name) for name in best} == best
-    assert result.chosen.config.lm_weight == 0 and result.better
+    assert result.chosen.config.lm_weight == 0 and result.beats_greedy
     assert result.chosen.word_errors == 50
     assert result.comparison.wer_a == 20.0 and result.comparison.wer_b == 5.0
 
@@ -83,7 +84,7 @@ def test_the_beam_that_pays_is_chosen():
 def test_settings_that_save_too_little_are_dropped():
     # greedy 200 errors: a setting must save 4
     pays = tune(bowl({"ctc": 0.1, "coverage": 0.02}, step=4), beam=1)
-    assert (pays.least, pays.chosen.config.ctc, pays.chosen.config.coverage) == (4, 0.1, 0.02)
+    assert (pays.required, pays.chosen.config.ctc, pays.chosen.config.coverage) == (4, 0.1, 0.02)
     idle = tune(bowl({"ctc": 0.1, "coverage": 0.02}, step=3), beam=1)
     # one of them alone may go, both together would cost 6
     assert sum(getattr(idle.chosen.config, name) != GRID[name][0] for name in GRID) == 1
@@ -126,13 +127,13 @@ def test_never_worse_than_greedy_search(seed, beam, lm):
     assert all(config.beam <= beam for config in seen)
     assert seen[0] == GREEDY and result.greedy.config == GREEDY
     saved = result.greedy.word_errors - result.chosen.word_errors
-    if result.better:
-        assert saved >= result.least >= 1
+    if result.beats_greedy:
+        assert saved >= result.required >= 1
         assert result.chosen is result.best
     else:
         assert result.chosen is result.greedy
-        assert "greedy search is chosen" in tuning.summary(result)
-        assert result.greedy.word_errors - result.best.word_errors < result.least
+        assert "greedy search is chosen" in tuning_report.summary(result)
+        assert result.greedy.word_errors - result.best.word_errors < result.required
 
 
 def test_a_gain_that_is_too_small_is_greedy_search_and_said():
@@ -140,8 +141,8 @@ def test_a_gain_that_is_too_small_is_greedy_search_and_said():
         return trial(config, 200 if config == GREEDY else 197)
 
     result = tune(measured, beam=4)
-    assert not result.better and result.chosen.config == GREEDY
-    text = tuning.summary(result)
+    assert not result.beats_greedy and result.chosen.config == GREEDY
+    text = tuning_report.summary(result)
     assert "no settings save the 4 word errors" in text and "greedy search is chosen" in text
 
 
@@ -154,7 +155,7 @@ def test_the_search_begins_at_the_stored_settings():
 
     stored = measured(SearchConfig(beam=2, ctc=0.7, length_power=1.0, lm_weight=0.0))
     found = tune(measured, beam=4, stored=stored)
-    assert found.chosen.config.ctc == 0.8 and not found.kept
+    assert found.chosen.config.ctc == 0.8 and not found.keeps_stored
     assert tune(measured, beam=4).chosen.config.ctc == 0.0
 
 
@@ -168,14 +169,14 @@ def test_never_worse_than_what_is_stored(seed, off_grid):
     stored = measured(SearchConfig(beam=3, ctc=ctc, max_back=5.0, lm_weight=0.0))
     found = tune(measured, beam=4, stored=stored)
     assert found.chosen.word_errors <= stored.word_errors
-    assert found.kept == (found.chosen is stored)
-    text = tuning.summary(found)
-    assert text.startswith("the stored settings stay") == found.kept
+    assert found.keeps_stored == (found.chosen is stored)
+    text = tuning_report.summary(found)
+    assert text.startswith("the stored settings are kept") == found.keeps_stored
 
 
 def test_measuring_is_what_evaluating_is(manifest):
     model = small_model()
-    batches = listen(model, manifest, CPU, batch_seconds=4.0)
+    batches = encode_manifest(model, manifest, CPU, batch_seconds=4.0)
     assert len(batches) > 1
     settings = (GREEDY, SearchConfig(beam=3, ctc=0.3, lm_weight=0.0, max_steps=12))
     for config in settings:
@@ -189,21 +190,25 @@ def test_measuring_is_what_evaluating_is(manifest):
     assert greedy.character_errors != beam.character_errors
 
 
-def test_a_set_is_listened_to_once(manifest, monkeypatch):
+def test_a_set_is_encoded_once(manifest, monkeypatch):
     model = small_model()
     calls = []
     encode = model.encode
     monkeypatch.setattr(model, "encode", lambda *x: calls.append(x) or encode(*x))
-    batches = listen(model, manifest, CPU)
-    heard = len(calls)
+    batches = encode_manifest(model, manifest, CPU)
+    encoded = len(calls)
     for beam in (1, 2):
         measure(model, batches, SearchConfig(beam=beam, lm_weight=0.0, max_steps=5))
-    assert len(calls) == heard == len(batches)
+    assert len(calls) == encoded == len(batches)
 
 
 def test_some_utterances_are_drawn(manifest):
     def ids(**settings):
-        return {i for batch in listen(small_model(), manifest, CPU, **settings) for i in batch.ids}
+        return {
+            i
+            for batch in encode_manifest(small_model(), manifest, CPU, **settings)
+            for i in batch.ids
+        }
 
     whole = ids()
     draws = [ids(utterances=3, seed=seed) for seed in range(6)]

@@ -13,7 +13,7 @@ from las.lm import trainer as lm_trainer
 from las.lm.config import LMConfig, load
 from las.lm.corpus import read
 from las.lm.lstm import LanguageModel, measure
-from las.lm.trainer import InterruptedLMTrainingError, LMTrainer, rate
+from las.lm.trainer import InterruptedLMTrainingError, LMTrainer
 from las.model.folder import read_info
 from las.storage.weights import read_weights
 
@@ -131,7 +131,7 @@ def test_a_resumed_training_computes_the_same_bits(text, tmp_path, monkeypatch, 
 
     def stopping(self, index):
         result = genuine(self, index)
-        if self.step == stop_after:
+        if self.position.step == stop_after:
             signal.raise_signal(signal.SIGTERM)
         return result
 
@@ -220,8 +220,8 @@ def test_time_ends_a_training(text, tmp_path, monkeypatch):
     monkeypatch.setattr(lm_trainer.time, "monotonic", lambda: float(next(clock)))
     trainer = LMTrainer(config(steps=10_000, max_minutes=1.0), text, tmp_path / "run")
     folder = trainer.run()
-    assert 5 < trainer.step < 40
-    assert log_rows(tmp_path / "run")[-1]["step"] == trainer.step
+    assert 5 < trainer.position.step < 40
+    assert log_rows(tmp_path / "run")[-1]["step"] == trainer.position.step
     assert LanguageModel.load(folder).config.width == 16
 
 
@@ -238,15 +238,7 @@ def test_gradients_that_are_not_finite_are_skipped_then_told(text, tmp_path, mon
     with pytest.raises(LASError, match="6 steps in a row"):
         trainer.run()
     after = trainer.model.state_dict()
-    assert trainer.skipped == 6 and all(torch.equal(before[k], after[k]) for k in before)
-
-
-def test_the_rate_rises_then_falls():
-    settings = config(steps=100, warmup=10, learning_rate=1.0, final_rate=0.1).training
-    assert rate(settings, 0, 0.0) == pytest.approx(0.1)
-    rates = [rate(settings, step, step / 100) for step in range(10, 101)]
-    assert rates == sorted(rates, reverse=True)
-    assert rates[-1] == pytest.approx(0.1)
+    assert trainer.position.skipped == 6 and all(torch.equal(before[k], after[k]) for k in before)
 
 
 def test_a_text_with_nothing_to_hold_out(tmp_path):

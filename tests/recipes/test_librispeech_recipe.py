@@ -252,14 +252,14 @@ def test_a_configuration_trains_a_step_and_decodes(name, manifest, tmp_path, mon
     def one_step(*flags: bool) -> list[bool]:
         if len(flags) == 1:  # whether another training has the folder
             return [False]
-        steps.append(trainer.step)
+        steps.append(trainer.position.step)
         return [True, False]  # asked to stop; no checkpoint is due
 
-    monkeypatch.setattr(trainer.processes, "any", one_step)
+    monkeypatch.setattr(trainer.group, "any", one_step)
     before = trainer.model.ctc.weight.detach().clone()
     with pytest.raises(InterruptedTrainingError):
         trainer.run()
-    assert steps == [1] and trainer.skipped == 0
+    assert steps == [1] and trainer.position.skipped == 0
     assert not torch.equal(before, trainer.model.ctc.weight)
     model = trainer.model.eval()
     batch = next(iter(evaluation_batches(read_manifest(manifest), model.text, sample_rate=16000)))

@@ -28,7 +28,6 @@ from las.config import RunConfig
 from las.errors import LASError
 from las.storage import checkpoint
 from las.storage.settings import save_settings
-from las.training import trainer as training
 from las.training.trainer import Trainer
 
 
@@ -136,7 +135,7 @@ def stoppable(corpus, dev, output, **changes):
 def same_run(a, b):
     assert log_rows(a) == log_rows(b)
     assert equal(weights(a), weights(b))
-    one, other = (checkpoint.load(output / training.STATE) for output in (a, b))
+    one, other = (checkpoint.load(output / checkpoint.STATE) for output in (a, b))
     assert one["position"] == other["position"]
     assert equal(one["model"], other["model"])
     for index, state in one["optimizer"]["state"].items():
@@ -175,7 +174,7 @@ def test_killed_and_then_terminated_it_ends_with_the_same_bits(
     assert status == 130
     (line,) = errors.splitlines()
     assert line.startswith(f"interrupted: {output}: stopped by a signal after step ")
-    assert checkpoint.load(output / training.STATE)["position"]["step"] >= second
+    assert checkpoint.load(output / checkpoint.STATE)["position"]["step"] >= second
     assert not (output / "model").exists()
     train(config)
     same_run(output, uninterrupted)
@@ -207,7 +206,7 @@ def _crash_after(patch, step):
 
     def crashing(self, losses):
         update(self, losses)
-        if self.step == step:
+        if self.position.step == step:
             raise CrashError
 
     patch.setattr(Trainer, "_update", crashing)
@@ -221,7 +220,7 @@ def test_crash_between_validation_and_saving(corpus, dev, uninterrupted, tmp_pat
 
             def crashing(self, check=check, epoch=epoch):
                 check(self)
-                if self.epoch == epoch:
+                if self.position.epoch == epoch:
                     raise CrashError
 
             patch.setattr(Trainer, "_validate", crashing)
@@ -238,7 +237,7 @@ def test_signal_is_honoured_after_the_step(corpus, tmp_path, monkeypatch, capsys
     backward = Trainer._backward
 
     def signalled(self, *batch, **settings):
-        if self.batches == 2:  # the first of the two of step 2
+        if self.position.batches == 2:  # the first of the two of step 2
             os.kill(os.getpid(), number)
         return backward(self, *batch, **settings)
 
@@ -251,7 +250,7 @@ def test_signal_is_honoured_after_the_step(corpus, tmp_path, monkeypatch, capsys
         "resumes\n"
     )
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
-    position = checkpoint.load(tmp_path / "run" / training.STATE)["position"]
+    position = checkpoint.load(tmp_path / "run" / checkpoint.STATE)["position"]
     assert (position["step"], position["batches"]) == (2, 4)
 
 
@@ -263,23 +262,24 @@ def test_a_finished_training_can_be_run_again(corpus, dev, tmp_path):
     assert log_rows(tmp_path / "run") == rows and equal(weights(tmp_path / "run"), before)
 
 
-def test_a_state_from_before_there_was_a_setting_is_resumed(corpus, tmp_path):
-    output = tmp_path / "run"
-    config = run_config(corpus, output, training__epochs=1)
-    train(config)
-    state = torch.load(output / training.STATE, weights_only=True)
+def test_a_state_of_an_older_version_is_resumed(corpus, dev, tmp_path):
+    """It lacks a setting, and its ranking of epochs is a list of lists."""
+    output, settings = tmp_path / "run", {"training__hold": 0.0}
+    train(run_config(corpus, output, dev, training__epochs=1, **settings))
+    state = torch.load(output / checkpoint.STATE, weights_only=True)
     assert "  rooms: 0.0\n" in state["config"]
     state["config"] = state["config"].replace("  rooms: 0.0\n", "")
-    torch.save(state, output / training.STATE)
-    rows = log_rows(output)
-    train(config)  # which has nothing left to do
-    assert log_rows(output) == rows
+    state["position"]["best"] = [list(epoch) for epoch in state["position"]["best"]]
+    del state["position"]["before"]
+    torch.save(state, output / checkpoint.STATE)
+    trainer = train(run_config(corpus, output, dev, training__epochs=2, **settings))
+    assert sorted(epoch for _, epoch in trainer.position.best) == [1, 2]
 
 
 def test_a_training_goes_on_with_more_epochs_at_the_rate_of_the_new_total(corpus, dev, tmp_path):
     output, longer = tmp_path / "run", {"training__epochs": 4, "training__hold": 0.0}
     trainer = train(run_config(corpus, output, training__epochs=2, training__hold=0.0))
-    step = trainer.step
+    step = trainer.position.step
     # Where everything lies, and what looks at it, may be new as well.
     moved = output.rename(tmp_path / "moved")
     data = (corpus.parent / "copy.jsonl.gz", dev.parent / "copy.jsonl.gz")
@@ -292,16 +292,16 @@ def test_a_training_goes_on_with_more_epochs_at_the_rate_of_the_new_total(corpus
     }
     config = run_config(data[0], moved, data[1], **longer, **free)
     trainer = train(config)
-    assert trainer.epoch == 4 and trainer.step > step
+    assert trainer.position.epoch == 4 and trainer.position.step > step
     rows = [row for row in log_rows(moved) if "rate" in row]
-    assert len(rows) == trainer.step
+    assert len(rows) == trainer.position.step
     whole = tmp_path / "whole"
     train(run_config(corpus, whole, **longer))
     expected = [row for row in log_rows(whole) if "rate" in row]
     assert [row["rate"] for row in rows[step:]] == [row["rate"] for row in expected[step:]]
     assert rows[step - 1]["rate"] < expected[step - 1]["rate"]  # two epochs had come to their end
     assert configuration.load(RunConfig, moved / "config.yaml") == config
-    line = next(x for x in (moved / "train.log").read_text().splitlines() if "goes on" in x)
+    line = next(x for x in (moved / "train.log").read_text().splitlines() if "resumes with" in x)
     assert "training.epochs: 2 -> 4" in line and f"data.train: {corpus} -> {data[0]}" in line
 
 
@@ -319,18 +319,18 @@ def test_resuming_with_other_settings_or_a_damaged_state(corpus, tmp_path):
         settings = {"training__epochs": 1, "training__learning_rate": 0.001} | changes
         with pytest.raises(LASError, match="other settings") as caught:
             train(run_config(corpus, output, **settings))
-        assert str(caught.value).startswith(f"{output / training.STATE}: ")
+        assert str(caught.value).startswith(f"{output / checkpoint.STATE}: ")
         assert words in str(caught.value) and len(str(caught.value).splitlines()) == 1
-    whole = (output / training.STATE).read_bytes()
-    state = torch.load(output / training.STATE, weights_only=True)
-    torch.save({**state, "world": 2}, output / training.STATE)
+    whole = (output / checkpoint.STATE).read_bytes()
+    state = torch.load(output / checkpoint.STATE, weights_only=True)
+    torch.save({**state, "world": 2}, output / checkpoint.STATE)
     with pytest.raises(LASError, match=r"\(processes: 2 -> 1\)"):
         train(config)
-    torch.save({"format": state["format"], "lm": state["config"]}, output / training.STATE)
+    torch.save({"format": state["format"], "lm": state["config"]}, output / checkpoint.STATE)
     with pytest.raises(LASError, match="another kind"):
         train(config)
     for data in (b"", b"a text", whole[:5000]):
-        (output / training.STATE).write_bytes(data)
+        (output / checkpoint.STATE).write_bytes(data)
         with pytest.raises(LASError, match="corrupt or no training state") as caught:
             train(config)
         assert len(str(caught.value).splitlines()) == 1
@@ -376,12 +376,12 @@ class Second:
 
 
 def test_with_several_processes_the_first_takes_the_folder_for_all(tmp_path):
-    with checkpoint.alone(tmp_path), checkpoint.alone(tmp_path, Second(taken=False)):
-        with pytest.raises(LASError, match="another training"), checkpoint.alone(tmp_path):
+    with checkpoint.exclusive(tmp_path), checkpoint.exclusive(tmp_path, Second(taken=False)):
+        with pytest.raises(LASError, match="another training"), checkpoint.exclusive(tmp_path):
             pass
         with (
             pytest.raises(LASError, match="another training"),
-            checkpoint.alone(tmp_path, Second(taken=True)),
+            checkpoint.exclusive(tmp_path, Second(taken=True)),
         ):
             pass
 

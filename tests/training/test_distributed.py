@@ -8,34 +8,34 @@ import torch.distributed as dist
 import torch.multiprocessing
 from torch import nn
 
-from las.training.distributed import Processes
+from las.training.distributed import DistributedGroup
 
 
 def one_of_two(rank: int, folder: Path) -> None:
     dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=2)
-    processes = Processes(torch.device("cpu"))
+    group = DistributedGroup(torch.device("cpu"))
     torch.manual_seed(0)
     model = nn.Linear(2, 1, bias=False)
-    replica = processes.replica(model, whole=False)
+    replica = group.replica(model, whole=False)
     replica = None  # as a training does where the speller joins in
-    replica = processes.replica(model, whole=True)
+    replica = group.replica(model, whole=True)
     found: dict[str, object] = {
-        "rank": processes.rank,
-        "first": processes.first,
-        "total": processes.total(rank + 5),
-        "any": processes.any(rank == 0, False, rank == 1, True),
+        "rank": group.rank,
+        "first": group.first,
+        "total": group.total(rank + 5),
+        "any": group.any(rank == 0, False, rank == 1, True),
     }
     # The gradient of the sum of w * x is x: alone [1, 1] and [3, 3], together [2, 2].
     for now in (False, True):
         model.zero_grad()
-        with processes.exchange(replica, now):
+        with group.synchronised(replica, now):
             replica(torch.full((1, 2), 1.0 + 2 * rank)).sum().backward()
         found[f"exchanged {now}"] = model.weight.grad.flatten().tolist()
     model.weight.grad.fill_(1.0 + 2 * rank)
     unused = nn.Parameter(torch.zeros(1))
-    processes.average_gradients([unused, *model.parameters()])
+    group.average_gradients([unused, *model.parameters()])
     found["averaged"] = model.weight.grad.flatten().tolist()
-    processes.wait()
+    group.barrier()
     (folder / f"{rank}.json").write_text(json.dumps(found))
     dist.destroy_process_group()
 
@@ -54,14 +54,14 @@ def test_two_agree(tmp_path):
 
 
 def test_alone_nothing_is_exchanged():
-    processes = Processes(torch.device("cpu"))
+    group = DistributedGroup(torch.device("cpu"))
     model = nn.Linear(2, 1)
-    assert processes.replica(model, whole=True) is model
-    assert (processes.rank, processes.world, processes.first) == (0, 1, True)
-    assert processes.total(3) == 3
-    assert processes.any(True, False) == [True, False]
+    assert group.replica(model, whole=True) is model
+    assert (group.rank, group.world, group.first) == (0, 1, True)
+    assert group.total(3) == 3
+    assert group.any(True, False) == [True, False]
     model(torch.ones(1, 2)).sum().backward()
-    processes.average_gradients(model.parameters())
+    group.average_gradients(model.parameters())
     assert model.weight.grad.tolist() == [[1.0, 1.0]]
-    with processes.exchange(model, False):
-        processes.wait()
+    with group.synchronised(model, False):
+        group.barrier()

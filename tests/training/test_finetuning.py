@@ -20,16 +20,19 @@ from speech import (
 
 from las import config as configuration
 from las.config import RunConfig, SearchConfig
+from las.data.dataset import evaluation_batches
+from las.data.manifests import read_manifest
 from las.decoding.presets import stored_search
 from las.errors import LASError
 from las.lm.config import LMModelConfig
 from las.lm.lstm import LanguageModel
 from las.model.folder import bundled, model_settings, read_info
 from las.model.las import LAS
+from las.storage import checkpoint
 from las.storage.settings import save_settings
 from las.training import finetuning
-from las.training import trainer as training
 from las.training.trainer import Trainer
+from las.training.validation import validate
 from las.transcription.confidence import CONFIDENCE, Calibration
 
 
@@ -171,7 +174,7 @@ def test_audio_that_either_training_heard(corpus, given, tmp_path):
         trainer = Trainer(minimal(corpus, tmp_path / "run", folder, **stated))
         assert trainer.model.config.longest_seconds == longest
     heard = Trainer(minimal(corpus, tmp_path / "run", given)).model.config.longest_seconds
-    assert heard == max(round(cut.duration, 1) for cut in training.read_manifest(corpus))
+    assert heard == max(round(cut.duration, 1) for cut in read_manifest(corpus))
 
 
 # --- from the first step to the last -----------------------------------------------------------
@@ -183,11 +186,9 @@ def test_the_command_trains_on_and_resumes(corpus, dev, given, tmp_path, monkeyp
     settings = minimal(corpus, output, given, dev, training={"evaluate_every": 2})
     stated = settings.model_dump(mode="json", exclude_unset=True)
     path.write_text(yaml.safe_dump(stated))
-    before = training.validate(
+    before = validate(
         LAS.from_pretrained(given),
-        training.evaluation_batches(
-            training.read_manifest(dev), LAS.from_pretrained(given).text, sample_rate=8000
-        ),
+        evaluation_batches(read_manifest(dev), LAS.from_pretrained(given).text, sample_rate=8000),
         "cpu",
     ).score.wer
     status, out, err = run_main(monkeypatch, capsys, "train", path)
@@ -206,7 +207,7 @@ def test_the_command_trains_on_and_resumes(corpus, dev, given, tmp_path, monkeyp
     assert devs == [0, 2, 3]
     status, _, err = run_main(monkeypatch, capsys, "train", path, "speller.width=7")
     assert status == 1
-    assert f"{output / training.STATE}: belongs to a training with other settings" in err
+    assert f"{output / checkpoint.STATE}: belongs to a training with other settings" in err
     assert "(speller.width: 48 -> 7)" in error_line(err)
 
 
@@ -238,20 +239,20 @@ def test_a_state_of_before_goes_on(corpus, given, tmp_path):
     output = tmp_path / "run"
     old = run_config(corpus, output, training__init=str(given), attention__kind="additive")
     train(old)
-    path = output / training.STATE
-    state = training.resume.load(path)
+    path = output / checkpoint.STATE
+    state = checkpoint.load(path)
     del state["format"], state["position"]["before"]
-    training.resume.save(path, state)
+    checkpoint.save(path, state)
     sections = old.model_dump(mode="json", exclude={"listener": {"dropout"}})
     sections["training"]["epochs"] = 3
     trainer = train(RunConfig.model_validate(sections))
-    assert trainer.config.listener.dropout == 0.0 and trainer.epoch == 3
+    assert trainer.config.listener.dropout == 0.0 and trainer.position.epoch == 3
 
 
 def test_what_made_it_no_better_is_a_warning(corpus, dev, given, tmp_path, capsys):
     train(minimal(corpus, tmp_path / "run", given, dev, training={"learning_rate": 1e-9}))
     assert "WARNING: dev WER " in (out := capsys.readouterr().out)
-    assert "the model of before is as good" in out
+    assert "the initial model is as good" in out
 
 
 # --- what is kept beside the weights ----------------------------------------------------------
@@ -285,18 +286,18 @@ def test_settings_of_its_own_stay(given, tmp_path):
     final = tmp_path / "model"
     final.mkdir()
     (final / "search.yaml").write_text("beam: 2\n")
-    (line,) = finetuning.carried(str(given), final)
+    (line,) = finetuning.copy_search_settings(str(given), final)
     assert line.startswith(CONFIDENCE)
     assert (final / "search.yaml").read_text() == "beam: 2\n" and not (final / "lm").exists()
 
 
 def test_search_that_is_not_right_is_left_behind_in_a_line(given, tmp_path):
     (given / "search.yaml").write_text("beam: 4\nlm_weight: 0.5\n")
-    (line,) = finetuning.carried(str(given), tmp_path / "model")
+    (line,) = finetuning.copy_search_settings(str(given), tmp_path / "model")
     assert "not taken over" in line and "is missing" in line
     assert not (tmp_path / "model/search.yaml").exists()
     (given / "search.yaml").unlink()
-    assert finetuning.carried(str(given), tmp_path / "model") == []
+    assert finetuning.copy_search_settings(str(given), tmp_path / "model") == []
 
 
 # --- the recipe -------------------------------------------------------------------------------

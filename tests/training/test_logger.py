@@ -9,18 +9,18 @@ import torch
 from speech import full_disk, run_config, whistle
 
 from las.scoring.wer import Utterance, score
-from las.training.logger import Journal
+from las.training.logger import TrainingLogger
 from las.training.validation import Picture, Validation
 
 
 @pytest.fixture
-def journal(tmp_path):
-    with Journal(tmp_path, run_config("", tmp_path), 0) as opened:
+def logger(tmp_path):
+    with TrainingLogger(tmp_path, run_config("", tmp_path), 0) as opened:
         yield opened
 
 
-def step(journal, number, epoch=1, attention=2.0):
-    journal.step(
+def step(logger, number, epoch=1, attention=2.0):
+    logger.step(
         step=number,
         epoch=epoch,
         share=0.5,
@@ -44,11 +44,11 @@ def rows(folder):
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
-def test_steps_and_validations_are_logged(journal, tmp_path, capsys):
-    journal.text("[bold]hello[/bold]")
-    journal.waited(0.25)
-    step(journal, 1, attention=4.0)
-    journal.validation(1, 1, result("ABED"))
+def test_steps_and_validations_are_logged(logger, tmp_path, capsys):
+    logger.info("[bold]hello[/bold]")
+    logger.input_waited(0.25)
+    step(logger, 1, attention=4.0)
+    logger.validation(1, 1, result("ABED"))
     first, second = rows(tmp_path)
     assert first["step"] == 1 and first["attention"] == 4.0 and first["input_wait"] > 0
     assert second == {
@@ -69,72 +69,72 @@ def test_steps_and_validations_are_logged(journal, tmp_path, capsys):
     assert any((tmp_path / "tensorboard").iterdir())
 
 
-def test_truncate_drops_what_will_be_done_again(journal, tmp_path):
+def test_truncate_drops_what_will_be_done_again(logger, tmp_path):
     for number in (1, 2):
-        step(journal, number)
-    journal.validation(1, 2, result())
+        step(logger, number)
+    logger.validation(1, 2, result())
     for number in (3, 4):
-        step(journal, number, epoch=2)
-    journal.validation(2, 4, result())
-    journal.truncate(4, 1)  # the state was saved after step 4, and not after its validation
+        step(logger, number, epoch=2)
+    logger.validation(2, 4, result())
+    logger.truncate(4, 1)  # the state was saved after step 4, and not after its validation
     assert [(r["step"], "dev" in r) for r in rows(tmp_path)] == [
         (1, False), (2, False), (2, True), (3, False), (4, False),
     ]  # fmt: skip
-    journal.truncate(3, 1)
-    step(journal, 4, epoch=2)
+    logger.truncate(3, 1)
+    step(logger, 4, epoch=2)
     assert [(r["step"], "dev" in r) for r in rows(tmp_path)] == [
         (1, False), (2, False), (2, True), (3, False), (4, False),
     ]  # fmt: skip
-    journal.truncate(0, 0)
+    logger.truncate(0, 0)
     assert rows(tmp_path) == []
 
 
 def test_truncate_drops_a_line_that_was_cut_off(tmp_path):
     config = run_config("", tmp_path)
-    with Journal(tmp_path, config, 0) as journal:
-        step(journal, 1)
-        step(journal, 2)
+    with TrainingLogger(tmp_path, config, 0) as logger:
+        step(logger, 1)
+        step(logger, 2)
     log = tmp_path / "log.jsonl"
     log.write_bytes(log.read_bytes()[:-20])
-    with Journal(tmp_path, config, 0) as journal:
-        journal.truncate(5, 5)
-        step(journal, 2)
+    with TrainingLogger(tmp_path, config, 0) as logger:
+        logger.truncate(5, 5)
+        step(logger, 2)
     assert [r["step"] for r in rows(tmp_path)] == [1, 2]
 
 
 def test_the_loss_goes_on_after_a_stop(tmp_path, capsys):
     """A stop after the last step of an epoch leaves none to tell the loss of."""
     config = run_config("", tmp_path)
-    with Journal(tmp_path, config, 0) as journal:
-        step(journal, 1, attention=4.0)
-        step(journal, 2, attention=2.0)
-        step(journal, 3, attention=99.0)
-    with Journal(tmp_path, config, 0) as journal:
-        journal.truncate(2, 0)
-        journal.validation(1, 2, result())
+    with TrainingLogger(tmp_path, config, 0) as logger:
+        step(logger, 1, attention=4.0)
+        step(logger, 2, attention=2.0)
+        step(logger, 3, attention=99.0)
+    with TrainingLogger(tmp_path, config, 0) as logger:
+        logger.truncate(2, 0)
+        logger.validation(1, 2, result())
     assert "train loss 3.900" in capsys.readouterr().out
 
 
-def test_warning_stands_out(journal, tmp_path, capsys):
-    journal.warning("the attention is flat")
+def test_warning_stands_out(logger, tmp_path, capsys):
+    logger.warning("the attention is flat")
     assert "WARNING: the attention is flat" in capsys.readouterr().out
     assert "WARNING: the attention is flat" in (tmp_path / "train.log").read_text()
 
 
 def test_other_processes_are_silent(tmp_path, capsys):
-    with Journal(tmp_path, run_config("", tmp_path), 1) as journal:
-        journal.truncate(0, 0)
-        journal.text("hello")
-        journal.warning("hello")
-        step(journal, 1)
-        journal.validation(1, 1, result())
+    with TrainingLogger(tmp_path, run_config("", tmp_path), 1) as logger:
+        logger.truncate(0, 0)
+        logger.info("hello")
+        logger.warning("hello")
+        step(logger, 1)
+        logger.validation(1, 1, result())
     assert list(tmp_path.iterdir()) == []
     assert capsys.readouterr() == ("", "")
 
 
-def test_numbers_that_are_none_do_not_stop_it(journal, tmp_path):
-    step(journal, 1, attention=float("nan"))
-    step(journal, 2, attention=float("inf"))
+def test_numbers_that_are_none_do_not_stop_it(logger, tmp_path):
+    step(logger, 1, attention=float("nan"))
+    step(logger, 2, attention=float("inf"))
     assert np.isnan(rows(tmp_path)[0]["attention"])
 
 
@@ -146,16 +146,16 @@ def test_a_full_disk_names_the_file_once(tmp_path, monkeypatch):
         folder = tmp_path / name
         with (
             pytest.raises(OSError, match="too large") as caught,
-            Journal(folder, run_config("", tmp_path), 0) as journal,
+            TrainingLogger(folder, run_config("", tmp_path), 0) as logger,
             full_disk(size),
         ):
             if name == "train.log":
-                journal.text("hello, hello")
+                logger.info("hello, hello")
             for number in range(1, 100):
-                step(journal, number)
+                step(logger, number)
                 if name == "tensorboard":
                     (folder / "log.jsonl").write_text("")
-                    journal.writer.flush()
+                    logger.writer.flush()
         assert caught.value.filename == str(folder / name)
         assert threading.excepthook == hook
     assert not failed  # TensorBoard's thread has not printed it as well

@@ -5,8 +5,6 @@ import socket
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from speech import (
     RANDOM,
     equal,
@@ -21,7 +19,6 @@ from speech import (
 )
 
 import las_kernels
-from las.config import TrainingConfig
 from las.data.manifests import read_manifest
 from las.errors import LASError
 from las.evaluation.evaluate import transcribe_manifest
@@ -29,10 +26,12 @@ from las.model.folder import read_info
 from las.model.las import LAS
 from las.scoring.wer import score
 from las.storage import checkpoint
+from las.storage.checkpoint import STATE
 from las.storage.settings import save_settings
 from las.storage.weights import read_weights, write_weights
-from las.training import trainer as training
-from las.training.trainer import Trainer, average, rate
+from las.training import model_selection
+from las.training.model_selection import average_weights
+from las.training.trainer import Trainer
 from las.training.validation import validate
 
 CPU = torch.device("cpu")
@@ -146,40 +145,12 @@ def test_epochs_of_ctc_alone_are_not_among_the_best(corpus, tmp_path):
             training__ctc_only=2,
         )
     )
-    assert [epoch for _, epoch in trainer.best] == [3]
+    assert [epoch for _, epoch in trainer.position.best] == [3]
     devs = [row["dev"] for row in log_rows(tmp_path / "run") if "dev" in row]
     assert [dev["focus"] > 0 for dev in devs] == [False, False, True]
 
 
 # --- the step -------------------------------------------------------------------------------
-
-
-@given(
-    warmup=st.integers(0, 1000),
-    hold=st.floats(0, 1),
-    final=st.floats(1e-3, 1),
-    step=st.integers(0, 5000),
-    progress=st.floats(0, 1),
-)
-def test_rate(warmup, hold, final, step, progress):
-    config = TrainingConfig(learning_rate=0.5, warmup=warmup, hold=hold, final_rate=final)
-    here = rate(config, step, progress)
-    assert 0 < here <= 0.5
-    assert rate(config, step + 1, progress) >= here  # warms up
-    assert rate(config, step, min(1.0, progress + 0.01)) <= here * (1 + 1e-12)  # decays
-    if step + 1 >= warmup:
-        assert here >= 0.5 * final * (1 - 1e-12)
-        if progress <= hold:
-            assert here == 0.5
-        if progress == 1 and hold < 1:
-            assert here == pytest.approx(0.5 * final)
-    if step < warmup and progress <= hold:
-        assert here == pytest.approx(0.5 * (step + 1) / warmup)
-
-
-def test_rate_half_way_down():
-    config = TrainingConfig(learning_rate=1.0, warmup=0, hold=0.5, final_rate=0.2)
-    assert rate(config, 0, 0.75) == pytest.approx(0.6)
 
 
 def one_length(folder, count):
@@ -214,9 +185,9 @@ def test_a_group_cut_short_by_the_end_of_the_epoch_weighs_as_a_whole_one(tmp_pat
 def test_every_batch_and_process_draws_other_numbers(corpus, tmp_path):
     trainer = Trainer(run_config(corpus, tmp_path / "run"))
     seeds = set()
-    for trainer.epoch in range(3):
-        for trainer.batches in range(5):
-            for trainer.processes.rank in range(2):
+    for trainer.position.epoch in range(3):
+        for trainer.position.batches in range(5):
+            for trainer.group.rank in range(2):
                 seeds.add(trainer._seed())
     assert len(seeds) == 30
 
@@ -226,7 +197,7 @@ def poisoned(monkeypatch, steps):
 
     def poison(self, *arguments, **settings):
         losses = backward(self, *arguments, **settings)
-        if self.step + 1 in steps:
+        if self.position.step + 1 in steps:
             self.model.ctc.weight.grad[0, 0] = float("nan")
         return losses
 
@@ -264,11 +235,11 @@ def test_average_is_the_mean(tmp_path):
     paths = [tmp_path / f"{n}.safetensors" for n in range(3)]
     for part, path in zip(parts, paths, strict=True):
         write_weights(part, path)
-    mean = average(paths)
+    mean = average_weights(paths)
     for name in ("a", "b"):
         expected = (parts[0][name] + parts[1][name] + parts[2][name]) / 3
         torch.testing.assert_close(mean[name], expected)
-    assert equal(average(paths[:1]), parts[0])
+    assert equal(average_weights(paths[:1]), parts[0])
 
 
 def scripted(monkeypatch, rates):
@@ -280,7 +251,7 @@ def scripted(monkeypatch, rates):
         wer = dataclasses.replace(result.score, wer=next(said))
         return dataclasses.replace(result, score=wer)
 
-    monkeypatch.setattr(training, "validate", measure)
+    monkeypatch.setattr(model_selection, "validate", measure)
 
 
 @pytest.mark.parametrize("averaged", [20.0, 35.0])
@@ -294,9 +265,9 @@ def test_best_and_averaged_models(corpus, dev, tmp_path, monkeypatch, averaged):
     assert equal(best, read_weights(kept[1]))
     assert read_info(output / "best")["epoch"] == "4"
     assert read_info(output / "best")["dev_wer"] == "20.00"
-    assert equal(weights(output), average(kept) if averaged <= 20 else best)
+    assert equal(weights(output), average_weights(kept) if averaged <= 20 else best)
     assert read_info(output / "model")["dev_wer"] == "20.00"
-    assert [wer for wer, _ in trainer.best] == [20.0, 30.0, 40.0, 50.0, 70.0]
+    assert [wer for wer, _ in trainer.position.best] == [20.0, 30.0, 40.0, 50.0, 70.0]
 
 
 def test_without_averaging_the_best_epoch_is_the_model(corpus, dev, tmp_path, monkeypatch):
@@ -306,7 +277,7 @@ def test_without_averaging_the_best_epoch_is_the_model(corpus, dev, tmp_path, mo
     assert not (output / "epochs").exists()
     best = read_weights(output / "best" / "model.safetensors")
     assert equal(weights(output), best)
-    assert not equal(best, checkpoint.load(output / training.STATE)["model"])
+    assert not equal(best, checkpoint.load(output / STATE)["model"])
 
 
 def test_without_a_dev_set_the_last_weights_are_the_model(corpus, tmp_path):
@@ -360,24 +331,25 @@ def test_a_file_that_goes_during_training_is_named(tmp_path):
 REPLICAS = """
 import time, types
 import torch
-from las import cli, training
+from las.cli import main
+from las.training import trainer as training
 
 run, save = training.Trainer.run, training.Trainer._save
 saves = []
 
 def noted(self):
-    if self.processes.rank:
+    if self.group.rank:
         training.time = types.SimpleNamespace(monotonic=lambda: 1e6 * time.monotonic())
     run(self)
-    torch.save(self.model.state_dict(), self.output / f"rank{self.processes.rank}.pt")
-    (self.output / f"saves{self.processes.rank}").write_text(" ".join(saves))
+    torch.save(self.model.state_dict(), self.output / f"rank{self.group.rank}.pt")
+    (self.output / f"saves{self.group.rank}").write_text(" ".join(saves))
 
 def counted(self):
-    saves.append(str(self.step))
+    saves.append(str(self.position.step))
     save(self)
 
 training.Trainer.run, training.Trainer._save = noted, counted
-cli.main()
+main.main()
 """
 
 
