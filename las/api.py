@@ -16,7 +16,7 @@ from torch import Tensor
 from las import config as configuration
 from las.audio import downmix, reader
 from las.config import SearchConfig
-from las.decoding.hypothesis import LanguageModel, WithWords
+from las.decoding.hypothesis import CharacterAndWordLM, LanguageModel
 from las.decoding.presets import (
     WORD_WEIGHT,
     load_lm,
@@ -32,27 +32,28 @@ from las.model.las import LAS
 from las.runtime import choose_device
 from las.transcription import confidence
 from las.transcription.segments import transcription
-from las.transcription.transcriber import Failure, Timer, Transcriber, Transcript
+from las.transcription.transcriber import Transcriber
+from las.transcription.transcript import Failure, Timer, Transcript
 from las.transcription.types import Transcription
 from las.transcription.word_timestamps import timed_words
 
 Audio: TypeAlias = str | PathLike[str] | np.ndarray | Tensor
 """A file, or samples: [S], or [channels, S]."""
 
-_MAX_LEVEL = 1e10  # powers of what is above overflow
-_RATES = (2000, 768000)  # Hz; anything else is a mistake
+_MAX_LEVEL = 1e10  # the power of higher values overflows
+_RATES = (2000, 768000)  # Hz; others are mistakes
 _FULL_SCALE = {np.dtype(kind): -float(np.iinfo(kind).min) for kind in (np.int16, np.int32)}
 
 
 class Recognizer:
-    """A model that transcribes; made by :func:`load`. Not to be used by two threads at once.
+    """A model that transcribes; made by :func:`load`. Not for use by two threads at once.
 
     Args:
         model: the network.
         device: where it is.
         config: settings of the search; the default is greedy.
         lm: a language model for the search, on the same device.
-        timer: finds the words of what was heard, with their times and probabilities.
+        timer: finds the words of a text, with their times and probabilities.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class Recognizer:
 
     @property
     def sample_rate(self) -> int:
-        """Hz of the audio that the model hears; everything else is resampled to it."""
+        """Sample rate of the model in Hz; other audio is resampled to it."""
         return self._transcriber.rate
 
     def transcribe(
@@ -83,13 +84,13 @@ class Recognizer:
             audio: a file (wav, flac, ogg, opus, mp3, sph, aiff, and what ffmpeg reads where it is
                 installed); or an array or tensor of samples [S] or [channels, S], of which the
                 channels are averaged. Floats have a full scale of 1; int16 and int32 are scaled.
-            sample_rate: Hz of an array; default: :attr:`sample_rate`. A file tells its own.
+            sample_rate: Hz of an array; default: :attr:`sample_rate`. Not for files.
             word_timestamps: whether segments hold their words.
 
         Raises:
-            LASError: the file cannot be read, or the samples are no audio: of a wrong shape, too
+            LASError: the file cannot be read, or the samples are not audio: of a wrong shape, too
                 short, not finite.
-            TypeError: of another type than these; the message names what to give.
+            TypeError: the audio is of another type; the message says what to give.
         """
         (result,) = self.transcribe_many(
             [audio], sample_rate=sample_rate, word_timestamps=word_timestamps
@@ -127,31 +128,31 @@ class Recognizer:
         batch_seconds: float = 120.0,
         return_exceptions: bool = False,
     ) -> list[Transcription] | list[Transcription | LASError]:
-        """Transcribe several, in batches: much faster than one by one, and with the same texts.
+        """Transcribe several in batches: much faster than one by one, and with the same texts.
 
         Args:
-            audios: as for :meth:`transcribe`, files and arrays mixed at will.
+            audios: as for :meth:`transcribe`; files and arrays may be mixed.
             sample_rate: Hz of all arrays.
             word_timestamps: whether segments hold their words.
-            batch_seconds: of audio to decode at once, at most: what bounds the memory.
-            return_exceptions: put the error in the place of the result where something cannot be
-                transcribed, rather than raise the first. Wrong types are raised all the same.
+            batch_seconds: of audio to decode at once, at most; this bounds the memory.
+            return_exceptions: return errors in place of results, rather than raise the first one.
+                Wrong types are always raised.
 
         Returns:
             The results, in the order of ``audios``.
         """
         if isinstance(audios, str | PathLike | np.ndarray | Tensor):
-            raise TypeError("audios: give a list; for a single one there is transcribe()")
+            raise TypeError("audios: give a list; transcribe() takes a single one")
         if not isinstance(audios, Sequence):
             raise TypeError(
-                f"audios: give a list, not {type(audios).__name__}; list(...) makes one of what "
-                "can be gone through"
+                f"audios: give a list, not {type(audios).__name__}; list(...) makes one of an "
+                "iterable"
             )
         _check_number("sample_rate", sample_rate, "Hz")
         _check_number("batch_seconds", batch_seconds, "seconds")
         kinds = [isinstance(item, str | PathLike) for item in audios]
         if sample_rate is not None and all(kinds):
-            raise TypeError("sample_rate: it is of arrays; a file tells its own")
+            raise TypeError("sample_rate: it is for arrays; files have their own")
         results: dict[int, Transcription | LASError] = {}
         files: dict[int, Path] = {}
         arrays: dict[int, np.ndarray] = {}
@@ -163,17 +164,17 @@ class Recognizer:
                 arrays[index] = waveform(item, sample_rate, self.sample_rate)
             except LASError as error:
                 results[index] = error
-        found = self._transcriber.files(list(files.values()), batch_seconds=batch_seconds)
-        heard = self._transcriber.arrays(list(arrays.values()), batch_seconds=batch_seconds)
+        from_files = self._transcriber.files(list(files.values()), batch_seconds=batch_seconds)
+        from_arrays = self._transcriber.arrays(list(arrays.values()), batch_seconds=batch_seconds)
         for index, result in itertools.chain(
-            zip(files, found, strict=True), zip(arrays, heard, strict=True)
+            zip(files, from_files, strict=True), zip(arrays, from_arrays, strict=True)
         ):
             if isinstance(result, Failure):
                 results[index] = LASError(result.reason)
             else:
                 name = files.get(index, f"audio {index}")
-                for note in result.notes:
-                    warnings.warn(f"{shown(str(name))}: {note}", LASWarning, stacklevel=2)
+                for warning in result.warnings:
+                    warnings.warn(f"{shown(str(name))}: {warning}", LASWarning, stacklevel=2)
                 results[index] = self._result(result, word_timestamps)
         ordered = [results[index] for index in range(len(audios))]
         if return_exceptions:
@@ -210,14 +211,14 @@ def load(
     Args:
         model: the folder; None is the model that ships with the package.
         device: ``auto`` (a GPU if there is one), ``cpu`` or ``cuda``.
-        lm: a language model for the search, or its folder; None is the one that the model folder
-            keeps, if its settings weigh one.
-        words: a word model (``las lm words``) beside it, likewise.
-        search: settings, e.g. ``{"beam": 8, "ctc": 0.3}``; None are those that the model folder
-            keeps (``las tune`` stores them), else greedy search. What is given replaces them all.
+        lm: a language model for the search, or its folder; None is that of the model folder, if
+            its settings use one.
+        words: a word model (``las lm words``), likewise.
+        search: settings, e.g. ``{"beam": 8, "ctc": 0.3}``, which replace all of the model folder;
+            None are those of the folder (``las tune`` stores them), else greedy search.
 
     Raises:
-        LASError: a file is missing, corrupt or not of this project; a setting is not right.
+        LASError: a file is missing, damaged or of another program; a setting is not valid.
     """
     for name, given in (("model", model), ("lm", lm), ("words", words)):
         if isinstance(given, int | float | bytes | list | tuple):
@@ -245,11 +246,11 @@ def load(
     elif words is not None and config.word_weight == 0 and search is None:
         config = config.model_copy(update={"word_weight": WORD_WEIGHT})
     elif words is None and config.word_weight > 0:
-        raise LASError("word_weight: there is no word model to weigh; name one by words=FOLDER")
+        raise LASError("word_weight: there is no word model; give one with words=FOLDER")
     if isinstance(words, str | PathLike):
         words = load_words(Path(words), las.text, place)
     if words is not None:
-        lm = WithWords(lm, words)
+        lm = CharacterAndWordLM(lm, words)
     return Recognizer(las, place, config, lm, confidence.timer(folder))
 
 
@@ -259,7 +260,7 @@ def _check_number(name: str, value: object, unit: str) -> None:
 
 
 def waveform(samples: np.ndarray | Tensor, rate: int | None, target: int) -> np.ndarray:
-    """Samples of many kinds as those that a model hears: float32 [S] at its rate.
+    """Convert samples to a model's input: float32 [S] at its rate.
 
     Args:
         samples: [S] or [channels, S]; floats, int16 or int32.
@@ -267,13 +268,13 @@ def waveform(samples: np.ndarray | Tensor, rate: int | None, target: int) -> np.
         target: Hz of the result.
 
     Raises:
-        LASError: they are no audio.
-        TypeError: they are no array or tensor, or of a type whose full scale is not known.
+        LASError: they are not audio.
+        TypeError: they are not an array or tensor, or their full scale is not known.
     """
     _check_number("sample_rate", rate, "Hz")
     if isinstance(samples, Tensor):
-        plain = samples.layout == torch.strided and not samples.is_nested
-        if not plain or samples.is_meta or samples.is_quantized:
+        dense = samples.layout == torch.strided and not samples.is_nested
+        if not dense or samples.is_meta or samples.is_quantized:
             raise TypeError(
                 "audio: give a dense tensor of numbers, not one that is sparse, nested, quantized "
                 "or on the device meta"

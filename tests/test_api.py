@@ -13,7 +13,7 @@ from speech import RATE, sentences, small_model, whistle
 import las
 from las.api import waveform
 from las.config import SearchConfig
-from las.decoding.hypothesis import WithWords
+from las.decoding.hypothesis import CharacterAndWordLM
 from las.decoding.presets import store_search
 from las.errors import LASError
 from las.lm.config import LMModelConfig
@@ -310,14 +310,14 @@ def test_words_beside_the_language_model(tmp_path):
     words = word_model(tmp_path / "words")
     named = las.load(tmp_path / "model", words=words)
     assert named.config.word_weight == 0.3
-    assert isinstance(named.lm, WithWords) and named.lm.characters is None
+    assert isinstance(named.lm, CharacterAndWordLM) and named.lm.characters is None
     ready = las.load(tmp_path / "model", search={"word_weight": 0.1}, words=named.lm.words)
     assert ready.config.word_weight == 0.1 and ready.lm.words is named.lm.words
     with pytest.raises(LASError, match="words=FOLDER"):
         las.load(tmp_path / "model", search={"word_weight": 0.1})
     store_search(tmp_path / "model", SearchConfig(beam=2, word_weight=0.2), None, words)
     kept = las.load(tmp_path / "model")
-    assert kept.config.word_weight == 0.2 and isinstance(kept.lm, WithWords)
+    assert kept.config.word_weight == 0.2 and isinstance(kept.lm, CharacterAndWordLM)
 
 
 def test_what_cannot_be_loaded(tmp_path, model):

@@ -16,7 +16,8 @@ from las.evaluation.evaluate import check_batching
 from las.model.folder import bundled
 from las.model.las import LAS
 from las.scoring import wer as scoring
-from las.transcription.transcriber import Transcriber, Transcript
+from las.transcription.transcriber import Transcriber
+from las.transcription.transcript import Transcript
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = bundled().parent / "samples"
@@ -72,7 +73,7 @@ def test_samples_alone_and_together(model):
         assert isinstance(b, Transcript)
         assert isinstance(c, Transcript)
         assert a.text == b.text == c.text
-        scores = [x.windows[0].hypotheses[0].score for x in (a, c)]
+        scores = [x.chunks[0].hypotheses[0].score for x in (a, c)]
         assert scores[0] == pytest.approx(scores[1], abs=1e-4)
 
 
@@ -115,8 +116,8 @@ def test_long_audio(model, search):
     )
     (whole,) = transcriber.arrays([waveform])
     said = " ".join(texts[name] for name in names)
-    assert len(whole.windows) > 2
-    assert max(w.end - w.start for w in whole.windows) <= 16000 * model.config.longest_seconds
+    assert len(whole.chunks) > 2
+    assert max(w.end - w.start for w in whole.chunks) <= 16000 * model.config.longest_seconds
     wer = scoring.score([scoring.Utterance("long", said, whole.text)]).wer
     assert wer < 10.0
     if search == "greedy":  # one window of all is much longer than what the model was trained on

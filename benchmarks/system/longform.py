@@ -27,7 +27,8 @@ from benchmarks import common, module
 from las.audio import reader
 from las.model.folder import bundled
 from las.model.las import LAS
-from las.transcription.transcriber import Transcriber, Transcript
+from las.transcription.transcriber import Transcriber
+from las.transcription.transcript import Transcript
 
 NAME = "longform"
 LIMIT = 1.1  # peak of the longest to peak of the shortest
@@ -75,7 +76,7 @@ def measure(path: Path, device: str, threads: int) -> common.Row:
     (result,) = transcriber.files([path])
     seconds, cpu = time.perf_counter() - start, time.process_time() - start_cpu
     assert isinstance(result, Transcript), result
-    lengths = [(w.end - w.start) / transcriber.rate for w in result.windows]
+    lengths = [(w.end - w.start) / transcriber.rate for w in result.chunks]
     return {
         "audio_seconds": round(result.seconds, 2),
         "wall_seconds": round(seconds, 2),
@@ -85,9 +86,9 @@ def measure(path: Path, device: str, threads: int) -> common.Row:
         "times_real_time_cpu": round(result.seconds / cpu, 1),
         "peak_bytes": peak_bytes(),
         "peak_bytes_before": before,
-        "windows": len(result.windows),
+        "windows": len(result.chunks),
         "longest_window": round(max(lengths, default=0.0), 2),
-        "bad_windows": sum(not w.judgement.good for w in result.windows),
+        "bad_windows": sum(not w.quality.good for w in result.chunks),
         "text": result.text,
     }
 

@@ -12,14 +12,17 @@ from las.text.characters import ALPHABET
 
 def bpe(
     text: Annotated[
-        Path, typer.Argument(help="A manifest, or one sentence a line: plain, .gz or .xz.")
+        Path,
+        typer.Argument(
+            help="A manifest, or a text with one sentence per line (plain, .gz or .xz)."
+        ),
     ],
-    output: Annotated[Path, typer.Argument(help="File for the pieces, one a line.")],
-    size: Annotated[int, typer.Option(min=1, help="Number of pieces.")] = 500,
+    output: Annotated[Path, typer.Argument(help="File for the subwords, one per line.")],
+    size: Annotated[int, typer.Option(min=1, help="Number of subwords.")] = 500,
     alphabet: Annotated[str, typer.Option(help="Characters of the text.")] = ALPHABET,
     normalizer: NormalizerOption = Normalizers.ENGLISH,
 ) -> None:
-    """Find pieces of words to write instead of characters: `las train CONF.yaml pieces=OUTPUT`."""
+    """Learn subwords (BPE) to write instead of characters: `las train CONF.yaml pieces=OUTPUT`."""
     with lasting():
         from las.data import manifests
         from las.lm import corpus as lm_corpus
@@ -35,8 +38,8 @@ def bpe(
         read = lm_corpus.read(text, characters, 10000).train
         bounds = zip(read.offsets, read.offsets[1:], strict=False)
         lines = [characters.decode(read.ids[a:b].tolist()) for a, b in bounds]
-    pieces = learn(lines, size)
-    Pieces(alphabet, pieces, normalizer.value)  # refuses what a model could not write
+    subwords = learn(lines, size)
+    Pieces(alphabet, subwords, normalizer.value)  # checks them
     with replacing(output) as temporary:
-        temporary.write_text("".join(piece + "\n" for piece in pieces), encoding="utf-8")
-    print(f"{output}: {len(pieces)} pieces of {len(lines)} sentences")
+        temporary.write_text("".join(subword + "\n" for subword in subwords), encoding="utf-8")
+    print(f"{output}: {len(subwords)} subwords from {len(lines)} sentences")

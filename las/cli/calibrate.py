@@ -1,4 +1,4 @@
-"""The command ``las calibrate``. It parses and prints; the work is done elsewhere."""
+"""The command ``las calibrate``: options and output; `las.evaluation.calibrate` does the work."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,21 +12,24 @@ from las.imports import lasting
 def calibrate(
     model: Annotated[Path, typer.Argument(help="Model folder.")],
     manifests: Annotated[
-        list[Path], typer.Argument(help="Manifests of speakers it was not trained on; no test set.")
+        list[Path],
+        typer.Argument(help="Manifests of speakers that it was not trained on; not the test set."),
     ],
     output: Annotated[
-        Path | None, typer.Option(help="File of the report; default: MODEL/calibration.json.")
+        Path | None, typer.Option(help="File for the report. Default: MODEL/calibration.json.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draw of the speakers.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the split of speakers.")] = 0,
     device: DeviceOption = Device.AUTO,
     threads: ThreadsOption = 0,
-    batch_seconds: Annotated[float, typer.Option(min=0.1, help="Audio in a batch.")] = 60.0,
+    batch_seconds: Annotated[
+        float, typer.Option(min=0.1, help="Seconds of audio in a batch.")
+    ] = 60.0,
 ) -> None:
-    """Have words' probabilities say how often such words are right (MODEL/confidence.yaml).
+    """Calibrate word probabilities: make them the share of such words that are correct.
 
-    Words are recognised with the search that the folder keeps. The errors that are reported are of
-    speakers whose words took no part: a map fitted on half of the speakers is measured on the other
-    half. What is kept is fitted on all.
+    The calibration is stored in MODEL/confidence.yaml. Words are recognised with the stored search
+    of the model. The reported error is that of held-out speakers: a calibration of half of the
+    speakers is measured on the other half. The stored calibration is fitted to all speakers.
     """
     import json
 
@@ -48,13 +51,13 @@ def calibrate(
     for file in (path, model / confidence.CONFIDENCE):
         check_file(file)
     config, lm = stored_search(model, place)
-    heard = calibration.listen(las, manifests, place, config, lm, batch_seconds)
-    after = calibration.held_out(heard, seed)
-    everyone = calibration.together(heard.values())
+    words_of = calibration.listen(las, manifests, place, config, lm, batch_seconds)
+    after = calibration.held_out(words_of, seed)
+    everyone = calibration.together(words_of.values())
     chosen = calibration.fit(*everyone)
     report: dict[str, Any] = {
         "manifests": ["/".join(path.parts[-2:]) for path in manifests],
-        "speakers": len(heard),
+        "speakers": len(words_of),
         "words": len(everyone.right),
         "right": float(everyone.right.mean()),
         "bins": calibration.BINS,
@@ -75,8 +78,8 @@ def calibrate(
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     print(
-        f"{report['words']} words of {report['speakers']} speakers, {report['right']:.1%} right\n"
-        f"expected calibration error: {report['before']['expected_calibration_error']:.3f} as the "
-        f"model says, {report['held_out']['expected_calibration_error']:.3f} calibrated, of "
-        f"speakers held out\nconfidence: {model / confidence.CONFIDENCE}, report: {path}"
+        f"{report['words']} words of {report['speakers']} speakers, {report['right']:.1%} correct\n"
+        f"expected calibration error: {report['before']['expected_calibration_error']:.3f} before "
+        f"calibration, {report['held_out']['expected_calibration_error']:.3f} after it, on "
+        f"held-out speakers\nconfidence: {model / confidence.CONFIDENCE}, report: {path}"
     )

@@ -8,13 +8,15 @@ import typer
 
 
 def compare(
-    a: Annotated[Path, typer.Argument(help="JSON report of `las evaluate` of system A.")],
-    b: Annotated[Path, typer.Argument(help="The same of system B, on the same manifest.")],
+    a: Annotated[Path, typer.Argument(help="JSON report of system A (`las evaluate`).")],
+    b: Annotated[Path, typer.Argument(help="JSON report of system B on the same manifest.")],
     samples: Annotated[int, typer.Option(min=1, help="Bootstrap samples.")] = 10000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
-    output: Annotated[Path | None, typer.Option(help="Also write the result as JSON.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
+    output: Annotated[
+        Path | None, typer.Option(help="Also write the result to this JSON file.")
+    ] = None,
 ) -> None:
-    """Say whether system B is better than A: paired bootstrap of the WER difference."""
+    """Test whether system B is better than A: paired bootstrap of the WER difference."""
     from las.scoring import significance
     from las.storage.atomic import check_file, replacing
 

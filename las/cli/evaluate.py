@@ -25,24 +25,26 @@ from las.imports import lasting
 
 def evaluate(
     model: Annotated[Path, typer.Argument(help="Model folder.")],
-    manifest: Annotated[Path, typer.Argument(help="Manifest of `las prepare`.")],
+    manifest: Annotated[Path, typer.Argument(help="Manifest (`las prepare`).")],
     output: Annotated[
         Path | None,
-        typer.Option(help="Prefix of the reports; default: MODEL/evaluation-MANIFEST."),
+        typer.Option(help="Prefix of the reports. Default: MODEL/evaluation-MANIFEST."),
     ] = None,
     device: DeviceOption = Device.AUTO,
     threads: ThreadsOption = 0,
     precision: PrecisionOption = Precision.AUTO,
-    batch_seconds: Annotated[float, typer.Option(min=0.1, help="Audio in a batch.")] = 60.0,
+    batch_seconds: Annotated[
+        float, typer.Option(min=0.1, help="Seconds of audio in a batch.")
+    ] = 60.0,
     texts: Annotated[
         bool,
         typer.Option(
-            help="Put references and hypotheses into the JSON; --no-texts for a corpus whose text "
-            "may not be passed on. The text report has them either way."
+            help="Include references and hypotheses in the JSON report; use --no-texts if the "
+            "corpus may not be redistributed. The text report always has them."
         ),
     ] = True,
     check_batching: Annotated[
-        bool, typer.Option("--check-batching", help="Also compare batches with single files.")
+        bool, typer.Option("--check-batching", help="Also compare batched with single decoding.")
     ] = False,
     beam: BeamOption = None,
     ctc: CTCOption = None,
@@ -52,7 +54,7 @@ def evaluate(
     search: SearchOption = None,
     greedy: GreedyOption = False,
 ) -> None:
-    """Score a model: WER, CER, interval, and an aligned report."""
+    """Score a model on a manifest: WER with confidence interval, CER, and an aligned report."""
     with lasting():
         from las.decoding.presets import LM, WORDS, model_names
         from las.decoding.search import describe

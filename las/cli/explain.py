@@ -1,4 +1,4 @@
-"""The command ``las explain``. It parses and prints; the work is done elsewhere."""
+"""The command ``las explain``: options and output; `las.explain` does the work."""
 
 from pathlib import Path
 from typing import Annotated
@@ -22,13 +22,15 @@ from las.imports import lasting
 
 
 def explain(
-    file: Annotated[Path, typer.Argument(help="wav, flac, ogg, opus, mp3, sph, ...")],
-    model: Annotated[Path | None, typer.Option(help="Model folder; default: the bundled.")] = None,
-    output_dir: Annotated[Path, typer.Option(help="Folder for the page and the picture.")] = Path(),
+    file: Annotated[Path, typer.Argument(help="Audio file: wav, flac, ogg, opus, mp3, sph, ...")],
+    model: Annotated[
+        Path | None, typer.Option(help="Model folder. Default: the bundled model.")
+    ] = None,
+    output_dir: Annotated[Path, typer.Option(help="Folder for the page and the plot.")] = Path(),
     device: DeviceOption = Device.AUTO,
     threads: ThreadsOption = 0,
     max_seconds: Annotated[
-        float, typer.Option(min=0.1, help="Explain no more than so much of the file.")
+        float, typer.Option(min=0.1, help="Explain at most so many seconds of the file.")
     ] = 300.0,
     beam: BeamOption = None,
     ctc: CTCOption = None,
@@ -38,10 +40,9 @@ def explain(
     search: SearchOption = None,
     greedy: GreedyOption = False,
 ) -> None:
-    """Show how a file was heard: attention over the spectrogram, words, and what else it may say.
+    """Show how a file was recognised: attention, spectrogram, words, and alternative texts.
 
-    Writes a page (FILE's name and .explain.html) that needs nothing beside it, and a picture
-    (.explain.png).
+    Writes a self-contained page (FILE's name and .explain.html) and a plot (.explain.png).
     """
     with lasting():
         from las.evaluation import plots

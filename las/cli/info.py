@@ -12,10 +12,10 @@ from las.version import __version__
 
 def info(
     model: Annotated[
-        Path | None, typer.Argument(help="Model folder; default: the bundled.")
+        Path | None, typer.Argument(help="Model folder. Default: the bundled model.")
     ] = None,
 ) -> None:
-    """Print the versions, and what is known of a model."""
+    """Print versions, and the training, search and configuration of a model."""
     with lasting():
         import torch
         import torchaudio

@@ -1,6 +1,6 @@
-"""The command ``las``. It parses and prints; the work is done elsewhere.
+"""The command ``las``: its subcommands, and errors as one line.
 
-Heavy modules are imported by the commands that need them, so that ``las --help`` is quick.
+Heavy modules are imported by the commands that need them, so that ``las --help`` is fast.
 """
 
 import sys
@@ -29,7 +29,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Listen, Attend and Spell: train, score and use an attention speech recogniser.",
+    help="Listen, Attend and Spell: train, evaluate and use an attention speech recogniser.",
 )
 app.add_typer(lm_app, name="lm")
 for _command in (
@@ -51,11 +51,11 @@ def main() -> None:
     """Run the command; a :class:`LASError` becomes one line and exit status 1."""
     standard.open_closed()
     try:
-        threads_of_environment()  # torch would take as many as it says
+        threads_of_environment()  # checks OMP_NUM_THREADS, which torch obeys
         try:
             app()
         finally:
-            standard.put("")  # what is left in the buffer
+            standard.put("")  # flush what is buffered
     except LASError as error:
         standard.complain(f"error: {error}")
         sys.exit(1)
@@ -84,7 +84,7 @@ def _version(value: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     pass

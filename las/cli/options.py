@@ -1,4 +1,4 @@
-"""Options of the commands that search, and what they ask for."""
+"""Options that several commands share, and the search settings that they give."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Normalizers(StrEnum):
-    """Brings texts into the form in which a model writes, see :mod:`las.text.normalizer`."""
+    """Normalization of texts, see :mod:`las.text.normalizer`."""
 
     ENGLISH = "english"
     UPPER = "upper"
@@ -33,47 +33,52 @@ class Device(StrEnum):
 
 
 class Precision(StrEnum):
-    """What the listener computes in."""
+    """Number format of the listener's computation."""
 
     AUTO = "auto"
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
 
 
-DeviceOption = Annotated[Device, typer.Option(help="auto takes a GPU if there is one.")]
+DeviceOption = Annotated[
+    Device, typer.Option(help="Where to compute; auto uses a GPU if there is one.")
+]
 PrecisionOption = Annotated[
     Precision,
-    typer.Option(help="Of the listener; auto is float32: others let a batch move results."),
+    typer.Option(
+        help="Of the listener. auto is float32; with bfloat16 results may depend on the batch."
+    ),
 ]
 ThreadsOption = Annotated[
-    int, typer.Option(min=0, help="CPU threads; 0 is OMP_NUM_THREADS if set, else one.")
+    int, typer.Option(min=0, help="CPU threads; 0 uses OMP_NUM_THREADS if set, else one.")
 ]
 
-# None is not given: the model's own setting counts (`las tune`), else the default.
+# None: not given. Then the stored search of the model applies (`las tune`), else the default.
 BeamOption = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Hypotheses kept; 1 is greedy. Default: what the model keeps (`las info`), else 1.",
+        help="Beam size; 1 is greedy. Default: the model's stored search (`las info`), else 1.",
     ),
 ]
 CTCOption = Annotated[
     float | None,
     typer.Option(
-        help="Weight of CTC in the search, 0 to below 1; default: what the model keeps, else 0."
+        help="Weight of CTC scores, from 0 to below 1. Default: the stored search, else 0."
     ),
 ]
 LMOption = Annotated[
     Path | None,
-    typer.Option(help="Folder of a language model; default: what the model keeps, if any."),
+    typer.Option(help="Language model folder. Default: the model's own, if any."),
 ]
 LMWeightOption = Annotated[
-    float | None, typer.Option(help="Its weight; default: what the model keeps, else 0.3.")
+    float | None,
+    typer.Option(help="Weight of the language model. Default: the stored search, else 0.3."),
 ]
 WordsOption = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of a word model (`las lm words`), beside --lm; default: what the model keeps, "
+        help="Word model folder (`las lm words`), with or without --lm. Default: the model's own, "
         "if any."
     ),
 ]
@@ -81,14 +86,14 @@ SearchOption = Annotated[
     list[str] | None,
     typer.Option(
         metavar="KEY=VALUE",
-        help="Another setting of the search, e.g. coverage=0.05; repeatable.",
+        help="Another search setting, e.g. coverage=0.05; repeatable.",
     ),
 ]
 NormalizerOption = Annotated[
     Normalizers,
     typer.Option(
-        help="Of the text: english is upper case without accents and punctuation, upper keeps "
-        "accents, none keeps all."
+        help="Normalization of the text: english is upper case without accents and punctuation, "
+        "upper keeps accents, none keeps case and punctuation."
     ),
 ]
 GreedyOption = Annotated[
@@ -96,8 +101,8 @@ GreedyOption = Annotated[
     typer.Option(
         "--no-stored-search",
         "--greedy",
-        help="Leave out the search that the model keeps (`las tune`): it is greedy, but for what "
-        "other options ask.",
+        help="Ignore the model's stored search (`las tune`): greedy search, changed only by the "
+        "other options.",
     ),
 ]
 
@@ -113,48 +118,44 @@ def search_settings(
     greedy: bool = False,
     **options: float | None,
 ) -> "tuple[SearchConfig, LanguageModel | None]":
-    """The settings of a search, and its language model if it has one, of words or characters.
+    """The settings of a search, and its language models if there are any.
 
-    What the model folder keeps comes first (:mod:`las.decoding.presets`); options replace single
-    settings of it, and ``settings`` replace options.
+    They begin with the stored search of the model folder (:mod:`las.decoding.presets`); options
+    replace single settings of it, and ``settings`` replace options.
 
     Args:
         las: the recogniser.
-        place: where it is, and where the language model goes.
+        place: its device, and that of the language models.
         folder: its model folder.
-        lm: folder of the language model; None is the model folder's, if its settings weigh one.
+        lm: folder of the language model; None is the model folder's, if its settings use one.
         settings: ``key=value`` each.
         words: folder of the word model, likewise.
-        greedy: begin with greedy search, whatever the model folder keeps.
-        options: settings by name; None is not given.
+        greedy: begin with greedy search rather than the stored one.
+        options: settings by name; None: not given.
 
     Raises:
-        LASError: a setting is not right, or the language model does not fit.
+        LASError: a setting is not valid, or the language model does not fit.
     """
     from las import config as configuration
     from las.config import SearchConfig
     from las.decoding import presets
 
-    kept = None if greedy else presets.stored_settings(folder)
-    # Only what is written there: a weight that nobody wrote asks for no language model.
-    data = {} if kept is None else kept.model_dump(include=kept.model_fields_set)
+    stored = None if greedy else presets.stored_settings(folder)
+    # Only what the file states: a default weight does not ask for a language model.
+    data = {} if stored is None else stored.model_dump(include=stored.model_fields_set)
     if lm is not None and data.get("lm_weight") == 0:
-        del data["lm_weight"]  # it says that there is none; now there is
+        del data["lm_weight"]  # of a folder without a language model; now there is one
     if words is not None and not data.get("word_weight"):
         data["word_weight"] = presets.WORD_WEIGHT
     data |= {name: value for name, value in options.items() if value is not None}
     config = configuration.parse(SearchConfig, data, "settings of the search", settings or [])
     if lm is None:
-        weighed = options.get("lm_weight")
-        if weighed is not None and (kept is None or not (folder / presets.LM).is_dir()):
-            raise LASError(
-                "--lm-weight: there is no language model to weigh; name one by --lm FOLDER"
-            )
-        lm = None if kept is None else presets.stored_lm(folder, config)
+        weight = options.get("lm_weight")
+        if weight is not None and (stored is None or not (folder / presets.LM).is_dir()):
+            raise LASError("--lm-weight: there is no language model; give one with --lm FOLDER")
+        lm = None if stored is None else presets.stored_lm(folder, config)
     if words is None and config.word_weight > 0:
-        if kept is None or not (folder / presets.WORDS).is_dir():
-            raise LASError(
-                "word_weight: there is no word model to weigh; name one by --words FOLDER"
-            )
+        if stored is None or not (folder / presets.WORDS).is_dir():
+            raise LASError("word_weight: there is no word model; give one with --words FOLDER")
         words = presets.stored_words(folder, config)
     return config, presets.load_both(lm, words, las.text, place)

@@ -13,7 +13,7 @@ from las.text.normalizer import check_alphabet
 
 
 class Corpus(StrEnum):
-    """Layouts that ``las prepare`` reads."""
+    """Corpus layouts that ``las prepare`` reads."""
 
     LIBRISPEECH = "librispeech"
     AN4 = "an4"
@@ -22,36 +22,41 @@ class Corpus(StrEnum):
 
 
 def prepare(
-    corpus: Annotated[Corpus, typer.Argument(help="Its layout.")],
-    source: Annotated[Path, typer.Argument(help="The corpus, or a CSV/TSV/JSONL file.")],
+    corpus: Annotated[Corpus, typer.Argument(help="Layout of the corpus.")],
+    source: Annotated[
+        Path, typer.Argument(help="Folder of the corpus, or a CSV, TSV or JSONL file.")
+    ],
     output: Annotated[Path, typer.Argument(help="Folder for the manifests.")],
     part: Annotated[
         list[str] | None, typer.Option(help="Part of LibriSpeech or Common Voice; repeatable.")
     ] = None,
     dev_speakers: Annotated[
-        int, typer.Option(min=0, help="Speakers to carve out of each part as <part>-dev.")
+        int, typer.Option(min=0, help="Speakers to hold out of each part as <part>-dev.")
     ] = 0,
-    seed: Annotated[int, typer.Option(help="Of the draw of the speakers.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the choice of speakers.")] = 0,
     like: Annotated[
         Path | None,
-        typer.Option(help="Take alphabet and normalizer of this model folder or training's YAML."),
+        typer.Option(help="Use alphabet and normalizer of this model folder or training YAML."),
     ] = None,
     alphabet: Annotated[
         str | None,
-        typer.Option(help="Characters a transcript may hold; default: A to Z, ' and space."),
+        typer.Option(help="Allowed characters of transcripts. Default: A to Z, ' and space."),
     ] = None,
     normalizer: Annotated[
         Normalizers | None,
         typer.Option(
-            help="Of the transcripts; default: english, upper case without accents and "
-            "punctuation. upper keeps accents, none keeps all."
+            help="Normalization of transcripts. Default: english, upper case without accents and "
+            "punctuation; upper keeps accents, none keeps case and punctuation."
         ),
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Stop at the first unusable utterance.")
+        bool, typer.Option("--strict", help="Fail at the first unusable utterance.")
     ] = False,
     trust_headers: Annotated[
-        bool, typer.Option("--trust-headers", help="Do not decode every file to check it.")
+        bool,
+        typer.Option(
+            "--trust-headers", help="Read only headers; do not decode the files to check them."
+        ),
     ] = False,
 ) -> None:
     """Check a corpus and write manifests of its usable utterances."""
@@ -61,13 +66,15 @@ def prepare(
         from las.training.finetuning import text_settings
 
     if like is not None and (alphabet is not None or normalizer is not None):
-        raise LASError("--like: names alphabet and normalizer already; leave the others out")
+        raise LASError(
+            "--like: already gives alphabet and normalizer; leave out --alphabet and --normalizer"
+        )
     written = ModelConfig() if like is None else text_settings(like)
     characters = alphabet or written.alphabet
     form = normalizer.value if normalizer is not None else written.text.normalizer
     check_alphabet(characters, form)
     if part and corpus not in (Corpus.LIBRISPEECH, Corpus.COMMONVOICE):
-        raise LASError(f"--part: {corpus.value} has no parts to choose from; leave it out")
+        raise LASError(f"--part: {corpus.value} has no parts; leave it out")
     if corpus is Corpus.LIBRISPEECH:
         parts = corpora.librispeech(source, part or [])
     elif corpus is Corpus.AN4:
@@ -77,7 +84,7 @@ def prepare(
     else:
         parts = corpora.folder(source)
     if dev_speakers:
-        # A test set is scored, not trained on: nothing is carved out of it.
+        # Nothing is held out of a test set, which is not trained on.
         split = [name for name in parts if not name.startswith("test")]
         for name in split:
             parts[name], parts[f"{name}-dev"] = corpora.split_speakers(

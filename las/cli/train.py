@@ -13,13 +13,20 @@ from las.imports import lasting
 def train(
     config: Annotated[Path, typer.Argument(help="YAML file of settings.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="E.g. training.epochs=3")
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="Settings that replace those of the file, e.g. training.epochs=3",
+        ),
     ] = None,
     processes: Annotated[
-        int, typer.Option(min=1, help="That train together: one a GPU, or a core or two each.")
+        int,
+        typer.Option(
+            min=1, help="Number of processes: one per GPU, or one per one or two CPU cores."
+        ),
     ] = 1,
 ) -> None:
-    """Train a model; the same command resumes a training that was stopped.
+    """Train a model; the same command resumes an interrupted training.
 
     On several machines: torchrun --nnodes 2 --nproc-per-node 8 ... -m las train CONFIG.yaml
     """

@@ -1,4 +1,4 @@
-"""The command ``las tune``. It parses and prints; the work is done elsewhere."""
+"""The command ``las tune``: options and output; `las.evaluation.tune` does the work."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,32 +11,38 @@ from las.imports import lasting
 
 def tune(
     model: Annotated[Path, typer.Argument(help="Model folder.")],
-    dev: Annotated[Path, typer.Argument(help="Manifest to choose on; not the test set.")],
+    dev: Annotated[Path, typer.Argument(help="Dev set to tune on; not the test set.")],
     lm: Annotated[
         Path | None,
-        typer.Option(help="Folder of a language model, MODEL/lm if it is there; kept if it helps."),
+        typer.Option(
+            help="Language model folder, used if it helps. Default: MODEL/lm, if it exists."
+        ),
     ] = None,
     words: Annotated[
         Path | None,
-        typer.Option(help="Folder of a word model, MODEL/words if it is there; kept if it helps."),
+        typer.Option(
+            help="Word model folder, used if it helps. Default: MODEL/words, if it exists."
+        ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Prefix of the reports; default: MODEL/tuning.")
+        Path | None, typer.Option(help="Prefix of the reports. Default: MODEL/tuning.")
     ] = None,
-    beam: Annotated[int, typer.Option(min=1, help="The largest beam.")] = 8,
+    beam: Annotated[int, typer.Option(min=1, help="Largest beam size to try.")] = 8,
     utterances: Annotated[
-        int | None, typer.Option(min=1, help="Choose on so many, drawn from a large set.")
+        int | None, typer.Option(min=1, help="Tune on a random sample of so many utterances.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of that draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the sample.")] = 0,
     device: DeviceOption = Device.AUTO,
     threads: ThreadsOption = 0,
-    batch_seconds: Annotated[float, typer.Option(min=0.1, help="Audio in a batch.")] = 60.0,
+    batch_seconds: Annotated[
+        float, typer.Option(min=0.1, help="Seconds of audio in a batch.")
+    ] = 60.0,
 ) -> None:
-    """Choose the settings of the search, and keep them beside the model.
+    """Tune the search settings of a model, and store them in its folder.
 
-    They are the default of `las transcribe` and `las evaluate` from then on (MODEL/search.yaml,
-    MODEL/lm, MODEL/words). Settings that are there already are where it begins, and stay unless
-    better ones are found. Where nothing beats greedy search, a line says so and it is kept.
+    They become the default of `las transcribe` and `las evaluate` (MODEL/search.yaml, MODEL/lm,
+    MODEL/words). Tuning starts from stored settings, which are replaced only by better ones. If
+    nothing beats greedy search, greedy search is stored.
     """
     import json
 
@@ -75,29 +81,29 @@ def tune(
     name = None if lm is None else lm_name(lm)
     lines: list[str] = []
 
-    def say(text: str) -> None:
+    def log(text: str) -> None:
         print(text, flush=True)
         lines.append(text)
 
     batches = encode_manifest(
         las, dev, place, batch_seconds=batch_seconds, utterances=utterances, seed=seed
     )
-    say(f"{dev.name}: {sum(len(batch.ids) for batch in batches)} utterances")
-    say(tuning_report.HEADER)
+    log(f"{dev.name}: {sum(len(batch.ids) for batch in batches)} utterances")
+    log(tuning_report.HEADER)
 
     def measured(config: SearchConfig) -> Trial:
         trial = measure(las, batches, config, language_model)
-        say(tuning_report.trial_line(trial, name))
+        log(tuning_report.trial_line(trial, name))
         return trial
 
     stored = None
     if kept_search is not None:
         stored = measure(las, batches, *kept_search)
-        say(f"{tuning_report.trial_line(stored, LM)}  (stored)")
+        log(f"{tuning_report.trial_line(stored, LM)}  (stored)")
     result = tune_search(
         measured, beam=beam, lm=lm is not None, words=words is not None, stored=stored
     )
-    say(tuning_report.summary(result, name))
+    log(tuning_report.summary(result, name))
     report = {
         "manifest": dev.name,
         **({"drawn": {"utterances": utterances, "seed": seed}} if utterances else {}),

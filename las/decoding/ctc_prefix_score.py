@@ -22,15 +22,15 @@ _FLOOR = -700.0
 class CTCState(NamedTuple):
     """Forward log-probabilities of [B, N] prefixes, by number of frames used: 0..T."""
 
-    ending: Tensor  # [B, N, T+1], of alignments that end with the prefix's last character
-    resting: Tensor  # [B, N, T+1], of those that end with a blank
-    last: Tensor  # [B, N], the last character; the end of sentence stands for none
+    nonblank: Tensor  # [B, N, T+1], of alignments that end with the prefix's last character
+    blank: Tensor  # [B, N, T+1], of those that end with a blank
+    last: Tensor  # [B, N], the last character; the end of sentence of an empty prefix
 
 
 class CTCPrefixScorer:
     """Scores the extensions of prefixes by CTC; float64 throughout.
 
-    Padding has no effect: beyond an utterance's last frame its sums stand still.
+    Padding has no effect: sums do not change beyond an utterance's last frame.
 
     Args:
         log_probs: of the CTC head, [B, T, V].
@@ -47,37 +47,37 @@ class CTCPrefixScorer:
 
     def start(self, beams: int) -> CTCState:
         """The empty prefix, ``beams`` times for every utterance."""
-        resting = self._products[:, BLANK, None].repeat(1, beams, 1)
-        last = torch.full(resting.shape[:2], EOS, device=resting.device)
-        return CTCState(torch.full_like(resting, float("-inf")), resting, last)
+        blank = self._products[:, BLANK, None].repeat(1, beams, 1)
+        last = torch.full(blank.shape[:2], EOS, device=blank.device)
+        return CTCState(torch.full_like(blank, float("-inf")), blank, last)
 
     def score(self, state: CTCState) -> Tensor:
         """Log-probabilities of the prefixes with one more id, [B, N, V].
 
-        An extension by a character is scored as a prefix, one by the end of sentence as the whole
-        transcript; a blank is no extension.
+        An extension by a character is scored as a prefix, one by the end of sentence as a complete
+        text; a blank is no extension.
         """
-        before = torch.logaddexp(state.ending, state.resting)[..., :-1]
+        before = torch.logaddexp(state.nonblank, state.blank)[..., :-1]
         before = before.masked_fill(~self.valid[:, None], float("-inf"))
         top = before.amax(-1, keepdim=True).clamp(min=-1e300)  # finite, to be subtracted
         scores = torch.bmm((before - top).exp(), self._probabilities).log() + top
         # A character that repeats the last one needs a blank between.
-        repeated = (state.resting[..., :-1] + self._rows(self._frames, state.last)).logsumexp(-1)
+        repeated = (state.blank[..., :-1] + self._rows(self._frames, state.last)).logsumexp(-1)
         scores.scatter_(-1, state.last[..., None], repeated[..., None])
-        scores[..., EOS] = torch.logaddexp(state.ending[..., -1], state.resting[..., -1])
+        scores[..., EOS] = torch.logaddexp(state.nonblank[..., -1], state.blank[..., -1])
         scores[..., BLANK] = float("-inf")
         return scores
 
     def extend(self, state: CTCState, index: Tensor, tokens: Tensor) -> CTCState:
         """The state of prefixes ``index`` [B, N] with one more character ``tokens`` [B, N]."""
-        ending, resting = self._pick(state.ending, index), self._pick(state.resting, index)
+        nonblank, blank = self._pick(state.nonblank, index), self._pick(state.blank, index)
         repeated = (tokens == state.last.gather(1, index))[..., None]
-        before = torch.where(repeated, resting, torch.logaddexp(ending, resting))
+        before = torch.where(repeated, blank, torch.logaddexp(nonblank, blank))
         products = self._rows(self._products, tokens)
-        ending = _recur(before, products)
+        nonblank = _recur(before, products)
         outside = ~torch.nn.functional.pad(self.valid, (1, 0), value=True)[:, None]
-        ending = ending.masked_fill(outside, float("-inf"))
-        return CTCState(ending, _recur(ending, self._products[:, BLANK, None]), tokens)
+        nonblank = nonblank.masked_fill(outside, float("-inf"))
+        return CTCState(nonblank, _recur(nonblank, self._products[:, BLANK, None]), tokens)
 
     @staticmethod
     def _rows(table: Tensor, tokens: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What search returns, and what it asks of a language model."""
+"""The result of a search, and the interface of language models."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -12,23 +12,23 @@ from las.text.subwords import Pieces
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """What was written for one utterance, in characters whatever the model's units are."""
+    """A recognised text of one utterance, in characters whatever the model's units are."""
 
     text: str
     score: float  # what it was ranked by; greedy: the log-probability of its characters and end
     finished: bool  # False when the step limit cut it off
     alignment: Tensor  # [U, H, T], the attention of each character over the memory
-    ids: Tensor  # [U] what was written, with the end of sentence if it finished
-    log_probs: Tensor  # [U] the speller's own log-probability of each, whatever else ranked it
-    ctc: str | None = None  # what the CTC head hears in the same audio, where that is asked for
-    # For times of words, where they were asked for: when the CTC head heard each [U], in seconds
-    # from the start of the alignment, if it bears the text out; whether there is sound [N], by
+    ids: Tensor  # [U] of the characters, and of the end of sentence if it finished
+    log_probs: Tensor  # [U] of the ids, by the speller alone
+    ctc: str | None = None  # text of the CTC head alone, where it was decoded
+    # For word times, where they were asked for: the CTC head's time of each id [U], in seconds from
+    # the start of the alignment, if the head supports the text; and whether there is sound [N], see
     # `las.audio.activity`.
-    heard: Tensor | None = None
-    sound: Tensor | None = None
+    ctc_times: Tensor | None = None
+    activity: Tensor | None = None
 
     @classmethod
-    def of(
+    def from_ids(
         cls,
         units: Characters,
         ids: Tensor,
@@ -37,19 +37,19 @@ class Hypothesis:
         alignment: Tensor,
         log_probs: Tensor,
     ) -> "Hypothesis":
-        """From the ids of a model's units; the rest is as in the fields, of each unit.
+        """From the ids of a model's units; the other arguments are as the fields, of each unit.
 
-        A piece's characters share its attention. Its log-probability is its first character's,
-        from which the others follow for sure.
+        The characters of a subword share its attention. Its log-probability is that of its first
+        character; the others follow with certainty.
         """
         text = units.decode(ids.tolist())
         if isinstance(units, Pieces):
             spelt = units.spell(ids.tolist())
-            rows = [row for row, letters in enumerate(spelt) for _ in letters]
-            first = [place == 0 for letters in spelt for place in range(len(letters))]
+            rows = [row for row, characters in enumerate(spelt) for _ in characters]
+            first = [place == 0 for characters in spelt for place in range(len(characters))]
             alignment = alignment[rows]
             log_probs = torch.where(torch.tensor(first), log_probs[rows], 0.0)
-            ids = ids.new_tensor([letter for letters in spelt for letter in letters])
+            ids = ids.new_tensor([id for characters in spelt for id in characters])
         return cls(text, score, finished, alignment, ids, log_probs)
 
 
@@ -63,7 +63,7 @@ class LanguageModel(Protocol):
         """State before any character, for [batch, beams] hypotheses."""
 
     def step(self, state: Any, tokens: Tensor) -> tuple[Tensor, Any]:
-        """Read tokens [B, N]; log-probabilities [B, N, V] of what comes next, and the state."""
+        """Read tokens [B, N]; log-probabilities [B, N, V] of the next ones, and the new state."""
 
     def select(self, state: Any, index: Tensor) -> Any:
         """The state whose hypothesis n of utterance b is the old one's ``index[b, n]``."""
@@ -76,22 +76,22 @@ class WordScorer(Protocol):
         """State before any character, for [batch, beams] hypotheses."""
 
     def step(self, state: Any, tokens: Tensor, unknown: float) -> tuple[Tensor, Any]:
-        """Read tokens [B, N]; what each next token adds to scores [B, N, V], and the state.
+        """Read tokens [B, N]; the scores [B, N, V] of the next ones, and the new state.
 
-        It is at most 0; words that are not known cost ``unknown`` more.
+        Scores are at most 0; unknown words cost ``unknown`` more.
         """
 
     def select(self, state: Any, index: Tensor) -> Any:
         """As :meth:`LanguageModel.select`."""
 
 
-class WithWords:
-    """A language model of words beside one of characters, which may be missing.
+class CharacterAndWordLM:
+    """A language model of characters, which may be missing, and one of words.
 
-    It is the one of characters to all but a search, which asks for :attr:`words`, too.
+    Its own methods are those of the character model; a search uses :attr:`words` as well.
 
     Args:
-        characters: spells what the words do not know.
+        characters: scores unknown words by their spelling.
         words: on the same device.
     """
 
@@ -100,22 +100,22 @@ class WithWords:
 
     def start(self, batch: int, beams: int) -> Any:
         """As :meth:`LanguageModel.start`, of characters."""
-        return self._spelling().start(batch, beams)
+        return self._character_lm().start(batch, beams)
 
     def step(self, state: Any, tokens: Tensor) -> tuple[Tensor, Any]:
         """As :meth:`LanguageModel.step`, of characters."""
-        return self._spelling().step(state, tokens)
+        return self._character_lm().step(state, tokens)
 
     def select(self, state: Any, index: Tensor) -> Any:
         """As :meth:`LanguageModel.select`, of characters."""
-        return self._spelling().select(state, index)
+        return self._character_lm().select(state, index)
 
-    def _spelling(self) -> LanguageModel:
+    def _character_lm(self) -> LanguageModel:
         if self.characters is None:
-            raise ValueError("words alone predict no characters")
+            raise ValueError("a word model alone predicts no characters")
         return self.characters
 
 
-def parts(lm: LanguageModel | None) -> tuple[LanguageModel | None, WordScorer | None]:
-    """The language model of characters and that of words, of what may be both."""
-    return (lm.characters, lm.words) if isinstance(lm, WithWords) else (lm, None)
+def split_lm(lm: LanguageModel | None) -> tuple[LanguageModel | None, WordScorer | None]:
+    """The language model of characters and that of words; None for what there is not."""
+    return (lm.characters, lm.words) if isinstance(lm, CharacterAndWordLM) else (lm, None)

@@ -1,7 +1,7 @@
-"""Search settings and language models that a folder keeps: ``search.yaml``, ``lm/``, ``words/``.
+"""Search settings and language models of a model folder: ``search.yaml``, ``lm/``, ``words/``.
 
-`las tune` writes them, or a person does. `las transcribe` and `las evaluate` begin with them; so
-does who calls the library with :func:`stored_search`. Without ``search.yaml`` search is greedy.
+They are written by `las tune` or by hand, and are the defaults of `las transcribe` and `las
+evaluate`; in Python :func:`stored_search` reads them. Without ``search.yaml`` search is greedy.
 """
 
 import shutil
@@ -11,7 +11,7 @@ import torch
 
 from las import config as configuration
 from las.config import SearchConfig
-from las.decoding.hypothesis import LanguageModel, WithWords, parts
+from las.decoding.hypothesis import CharacterAndWordLM, LanguageModel, split_lm
 from las.decoding.search import describe
 from las.errors import LASError
 from las.lm.loading import load
@@ -25,24 +25,24 @@ from las.text.subwords import Pieces, units
 SETTINGS = "search.yaml"
 LM = "lm"
 WORDS = "words"
-WORD_WEIGHT = 0.3  # of a word model that is named and not weighed
+WORD_WEIGHT = 0.3  # of a word model that is given without a weight
 
 
 def stored_search(
     folder: str | Path | None = None, device: str | torch.device = "cpu"
 ) -> tuple[SearchConfig, LanguageModel | None]:
-    """How the model of a folder is to be searched: what to give to ``las.decoding.search.search``.
+    """The search of a model folder: arguments for ``las.decoding.search.search``.
 
     Args:
         folder: the model folder; None is the model that ships with the package.
         device: where to put the language model.
 
     Returns:
-        settings, greedy search if the folder keeps none; and the language model if there is one,
-        with the words beside it if there are (:class:`las.decoding.hypothesis.WithWords`).
+        the settings, greedy search if the folder has none; and its language model, if any, with
+        its word model (:class:`las.decoding.hypothesis.CharacterAndWordLM`).
 
     Raises:
-        LASError: what the folder keeps is not right; the message names the file.
+        LASError: a file of the folder is not valid; the message names it.
     """
     folder = bundled() if folder is None else Path(folder)
     config = stored_settings(folder)
@@ -58,22 +58,22 @@ def stored_search(
 
 
 def stored_settings(folder: Path) -> SearchConfig | None:
-    """The settings that a model folder keeps, if it does.
+    """The search settings of a model folder, if it has any.
 
     Raises:
-        LASError: the file cannot be read, or a setting is not right.
+        LASError: the file cannot be read, or a setting is not valid.
     """
     path = folder / SETTINGS
     return configuration.load(SearchConfig, path) if path.exists() else None
 
 
 def stored_lm(folder: Path, config: SearchConfig) -> Path | None:
-    """Folder of the language model that stored settings ask for, None if they ask for none.
+    """Folder of the language model that stored settings use; None if they use none.
 
-    Settings that do not name ``lm_weight`` take the language model if there is one.
+    Settings without ``lm_weight`` use the language model if there is one.
 
     Raises:
-        LASError: they weigh one that is not there.
+        LASError: they use one that is missing.
     """
     lm = folder / LM
     if config.lm_weight == 0:
@@ -83,16 +83,16 @@ def stored_lm(folder: Path, config: SearchConfig) -> Path | None:
     if "lm_weight" not in config.model_fields_set:
         return None
     raise LASError(
-        f"{folder / SETTINGS}: it weighs a language model (lm_weight {config.lm_weight:g}) and "
+        f"{folder / SETTINGS}: it uses a language model (lm_weight {config.lm_weight:g}) but "
         f"{lm} is missing: put one there, or write lm_weight: 0"
     )
 
 
 def stored_words(folder: Path, config: SearchConfig) -> Path | None:
-    """Folder of the word model that stored settings ask for, None if they ask for none.
+    """Folder of the word model that stored settings use; None if they use none.
 
     Raises:
-        LASError: they weigh one that is not there.
+        LASError: they use one that is missing.
     """
     words = folder / WORDS
     if config.word_weight == 0:
@@ -100,7 +100,7 @@ def stored_words(folder: Path, config: SearchConfig) -> Path | None:
     if words.is_dir():
         return words
     raise LASError(
-        f"{folder / SETTINGS}: it weighs a word model (word_weight {config.word_weight:g}) and "
+        f"{folder / SETTINGS}: it uses a word model (word_weight {config.word_weight:g}) but "
         f"{words} is missing: put one there, or write word_weight: 0"
     )
 
@@ -110,51 +110,55 @@ def load_both(
 ) -> LanguageModel | None:
     """Read the language models of two folders; see :func:`load_lm` and :func:`load_words`."""
     characters = None if lm is None else load_lm(lm, units, device)
-    return characters if words is None else WithWords(characters, load_words(words, units, device))
+    return (
+        characters
+        if words is None
+        else CharacterAndWordLM(characters, load_words(words, units, device))
+    )
 
 
 def load_words(folder: Path, units: Characters, device: str | torch.device) -> WordModel:
-    """Read a word model that is to help a recogniser of these units.
+    """Read a word model for a recogniser of these units.
 
     Raises:
-        LASError: it cannot be read, or is of other units.
+        LASError: it cannot be read, or has other units.
     """
     model = WordModel.load(folder, device)
     if isinstance(units, Pieces):
         raise LASError(
-            f"{folder}: this model scores words of characters and the recogniser writes pieces: "
-            "search without it"
+            f"{folder}: this word model needs a recogniser of characters, and this one writes "
+            "subwords: search without it"
         )
     if model.text.alphabet != units.alphabet:
         raise LASError(
-            f"{folder}: the words of this model are of {model.text.alphabet!r} and the recogniser "
-            f"writes {units.alphabet!r}: make one with the recogniser's alphabet"
+            f"{folder}: the alphabet of this word model is {model.text.alphabet!r} and that of the "
+            f"recogniser {units.alphabet!r}: make one with the recogniser's alphabet"
         )
     return model
 
 
 def load_lm(folder: Path, units: Characters, device: str | torch.device) -> LanguageModel:
-    """Read a language model that is to help a recogniser of these units.
+    """Read a language model for a recogniser of these units.
 
     Raises:
-        LASError: it cannot be read, or is of other units.
+        LASError: it cannot be read, or has other units.
     """
     model = load(folder, device)
     if isinstance(units, Pieces):
         raise LASError(
-            f"{folder}: this language model predicts characters and the recogniser writes pieces: "
-            "search without it"
+            f"{folder}: this language model predicts characters and the recogniser writes "
+            "subwords: search without it"
         )
     if model.text.alphabet != units.alphabet:
         raise LASError(
-            f"{folder}: this language model writes {model.text.alphabet!r} and the recogniser "
-            f"{units.alphabet!r}: train one with the recogniser's alphabet"
+            f"{folder}: the alphabet of this language model is {model.text.alphabet!r} and that of "
+            f"the recogniser {units.alphabet!r}: train one with the recogniser's alphabet"
         )
     return model
 
 
 def lm_name(folder: Path) -> str:
-    """What reports call a language model: its folder, with the parent of one that all have."""
+    """The name of a language model in reports: its folder, with the parent if that says more."""
     folder = folder.resolve()
     return (
         f"{folder.parent.name}/{folder.name}"
@@ -166,10 +170,12 @@ def lm_name(folder: Path) -> str:
 def model_names(
     model: LanguageModel | None, lm: Path, words: Path
 ) -> tuple[str | None, str | None]:
-    """Names of what :func:`load_both` read from two folders; None of what there is not."""
-    found = zip(parts(model), (lm, words), strict=True)
-    one, two = (None if part is None else lm_name(folder) for part, folder in found)
-    return one, two
+    """Names of the models that :func:`load_both` read from two folders; None for a missing one."""
+    found = zip(split_lm(model), (lm, words), strict=True)
+    character_name, word_name = (
+        None if part is None else lm_name(folder) for part, folder in found
+    )
+    return character_name, word_name
 
 
 def summary(folder: Path) -> str | None:
@@ -184,7 +190,7 @@ def summary(folder: Path) -> str | None:
 def store_search(
     folder: Path, config: SearchConfig, lm: Path | None = None, words: Path | None = None
 ) -> Path:
-    """Keep settings and copies of language models in a model folder.
+    """Store settings and copies of language models in a model folder.
 
     Args:
         folder: the model folder.
@@ -193,10 +199,10 @@ def store_search(
         words: folder of the word model, in the same way.
 
     Returns:
-        The file of the settings. A failure on the way leaves none: search is then greedy.
+        The file of the settings. If it fails, there is none: search is then greedy.
     """
     path = folder / SETTINGS
-    with locked(folder, wait=True):  # or the settings of one could stand beside another's models
+    with locked(folder, wait=True):  # else the settings of one process could meet another's models
         for source, name, weight in ((lm, LM, "lm_weight"), (words, WORDS, "word_weight")):
             if source is None:
                 config = config.model_copy(update={weight: 0.0})
@@ -208,13 +214,13 @@ def store_search(
 
 
 def carry_over(source: Path, folder: Path) -> list[str]:
-    """Copy the settings and language models of a model folder to that of a model of its alphabet.
+    """Copy settings and language models to the folder of a model of the same alphabet.
 
     Returns:
-        Names of what was copied, none if the other folder has settings of its own.
+        Names of what was copied; none if the target has its own settings.
 
     Raises:
-        LASError: the settings are not right, or weigh a model that is missing.
+        LASError: the settings are not valid, or use a model that is missing.
     """
     with locked(folder, wait=True):
         if (folder / SETTINGS).exists():
@@ -225,7 +231,7 @@ def carry_over(source: Path, folder: Path) -> list[str]:
         names = [name for name in (LM, WORDS) if (source / name).is_dir()]
         for name in names:
             _copy(source / name, folder / name)
-        if config is not None:  # as it was written: what it leaves open stays open
+        if config is not None:  # the file itself: settings that it leaves out stay out
             with replacing(folder / SETTINGS) as temporary:
                 shutil.copyfile(source / SETTINGS, temporary)
             names.insert(0, SETTINGS)
@@ -233,10 +239,10 @@ def carry_over(source: Path, folder: Path) -> list[str]:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy the files of a folder; the target is the old one or the new one, never half of it."""
+    """Copy the files of a folder; at any time the target is the old one or the new one."""
     new, old = (target.with_name(f".{state}-{target.name}") for state in ("partial", "old"))
-    for left in (new, old):  # of a copy that was killed
-        shutil.rmtree(left, ignore_errors=True)
+    for leftover in (new, old):  # of a copy that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
     try:
         new.mkdir(parents=True)
         for path in source.iterdir():

@@ -1,6 +1,6 @@
 """Search: encoded utterances -> texts, batched on the device.
 
-Knows nothing of audio. What a batch holds beside an utterance does not change its text.
+An utterance's text does not depend on the rest of its batch.
 """
 
 from las.config import SearchConfig
@@ -22,9 +22,8 @@ def search(
         model: in evaluation mode.
         encoded: the batch.
         config: settings; the default is greedy search.
-        lm: a language model, on the model's device; :class:`las.decoding.hypothesis.WithWords` has
-        one of
-            words, too.
+        lm: a language model, on the model's device; of characters and words, if it is a
+            :class:`las.decoding.hypothesis.CharacterAndWordLM`.
 
     Returns:
         In the batch's order, 1 to ``config.n_best`` hypotheses each, best first.
@@ -36,7 +35,7 @@ def search(
 
 
 def describe(config: SearchConfig, lm: str | None = None, words: str | None = None) -> str:
-    """One line for reports: what differs from the defaults.
+    """The settings that differ from the defaults, in one line for reports.
 
     Args:
         config: settings.

@@ -1,7 +1,7 @@
-"""Why a text was written: what was heard where, how surely, and what else was considered.
+"""Why a text was recognised: alignment, probabilities, and the alternatives of the search.
 
-This module finds; `las.explain.html` and `las.explain.figure` show. Times are in seconds from the
-start of the file, logarithms are natural.
+`las.explain.html` and `las.explain.figure` show what this module finds. Times are in seconds from
+the start of the file, logarithms are natural.
 """
 
 import math
@@ -17,25 +17,26 @@ from torch import Tensor
 
 from las.audio import reader
 from las.config import SearchConfig
-from las.decoding.hypothesis import Hypothesis, LanguageModel, WordScorer, parts
+from las.decoding.hypothesis import Hypothesis, LanguageModel, WordScorer, split_lm
 from las.decoding.search import describe, search
-from las.explain.diagnostics import disagreement, signs
+from las.explain.diagnostics import disagreement, warnings
 from las.explain.types import Alternative, Character, Explanation, Section, Spike
 from las.model.las import LAS, Encoded
 from las.text.characters import BLANK, EOS
-from las.transcription.transcriber import Decoded, Timer, Transcriber
+from las.transcription.transcriber import Transcriber
+from las.transcription.transcript import ChunkTranscript, Timer
 from las.transcription.word_timestamps import timed_words
 
 MAX_SECONDS = 300.0
-"""More of a file is not explained."""
+"""Longest part of a file that is explained."""
 ALTERNATIVES = 5
-"""Beam, and texts, of the search for what else was considered, where the search itself has less."""
+"""Beam and texts of the search for alternatives, where the search itself has fewer."""
 
-_SILENCE_SECONDS = 20.0  # of a file without speech to show
+_SILENCE_SECONDS = 20.0  # of a file without speech, to show
 
 
 class Explainer:
-    """Explains what one model writes.
+    """Explains the texts of one model.
 
     Args:
         model: in evaluation mode.
@@ -83,11 +84,11 @@ class Explainer:
     def array(self, waveform: np.ndarray, name: str = "", cut: bool = False) -> Explanation:
         """Explain a waveform [S] at the model's rate; see :meth:`file`."""
         (transcript,) = self.transcriber.arrays([waveform])
-        sections = [self._section(waveform, window) for window in transcript.windows]
+        sections = [self._section(waveform, chunk) for chunk in transcript.chunks]
         return Explanation(
             name,
             self.name,
-            describe(self.config, "language model" if parts(self.lm)[0] is not None else None),
+            describe(self.config, "language model" if split_lm(self.lm)[0] is not None else None),
             waveform,
             self.rate,
             cut,
@@ -96,20 +97,20 @@ class Explainer:
         )
 
     @torch.inference_mode()
-    def _section(self, waveform: np.ndarray, window: Decoded) -> Section:
-        samples = torch.from_numpy(waveform[window.start : window.end])[None].to(self.device)
+    def _section(self, waveform: np.ndarray, chunk: ChunkTranscript) -> Section:
+        samples = torch.from_numpy(waveform[chunk.start : chunk.end])[None].to(self.device)
         encoded = self.model.encode(samples, torch.tensor([samples.shape[1]], device=self.device))
-        best = window.hypotheses[0]
-        start, end = window.start / self.rate, window.end / self.rate
-        characters = _characters(best, window.frame, start, self.model.text.alphabet)
+        best = chunk.hypotheses[0]
+        start, end = chunk.start / self.rate, chunk.end / self.rate
+        characters = _characters(best, chunk.frame, start, self.model.text.alphabet)
         ctc = self._spikes(encoded, start)
-        words = [  # the last frame of the memory may end behind the audio
+        words = [  # the last frame of the memory may end after the audio
             replace(word, start=min(word.start, end), end=min(word.end, end))
-            for word in self.timer(best, window.frame, start)
+            for word in self.timer(best, chunk.frame, start)
         ]
         alternatives = self._alternatives(encoded)
         spectrogram, hop = self._spectrogram(samples)
-        found = signs(window, characters, words, alternatives)
+        found = warnings(chunk, characters, words, alternatives)
         found += disagreement(best.text, " ".join("".join(s.text for s in ctc).split()))
         return Section(
             start,
@@ -118,7 +119,7 @@ class Explainer:
             hop,
             characters,
             best.alignment.mean(1).numpy(),
-            window.frame,
+            chunk.frame,
             ctc,
             words,
             alternatives,
@@ -129,21 +130,21 @@ class Explainer:
         """A section of a file in which there is no speech."""
         start = waveform[: round(_SILENCE_SECONDS * self.rate)]
         spectrogram, hop = self._spectrogram(torch.from_numpy(start)[None].to(self.device))
-        sign = "No speech was found in the audio, so nothing was decoded."
+        warning = "No speech was found in the audio, so nothing was decoded."
         seconds = len(start) / self.rate
         nothing = np.zeros((0, 1), np.float32)
-        return Section(0.0, seconds, spectrogram, hop, [], nothing, seconds, [], [], [], [sign])
+        return Section(0.0, seconds, spectrogram, hop, [], nothing, seconds, [], [], [], [warning])
 
     @torch.inference_mode()
     def _spectrogram(self, samples: Tensor) -> tuple[np.ndarray, float]:
-        """The mel energies that the model sees, before they are normalised."""
+        """The mel energies of the model's input, before normalisation."""
         frontend = self.model.frontend
         energies = frontend.mel(samples.float())[0].clamp_min(frontend.config.floor)
         decibels = 10.0 * energies.log10()
         return (decibels - decibels.max()).cpu().numpy(), frontend.config.hop_length / self.rate
 
     def _spikes(self, encoded: Encoded, start: float) -> list[Spike]:
-        """The likeliest path of the CTC head, repetitions and blanks taken out."""
+        """The most likely path of the CTC head, without repetitions and blanks."""
         config = self.model.config
         frame = config.frontend.hop_length * config.listener.ctc_reduction / self.rate
         values, path = encoded.ctc[0].max(-1)
@@ -156,7 +157,7 @@ class Explainer:
         return spikes
 
     def _alternatives(self, encoded: Encoded) -> list[Alternative]:
-        """What the search, and a wider one, would write for the whole window, best first."""
+        """Texts of the search, and of a wider one, for the whole chunk, best first."""
         ((own, *others),) = search(self.model, encoded, self.config, self.lm)
         if self.config.beam < ALTERNATIVES or self.config.n_best < ALTERNATIVES:
             beam = max(self.config.beam, ALTERNATIVES)
@@ -190,11 +191,11 @@ class Explainer:
         return -float(loss)
 
     def _lm_score(self, hypothesis: Hypothesis) -> float | None:
-        lm, _ = parts(self.lm)
+        lm, _ = split_lm(self.lm)
         return None if lm is None else self._summed(lm, lm.step, hypothesis)
 
     def _word_score(self, hypothesis: Hypothesis) -> float | None:
-        _, words = parts(self.lm)
+        _, words = split_lm(self.lm)
         if words is None:
             return None
         step = partial(words.step, unknown=self.config.unknown_word)

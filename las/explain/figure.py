@@ -25,7 +25,7 @@ def level(probability: float) -> str:
 
 
 def mark(character: str) -> str:
-    """What stands for a character where a space or an end could not be seen."""
+    """A character as it is shown: a space and the end of sentence are made visible."""
     return {"": "end", " ": "\u2423"}.get(character, character)
 
 
@@ -64,7 +64,7 @@ def figure(explanation: Explanation, section: Section) -> Figure:
     words, above, ctc, below = drawn.subplots(
         4, 1, sharex=True, height_ratios=[0.45, 2.4, 0.28, 0.4 + 0.15 * max(rows, 4)]
     )
-    drawn.suptitle(section.text or "(nothing written)", fontweight="bold", fontsize=13)
+    drawn.suptitle(section.text or "(no text)", fontweight="bold", fontsize=13)
 
     for word in section.words:
         colour = COLOURS[level(word.probability)]

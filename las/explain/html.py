@@ -1,4 +1,4 @@
-"""Explanations as a page of HTML that needs nothing beside it: no server, no network, no file.
+"""Explanations as a self-contained page of HTML: no server, no network, no other file.
 
 The same explanation gives the same bytes.
 """
@@ -19,7 +19,7 @@ from las.version import __version__
 AUDIO_SECONDS = 60.0
 """Longer audio is not put into the page."""
 
-# Whatever a file's name or a text holds, the page can fetch nothing and run no script but its own.
+# The page can fetch nothing and run only its own script, whatever a file's name or a text holds.
 _POLICY = (
     "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; "
     "script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -43,7 +43,7 @@ def page(explanation: Explanation) -> str:
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{_POLICY}">
-<title>{_text(name)}: how it was heard</title>
+<title>{_text(name)}: how it was recognised</title>
 <link rel="icon" href="data:,">
 <style>
 {style}</style>
@@ -51,18 +51,18 @@ def page(explanation: Explanation) -> str:
 <body>
 <header>
 <h1>{_text(name)}</h1>
-<p class="said">{_text(explanation.text) or "(nothing written)"}</p>
+<p class="transcript">{_text(explanation.text) or "(no text)"}</p>
 {_facts(explanation)}
 {_audio(explanation)}
 </header>
 <main>
-{_signs(explanation)}
+{_warnings(explanation)}
 {sections}
 </main>
 <footer class="note">
 <p>Attention is where the speller looked when it wrote a character. That is not always where the
-sound is: it may look late, ahead, or nowhere in particular when the context says enough.
-Probabilities are the model's own, and models are often surer than they should be.</p>
+sound is: it may be late or early, or flat where the context is enough.
+Probabilities are the model's own, and models are often overconfident.</p>
 <p>Made by listen-attend-spell {_text(__version__)}.</p>
 </footer>
 <script>
@@ -99,46 +99,46 @@ def _audio(explanation: Explanation) -> str:
     samples = explanation.waveform.clip(-1.0, 1.0)
     soundfile.write(stream, samples, explanation.rate, format="WAV", subtype="PCM_16")
     data = base64.b64encode(stream.getvalue()).decode()
-    label = "The audio as the model heard it"
+    label = "The audio as the model's input"
     return f'<audio controls aria-label="{label}" src="data:audio/wav;base64,{data}"></audio>'
 
 
-def _signs(explanation: Explanation) -> str:
+def _warnings(explanation: Explanation) -> str:
     several = len(explanation.sections) > 1
-    signs = [
-        (f"{section.start:.1f} to {section.end:.1f} s: " if several else "") + sign
+    warnings = [
+        (f"{section.start:.1f} to {section.end:.1f} s: " if several else "") + warning
         for section in explanation.sections
-        for sign in section.signs
+        for warning in section.warnings
     ]
     if explanation.cut:
-        signs.append(f"Only the first {explanation.seconds:g} s of the file are explained.")
-    if not signs:
+        warnings.append(f"Only the first {explanation.seconds:g} s of the file are explained.")
+    if not warnings:
         return (
-            '<div class="card signs none"><h2>No sign of trouble</h2><p>The text ended by itself, '
-            "attention moved ahead, and the model is sure of its words.</p></div>"
+            '<div class="card warnings none"><h2>No warnings</h2><p>The text ended by itself, '
+            "attention moved forward, and the model is sure of its words.</p></div>"
         )
-    items = "".join(f"<li>{_text(sign)}</li>" for sign in signs)
-    count = f"{len(signs)} sign{'s' * (len(signs) > 1)} of trouble"
-    return f'<div class="card signs"><h2>{count}</h2><ul>{items}</ul></div>'
+    items = "".join(f"<li>{_text(warning)}</li>" for warning in warnings)
+    count = f"{len(warnings)} warning{'s' * (len(warnings) > 1)}"
+    return f'<div class="card warnings"><h2>{count}</h2><ul>{items}</ul></div>'
 
 
 def _section(explanation: Explanation, section: Section, number: int) -> str:
     several = len(explanation.sections) > 1
-    title = f"{section.start:.1f} to {section.end:.1f} s" if several else "What was heard, and when"
-    said = f"<p>{_text(section.text) or '(nothing written)'}</p>" if several else ""
+    title = f"{section.start:.1f} to {section.end:.1f} s" if several else "Words and times"
+    text = f"<p>{_text(section.text) or '(no text)'}</p>" if several else ""
     return f"""<section class="card decoded" aria-labelledby="title{number}">
 <h2 id="title{number}">{title}</h2>
-{said}
+{text}
 {_words(explanation, section)}
 <h3>Spectrogram and attention</h3>
 <figure class="figure" tabindex="0" role="group" aria-label="Spectrogram and attention">
 {drawing(explanation, section, number, _playable(explanation))}
-<figcaption>From above: words, the spectrogram, the characters of the CTC head (which hears without
-attention), and for each character written where attention was, with the character's
+<figcaption>From above: words, the spectrogram, the characters of the CTC head (which has no
+attention), and for each character of the text where attention was, with the character's
 probability. Brightness is the square root of the weight, so that faint
 attention is seen.</figcaption>
 </figure>
-<p class="told" aria-live="polite">Point at a character to see where in the sound it was heard.</p>
+<p class="hint" aria-live="polite">Point at a character to see its place in the sound.</p>
 {_alternatives(section)}
 {_characters(section)}
 </section>"""
@@ -175,13 +175,13 @@ def _alternatives(section: Section) -> str:
         numbers += [x for x in (other.lm, other.words) if x is not None]
         cells = "".join(f"<td>{_number(value)}</td>" for value in numbers)
         row = ' class="chosen"' if other.chosen else ""
-        note = ' <span class="note">(written)</span>' if other.chosen else ""
+        note = ' <span class="note">(chosen)</span>' if other.chosen else ""
         text = _marked(other, chosen) + note
         rows.append(f'<tr{row}><td>{rank}</td><td class="text">{text}</td>{cells}</tr>')
     names = ["Score", "Attention", "CTC"]
     names += [*(["Language model"] if lm else []), *(["Words"] if words else [])]
     head = "".join(f'<th scope="col">{name}</th>' for name in names)
-    return f"""<h3>What else was considered</h3>
+    return f"""<h3>Alternatives</h3>
 <div class="scroll"><table>
 <thead><tr><th scope="col">Rank</th><th scope="col" class="text">Text</th>{head}</tr></thead>
 <tbody>
@@ -189,20 +189,20 @@ def _alternatives(section: Section) -> str:
 </tbody>
 </table></div>
 <p class="note">The score is what the search ranks by; the others are log-probabilities of the whole
-text, nearer to 0 is better. Words that differ from the written text are marked.</p>"""
+text, closer to 0 is better. Words that differ from the chosen text are marked.</p>"""
 
 
 def _marked(other: Alternative, chosen: str) -> str:
-    """An alternative's text, with the words that the chosen one does not have in their place."""
+    """An alternative's text; words that differ from the chosen text are marked."""
     import difflib
 
     words, reference = other.text.split(), chosen.split()
     parts = []
     matcher = difflib.SequenceMatcher(None, reference, words, autojunk=False)
     for kind, _, _, start, end in matcher.get_opcodes():
-        piece = _text(" ".join(words[start:end]))
-        if piece:
-            parts.append(piece if kind == "equal" else f"<mark>{piece}</mark>")
+        text = _text(" ".join(words[start:end]))
+        if text:
+            parts.append(text if kind == "equal" else f"<mark>{text}</mark>")
     return " ".join(parts) or "(nothing)"
 
 

@@ -1,4 +1,4 @@
-"""The drawing of a section in the page: SVG over two images of one pixel a value."""
+"""The drawing of a section in the page: SVG over two images with one pixel per value."""
 
 import base64
 from html import escape
@@ -15,7 +15,7 @@ _KILOHERTZ = (0.25, 0.5, 1, 2, 4, 8)
 
 
 class _Scale:
-    """Seconds to pixels, and where the parts are."""
+    """Seconds to pixels, and the positions of the parts."""
 
     def __init__(self, section: Section) -> None:
         seconds = section.end - section.start
@@ -41,13 +41,13 @@ def drawing(explanation: Explanation, section: Section, number: int, playable: b
     Args:
         explanation: the whole.
         section: what to draw of it.
-        number: of the section: names within the page have to differ.
+        number: of the section; ids within the page are made unique by it.
         playable: whether words can be clicked.
     """
     scale = _Scale(section)
     label = (
         f"Spectrogram of {section.end - section.start:.2f} seconds of audio and the attention of "
-        f"{len(section.characters)} characters: {section.text or 'nothing written'}"
+        f"{len(section.characters)} characters: {section.text or 'no text'}"
     )
     size = f'width="{scale.width + _LEFT + _RIGHT:.0f}" height="{scale.height:.0f}"'
     parts = [
@@ -191,10 +191,10 @@ def _spikes(section: Section, scale: _Scale) -> list[str]:
     y = scale.ctc + 15
     parts = [f'<text class="name" x="0" y="{y}">CTC</text>']
     for spike in section.ctc:
-        told = f"CTC: {mark(spike.text)} at {spike.time:.2f} s, {spike.probability:.0%}"
+        title = f"CTC: {mark(spike.text)} at {spike.time:.2f} s, {spike.probability:.0%}"
         parts.append(
             f'<text class="mono" x="{scale.x(spike.time):.1f}" y="{y}" text-anchor="middle">'
-            f"{_text(mark(spike.text))}<title>{_text(told)}</title></text>"
+            f"{_text(mark(spike.text))}<title>{_text(title)}</title></text>"
         )
     return parts
 
@@ -220,8 +220,8 @@ def _row(character: Character, index: int, scale: _Scale) -> str:
     base = top + scale.row * 0.76
     font = f'style="font-size:{min(12.0, scale.row * 0.82):.1f}px"'
     kind = level(character.probability)
-    told = (
-        f"{_named(character)}: heard at {character.centre:.2f} s "
+    title = (
+        f"{_named(character)}: at {character.centre:.2f} s "
         f"({character.start:.2f} to {character.end:.2f} s), {character.probability:.0%}"
     )
     right = _LEFT + scale.width
@@ -236,7 +236,7 @@ def _row(character: Character, index: int, scale: _Scale) -> str:
         f'<rect class="row" x="0" y="{top:.1f}" width="{right + _RIGHT:.1f}" '
         f'height="{scale.row:.1f}" '
         f'data-row="{index}" data-x="{scale.x(character.centre):.1f}">'
-        f"<title>{_text(told)}</title></rect>"
+        f"<title>{_text(title)}</title></rect>"
     )
 
 

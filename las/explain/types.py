@@ -1,4 +1,4 @@
-"""What an explanation of a text holds. Times are in seconds from the start of the file."""
+"""Explanations of texts. Times are in seconds from the start of the file."""
 
 from dataclasses import dataclass
 
@@ -15,13 +15,13 @@ class Character:
     probability: float
     start: float  # a tenth of its attention is before
     centre: float  # half of its attention is before
-    end: float  # a tenth of its attention is behind
+    end: float  # a tenth of its attention is after
     width: float  # seconds: the frames attended to, as the exponential of the entropy
 
 
 @dataclass(frozen=True)
 class Spike:
-    """A character as the CTC head heard it, without attention."""
+    """A character on the most likely path of the CTC head."""
 
     text: str
     time: float
@@ -30,7 +30,7 @@ class Spike:
 
 @dataclass(frozen=True)
 class Alternative:
-    """A text that the search could have written for a window; log-probabilities of all of it."""
+    """A text that the search considered for a chunk, with log-probabilities of the whole text."""
 
     text: str
     score: float  # what it was ranked by
@@ -43,7 +43,7 @@ class Alternative:
 
 @dataclass(frozen=True)
 class Section:
-    """A stretch of audio that was decoded at once."""
+    """A chunk of audio with all that is known of its decoding."""
 
     start: float
     end: float
@@ -55,22 +55,22 @@ class Section:
     ctc: list[Spike]
     words: list[Word]
     alternatives: list[Alternative]  # best first
-    signs: list[str]  # of trouble, in words; none is a good sign
+    warnings: list[str]  # why the text may be wrong
 
     @property
     def text(self) -> str:
-        """What was written."""
+        """The recognised text."""
         return "".join(c.text for c in self.characters)
 
     @property
     def ctc_text(self) -> str:
-        """What the CTC head alone would have written."""
+        """The text of the CTC head alone."""
         return " ".join("".join(spike.text for spike in self.ctc).split())
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """All that is known of how a file became a text."""
+    """All that is known of the decoding of a file."""
 
     name: str  # of the file
     model: str
@@ -83,7 +83,7 @@ class Explanation:
 
     @property
     def seconds(self) -> float:
-        """Of the audio that is explained."""
+        """Length of the audio that is explained."""
         return len(self.waveform) / self.rate
 
     @property

@@ -15,15 +15,15 @@ _SHOWN = 3  # names in a summary
 
 
 @dataclass(frozen=True)
-class Passed:
-    """A file or folder that was passed over."""
+class Skipped:
+    """A file or folder that was skipped."""
 
     path: Path
     reason: str  # a kind that is counted, such as "hidden"
     detail: str = ""
 
 
-def walk(folder: Path) -> tuple[list[Path], list[Passed]]:
+def walk(folder: Path) -> tuple[list[Path], list[Skipped]]:
     """All files below a folder, as a pattern with ``**`` finds them, each folder once.
 
     A link to a folder is followed when all real folders are done, so that files are found under
@@ -37,7 +37,7 @@ def walk(folder: Path) -> tuple[list[Path], list[Passed]]:
         to folders that are searched anyway, and folders that cannot be read.
     """
     files: list[Path] = []
-    passed: list[Passed] = []
+    passed: list[Skipped] = []
     seen: set[tuple[int, int]] = set()
     due: list[Path] = [folder]
     links: list[Path] = []
@@ -46,18 +46,18 @@ def walk(folder: Path) -> tuple[list[Path], list[Passed]]:
         try:
             status = parent.stat()
             if (status.st_dev, status.st_ino) in seen:
-                passed.append(Passed(parent, AGAIN, os.path.realpath(parent)))
+                passed.append(Skipped(parent, AGAIN, os.path.realpath(parent)))
                 continue
             seen.add((status.st_dev, status.st_ino))
             with os.scandir(parent) as found:
                 entries = sorted(found, key=lambda entry: entry.name)
         except OSError as error:
-            passed.append(Passed(parent, UNREADABLE, error.strerror or str(error)))
+            passed.append(Skipped(parent, UNREADABLE, error.strerror or str(error)))
             continue
         for entry in entries:
             path = parent / entry.name
             if entry.name.startswith("."):
-                passed.append(Passed(path, HIDDEN, "its name begins with a dot"))
+                passed.append(Skipped(path, HIDDEN, "its name begins with a dot"))
             elif not _is_folder(entry):
                 files.append(path)
             else:
@@ -138,7 +138,7 @@ def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
     )
 
 
-def summary(passed: Iterable[Passed]) -> str:
+def summary(passed: Iterable[Skipped]) -> str:
     """How many there are of each kind, with a few names: ``2 hidden (._a.wav, .b.wav)``."""
     kinds: dict[str, list[str]] = defaultdict(list)
     for one in passed:

@@ -1,8 +1,8 @@
-"""When the CTC head heard the letters of a text that the search has found.
+"""Times of a text's characters by the CTC head.
 
 The text is aligned with the head's frames by the posterior of CTC (Graves et al. 2006): forward and
 backward sums over all paths, of which torch's loss gives the result as its gradient. Only the
-middle of each letter's posterior is kept, not the head's output.
+median of each character's posterior is kept, not the head's output.
 """
 
 from dataclasses import replace
@@ -16,11 +16,11 @@ from las.decoding.hypothesis import Hypothesis
 from las.text.characters import BLANK, Characters
 from las.text.subwords import Pieces
 
-_FLAT = 0.5  # of the nats a frame of a head that knows nothing; one that costs more is not believed
-_LETTER = 0.06  # seconds from one letter to the next within a piece
+_MAX_LOSS = 0.5  # of the nats per frame of a uniform head; a text that costs more is not aligned
+_CHARACTER_SECONDS = 0.06  # from one character to the next within a subword
 
 
-def placed(
+def with_times(
     hypothesis: Hypothesis,
     ctc: Tensor,
     units: Characters,
@@ -28,69 +28,74 @@ def placed(
     samples: np.ndarray,
     rate: int,
 ) -> Hypothesis:
-    """A hypothesis with what times of its words are found from.
+    """Add to a hypothesis what the times of its words are found from.
 
     Args:
         hypothesis: of the whole audio.
-        ctc: as of :func:`letter_times`, and the next two.
+        ctc: as for :func:`character_times`, and the next two.
         units: of the model.
         frame: seconds.
         samples: the audio [S].
         rate: of the audio, in Hz.
     """
-    times = letter_times(ctc, hypothesis.text, units, frame)
-    heard = None
-    if times is not None:  # the end of sentence is where the last letter is
-        heard = torch.from_numpy(np.pad(times, (0, len(hypothesis.ids) - len(times)), "edge"))
-    return replace(hypothesis, heard=heard, sound=torch.from_numpy(sounding(samples, rate)))
+    times = character_times(ctc, hypothesis.text, units, frame)
+    ctc_times = None
+    if times is not None:  # the end of sentence has the time of the last character
+        padded = np.pad(times, (0, len(hypothesis.ids) - len(times)), "edge")
+        ctc_times = torch.from_numpy(padded)
+    activity = torch.from_numpy(sounding(samples, rate))
+    return replace(hypothesis, ctc_times=ctc_times, activity=activity)
 
 
-def letter_times(ctc: Tensor, text: str, units: Characters, frame: float) -> np.ndarray | None:
-    """Seconds [U] at which the letters of a text were heard.
+def character_times(ctc: Tensor, text: str, units: Characters, frame: float) -> np.ndarray | None:
+    """Seconds [U] of the characters of a text in the CTC head's output.
 
     Args:
         ctc: log-probabilities [T, V] of an utterance.
-        text: what was written.
-        units: of the model; letters of one piece are spread about where it was heard.
+        text: what was recognised.
+        units: of the model; characters of one subword are spread around its time.
         frame: seconds of a frame of ``ctc``.
 
     Returns:
-        Times that never go back, from 0 to T frames; None where the head does not bear the text
-        out: it has fewer frames than the text has units, or was never trained.
+        Times that never decrease, from 0 to T frames; None where the head does not support the
+        text: it has fewer frames than the text has units, or was never trained.
     """
     ids = units.encode(text)
     T, U = len(ctc), len(ids)
     if not 0 < U <= T:
         return None
-    # A label for each place of the text, so that the gradient tells places apart.
+    # A label for each position of the text, so that the gradient tells positions apart.
     scores = ctc[:, [BLANK, *ids]].float().cpu().numpy()
     with torch.inference_mode(False), torch.enable_grad():
         inputs = torch.tensor(scores, requires_grad=True)
-        places, lengths = torch.arange(1, U + 1), (torch.tensor([T]), torch.tensor([U]))
+        labels, lengths = torch.arange(1, U + 1), (torch.tensor([T]), torch.tensor([U]))
         nats = torch.nn.functional.ctc_loss(
-            inputs[:, None], places[None], *lengths, reduction="sum"
+            inputs[:, None], labels[None], *lengths, reduction="sum"
         )
         (gradient,) = torch.autograd.grad(nats, inputs)
-    if not nats.item() < _FLAT * T * np.log(ctc.shape[1]):
+    if not nats.item() < _MAX_LOSS * T * np.log(ctc.shape[1]):
         return None
     posterior = np.exp(scores) - gradient.numpy()
     spelt = units.spell(ids) if isinstance(units, Pieces) else [[i] for i in ids]
-    letters = np.array([len(each) for each in spelt])
-    return _spread(middle(posterior[:, 1:].T) * frame, letters, T * frame)
+    counts = np.array([len(each) for each in spelt])
+    return _spread(medians(posterior[:, 1:].T) * frame, counts, T * frame)
 
 
-def middle(weights: np.ndarray) -> np.ndarray:
-    """Frames [U] with half of a row of weights [U, T] on either side; they never go back."""
+def medians(weights: np.ndarray) -> np.ndarray:
+    """Frames [U] with half of a row of weights [U, T] on either side; they never decrease."""
     summed = np.cumsum(weights.clip(0.0), 1, dtype=np.float64)
     summed = np.pad(summed / np.maximum(summed[:, -1:], 1e-300), ((0, 0), (1, 0)))
     edges = np.arange(summed.shape[1])
     return np.maximum.accumulate([float(np.interp(0.5, row, edges)) for row in summed])
 
 
-def _spread(middles: np.ndarray, letters: np.ndarray, seconds: float) -> np.ndarray:
-    """Times of all letters, so many of each unit: about its middle, and no nearer to another's."""
-    edges = np.concatenate([[0.0], (middles[1:] + middles[:-1]) / 2, [seconds]])
-    unit = np.repeat(np.arange(len(letters)), letters)
-    place = np.arange(len(unit)) - np.repeat(np.cumsum(letters) - letters, letters)
-    times = middles[unit] + _LETTER * (place - (letters[unit] - 1) / 2)
+def _spread(centres: np.ndarray, counts: np.ndarray, seconds: float) -> np.ndarray:
+    """Times of all characters from the centres and numbers of characters of their units [U].
+
+    Those of a unit are spread around its centre, up to the middle between it and the next.
+    """
+    edges = np.concatenate([[0.0], (centres[1:] + centres[:-1]) / 2, [seconds]])
+    unit = np.repeat(np.arange(len(counts)), counts)
+    place = np.arange(len(unit)) - np.repeat(np.cumsum(counts) - counts, counts)
+    times = centres[unit] + _CHARACTER_SECONDS * (place - (counts[unit] - 1) / 2)
     return times.clip(edges[unit], edges[unit + 1])

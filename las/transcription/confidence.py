@@ -1,4 +1,4 @@
-"""Calibrated confidence: the probability of a word -> how often such a word is right."""
+"""Calibrated confidence: a word's probability -> how often such words are correct."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,12 +15,12 @@ from las.transcription.types import Word
 from las.transcription.word_timestamps import timed_words
 
 CONFIDENCE = "confidence.yaml"
-_EDGE = 1e-6  # keeps logits finite
+_EPSILON = 1e-6  # keeps logits finite
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Calibration(Settings):
-    """The probability that a word is right: sigmoid(slope * logit(p) + offset)."""
+    """The probability that a word is correct: sigmoid(slope * logit(p) + offset)."""
 
     slope: Annotated[Number, Field(gt=0)] = 1.0
     offset: Number = 0.0
@@ -32,7 +32,7 @@ class Calibration(Settings):
 
 def logit(probabilities: np.ndarray) -> np.ndarray:
     """Log-odds [N] of probabilities [N], finite at 0 and 1."""
-    p = np.clip(np.asarray(probabilities, np.float64), _EDGE, 1 - _EDGE)
+    p = np.clip(np.asarray(probabilities, np.float64), _EPSILON, 1 - _EPSILON)
     return np.log(p / (1 - p))
 
 
@@ -42,20 +42,20 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 
 
 def stored(folder: Path) -> Calibration | None:
-    """The map that a model folder keeps, if it does.
+    """The calibration of a model folder, if it has one.
 
     Raises:
-        LASError: the file cannot be read, or a number is not right.
+        LASError: the file cannot be read, or a number is not valid.
     """
     path = folder / CONFIDENCE
     return configuration.load(Calibration, path) if path.exists() else None
 
 
 def timer(folder: Path) -> Callable[[Hypothesis, float, float], list[Word]]:
-    """Words of a hypothesis as by `word_timestamps.timed_words`, calibrated by a model folder.
+    """As `word_timestamps.timed_words`, with probabilities calibrated by a model folder.
 
     Raises:
-        LASError: what the folder keeps is not right.
+        LASError: the calibration in the folder is not valid.
     """
     calibration = stored(folder)
     if calibration is None:

@@ -1,14 +1,14 @@
-"""Windows of decoded audio -> segments that read well as subtitles, and the whole transcription."""
+"""Transcripts of chunks -> segments that fit subtitles, and the whole transcription."""
 
 import textwrap
-import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from las.audio.reader import SAMPLE_RATE
-from las.transcription.transcriber import Decoded, Transcript
+from las.transcription.quality import compression_ratio
+from las.transcription.transcript import ChunkTranscript, Transcript
 from las.transcription.types import Segment, Transcription, Word
 from las.transcription.word_timestamps import finite_log_probs, timed_words, word_spans
 
@@ -16,7 +16,7 @@ LINE = 42  # characters of a line of subtitles; a segment has two at most
 _LINES = 2
 _SECONDS = 10.0  # of a segment, at most
 _PAUSE = 0.7  # seconds between words that end a segment
-_PAUSE_COUNTS = 2.0  # how much a pause of a second counts against halves of unequal length
+_PAUSE_WEIGHT = 2.0  # of a pause of a second, against parts of unequal length
 
 
 def transcription(
@@ -24,29 +24,29 @@ def transcription(
 ) -> Transcription:
     """Words and segments of a file.
 
-    No segment goes over the edge of a window. Times are rounded to milliseconds, never go back
-    and lie within the file.
+    No segment crosses the edge of a chunk. Times are rounded to milliseconds, never decrease and
+    lie within the file.
 
     Args:
-        transcript: of the file; where its windows have no ``words``, they need alignments.
-        rate: of the model, in Hz: that of the windows' samples.
+        transcript: of the file; where its chunks have no ``words``, they need alignments.
+        rate: of the model, in Hz: that of the chunks' samples.
         language: what the model writes, by ISO 639-1.
     """
     segments: list[Segment] = []
     clock = 0.0
-    for window in transcript.windows:
-        words = window.words
+    for chunk in transcript.chunks:
+        words = chunk.words
         if words is None:
-            words = timed_words(window.hypotheses[0], window.frame, window.start / rate)
+            words = timed_words(chunk.hypotheses[0], chunk.frame, chunk.start / rate)
         words, clock = _in_order(words, clock, transcript.seconds)
-        segments += _segments(window, words, round(window.start / rate * 100), len(segments))
+        segments += _segments(chunk, words, round(chunk.start / rate * 100), len(segments))
     return Transcription(
         " ".join(segment.text for segment in segments), segments, language, transcript.seconds
     )
 
 
 def _in_order(words: list[Word], clock: float, seconds: float) -> tuple[list[Word], float]:
-    """Words whose times neither go back nor leave the file, and the last of the times."""
+    """Words whose times neither decrease nor leave the file, and the last of the times."""
     ordered = []
     for word in words:
         start = min(max(round(word.start, 3), clock), seconds)
@@ -55,11 +55,11 @@ def _in_order(words: list[Word], clock: float, seconds: float) -> tuple[list[Wor
     return ordered, clock
 
 
-def _segments(window: Decoded, words: list[Word], seek: int, first_id: int) -> list[Segment]:
-    hypothesis = window.hypotheses[0]
+def _segments(chunk: ChunkTranscript, words: list[Word], seek: int, first_id: int) -> list[Segment]:
+    hypothesis = chunk.hypotheses[0]
     spans = word_spans(hypothesis.text)
     if len(spans) != len(words):
-        raise ValueError(f"{len(words)} words are timed of the {len(spans)} that were written")
+        raise ValueError(f"{len(words)} words have times of the {len(spans)} in the text")
     log_probs = finite_log_probs(hypothesis)
     ids = hypothesis.ids.tolist()
     segments: list[Segment] = []
@@ -85,14 +85,8 @@ def _segments(window: Decoded, words: list[Word], seek: int, first_id: int) -> l
     return segments
 
 
-def compression_ratio(text: str) -> float:
-    """Bytes of a text over what zlib makes of them, as whisper counts it."""
-    data = text.encode()
-    return len(data) / len(zlib.compress(data))
-
-
 def _groups(words: Sequence[Word]) -> list[range]:
-    """Words that are segments: apart at pauses, and again as long as a group is too long."""
+    """The words of each segment: split at pauses, and again while a segment is too long."""
     groups: list[range] = []
     start = 0
     for index in range(1, len(words) + 1):
@@ -108,7 +102,7 @@ def _fitting(words: Sequence[Word], group: range) -> list[range]:
     lengths = np.cumsum([len(words[i].word) + 1 for i in group])
     unequal = np.abs(2 * lengths[:-1] - lengths[-1]) / lengths[-1]
     pauses = np.array([words[i + 1].start - words[i].end for i in group[:-1]])
-    cut = group.start + 1 + int(np.argmin(unequal - _PAUSE_COUNTS * pauses))
+    cut = group.start + 1 + int(np.argmin(unequal - _PAUSE_WEIGHT * pauses))
     left, right = range(group.start, cut), range(cut, group.stop)
     return _fitting(words, left) + _fitting(words, right)
 

@@ -1,4 +1,4 @@
-"""What transcription gives: words, segments, and the whole; named and measured as openai/whisper's.
+"""Results of transcription: words, segments, and the whole; names and units as openai/whisper's.
 
 Times are in seconds from the start of the file.
 """
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Word:
-    """A word, when it was said, and how sure the model is of it."""
+    """A word with its times and its probability."""
 
     word: str  # without spaces around it
     start: float
@@ -19,10 +19,10 @@ class Word:
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of speech that belongs together: a line of subtitles."""
+    """A stretch of speech: what subtitles show at once."""
 
     id: int  # counted from 0 in a file
-    seek: int  # where the audio that was decoded at once starts, in frames of 10 ms
+    seek: int  # start of the chunk that was decoded, in frames of 10 ms
     start: float
     end: float
     text: str
@@ -35,7 +35,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Transcription:
-    """All of one file."""
+    """The result of one file."""
 
     text: str
     segments: list[Segment]

@@ -1,14 +1,14 @@
 """Hypotheses -> words with times and probabilities.
 
-Letters are where the CTC head heard them (`las.transcription.character_times`). Where it does not
-bear the text out, or was not asked, they are where attention was; not every row of it says where,
-for some peak on the first frames or nowhere, because the speller knew what to write. So the rows
-are the emissions of a hidden Markov model whose states are frames and that only moves ahead, by
-about as much as a character lasts or by any amount in a pause. Its posterior (forward-backward,
-Rabiner 1989) takes sharp rows at their word and places the others between them.
+Characters are at the times of the CTC head (`las.transcription.character_times`). Where it does not
+support the text, or was not asked, they are where attention was. Not every row of attention is
+usable: some peak on the first frames or are flat, because the speller knew what to write. So the
+rows are the emissions of a hidden Markov model whose states are frames and that only moves forward,
+by about the length of a character, or by any amount in a pause. Its posterior (forward-backward,
+Rabiner 1989) keeps sharp rows where they are and places the others between them.
 
-Neither tells where a word begins and ends next to a pause: both run ahead of the sound, by 0.1 to
-0.2 s. There the sound itself says. Measured: docs/decisions.md, `benchmarks.system.word_times`.
+Neither source gives word boundaries next to a pause: both are early, by 0.1 to 0.2 s. There the
+edges of the sound itself are used. Measured: docs/decisions.md, `benchmarks.system.word_times`.
 """
 
 import itertools
@@ -19,38 +19,38 @@ import numpy as np
 from las.audio.activity import HOP_SECONDS
 from las.audio.levels import runs
 from las.decoding.hypothesis import Hypothesis
-from las.transcription.character_times import middle
+from las.transcription.character_times import medians
 from las.transcription.types import Word
 
-_FLOOR = 0.2  # share of a row that is believed to be spread over all frames
+_FLAT_SHARE = 0.2  # of a row of attention that is taken as spread over all frames
 _PAUSE, _PAUSE_IN_WORD = 0.3, 0.02  # share of the moves that may be of any length
 _SPREAD = 0.7  # of the logarithm of the other moves
 _SHORTEST, _LONGEST = 0.04, 0.1  # seconds that a character lasts on average
 _PAUSE_SECONDS = 0.1  # of silence; before a T within a word there is less
-_REACH = 0.4  # seconds from a pause to the letter next to it, at most
-# Where no pause is next to a word: of attention, which peaks within a letter, and of CTC.
-# So much of a letter is before and behind, in seconds; and where the next word starts, of the way
-# to it from the last letter.
+_REACH = 0.4  # seconds from a pause to the character next to it, at most
+# Where no pause is next to a word: of attention, which peaks within a character, and of CTC.
+# The seconds of a character before and after its centre; and where the next word starts, as a
+# share of the way to it from the last character.
 _Margins = tuple[float, float, float]
 _BY_ATTENTION: _Margins = (0.08, 0.1, 0.2)
 _BY_CTC: _Margins = (0.03, 0.08, 0.7)
-_LEAST_LOG_PROB = -100.0  # keeps means finite
+_MIN_LOG_PROB = -100.0  # keeps means finite
 
 
 def timed_words(hypothesis: Hypothesis, frame: float, offset: float) -> list[Word]:
-    """The words of a hypothesis, when they were said and how sure the model is.
+    """The words of a hypothesis with their times and probabilities.
 
     Args:
-        hypothesis: what was written, with its alignment over the memory.
+        hypothesis: with its alignment over the memory.
         frame: seconds of one column of the alignment.
         offset: seconds from the start of the file to that of the alignment.
 
     Returns:
-        A word for each stretch of characters without a space. Times never go back, and lie
+        A word for each stretch of characters without a space. Times never decrease, and lie
         between ``offset`` and the end of the alignment; only where the alignment has too few
         frames may a word start where it ends. The probability is the geometric mean over the
         word's characters and what ends it, a space or the end of sentence, if that was written:
-        that nothing more follows is a part of having heard a word.
+        to be sure of a word is to be sure that it is complete.
 
     Raises:
         ValueError: there is text but its alignment has no frames.
@@ -62,14 +62,14 @@ def timed_words(hypothesis: Hypothesis, frame: float, offset: float) -> list[Wor
     if frames == 0:
         raise ValueError("a hypothesis without the frames of its alignment has no times")
     seconds = frames * frame
-    sound = np.ones(0, bool) if hypothesis.sound is None else hypothesis.sound.numpy()
-    if hypothesis.heard is not None:
-        centres, margins = hypothesis.heard.double().numpy().clip(0.0, seconds), _BY_CTC
+    activity = np.ones(0, bool) if hypothesis.activity is None else hypothesis.activity.numpy()
+    if hypothesis.ctc_times is not None:
+        centres, margins = hypothesis.ctc_times.double().numpy().clip(0.0, seconds), _BY_CTC
     else:
         attention = hypothesis.alignment.double().mean(1).numpy()[: len(hypothesis.text)]
         gaps = np.array([" " in pair for pair in itertools.pairwise(" " + hypothesis.text)])
         centres, margins = positions(attention, frame, gaps) * frame, _BY_ATTENTION
-    times = _edges(centres, spans, sound, margins, seconds)
+    times = _boundaries(centres, spans, activity, margins, seconds)
     return [
         Word(hypothesis.text[first:last], offset + start, offset + end, probability)
         for (first, last), (start, end), probability in zip(
@@ -79,7 +79,7 @@ def timed_words(hypothesis: Hypothesis, frame: float, offset: float) -> list[Wor
 
 
 def word_probabilities(hypothesis: Hypothesis) -> list[float]:
-    """How sure the speller is of each word; see :func:`timed_words`."""
+    """The speller's probability of each word; see :func:`timed_words`."""
     log_probs = finite_log_probs(hypothesis)
     return [
         float(np.exp(np.minimum(log_probs[first : last + 1].mean(), 0.0)))
@@ -88,23 +88,23 @@ def word_probabilities(hypothesis: Hypothesis) -> list[float]:
 
 
 def word_spans(text: str) -> list[tuple[int, int]]:
-    """First character of each word, and the one after its last."""
+    """The index of the first character of each word, and of the one after its last."""
     return [match.span() for match in re.finditer("[^ ]+", text)]
 
 
 def finite_log_probs(hypothesis: Hypothesis) -> np.ndarray:
-    """Log-probabilities [U] of what was written, no lower than -100, so that means are finite."""
-    found = np.nan_to_num(hypothesis.log_probs.double().numpy(), nan=_LEAST_LOG_PROB)
-    return np.maximum(found, _LEAST_LOG_PROB)
+    """Log-probabilities [U] of the ids, no lower than -100, so that means are finite."""
+    found = np.nan_to_num(hypothesis.log_probs.double().numpy(), nan=_MIN_LOG_PROB)
+    return np.maximum(found, _MIN_LOG_PROB)
 
 
 def positions(attention: np.ndarray, frame: float, gaps: np.ndarray) -> np.ndarray:
-    """Where each character was heard, in frames: never before the one before it.
+    """The place of each character in frames, by attention; they never decrease.
 
     Args:
         attention: [U, T] of each character over the memory; rows need not be distributions.
         frame: seconds of one frame.
-        gaps: [U] whether a pause may come before a character.
+        gaps: [U] whether a pause is likely before a character.
 
     Returns:
         [U] medians of the posterior, between 0 and T.
@@ -114,7 +114,7 @@ def positions(attention: np.ndarray, frame: float, gaps: np.ndarray) -> np.ndarr
         return (np.arange(U) + 0.5) / U
     rows = np.nan_to_num(attention, nan=0.0, posinf=0.0, neginf=0.0).clip(min=0.0)
     rows = rows / np.maximum(rows.sum(1, keepdims=True), 1e-9)
-    emissions = (1 - _FLOOR) * rows + _FLOOR / T
+    emissions = (1 - _FLAT_SHARE) * rows + _FLAT_SHARE / T
     mean = min(max(T / (U + 1), _SHORTEST / frame), _LONGEST / frame)
     moves = np.arange(min(T, int(8 * mean) + 2)) + 0.5
     kernel = np.exp(-0.5 * (np.log(moves / mean) / _SPREAD) ** 2)
@@ -132,13 +132,13 @@ def positions(attention: np.ndarray, frame: float, gaps: np.ndarray) -> np.ndarr
     for u in range(U - 2, -1, -1):
         row = move((backward[u + 1] * emissions[u + 1])[::-1], pauses[u + 1])[::-1]
         backward[u] = row / row.max()
-    return middle(forward * backward)
+    return medians(forward * backward)
 
 
-def _edges(
+def _boundaries(
     centres: np.ndarray,
     spans: list[tuple[int, int]],
-    sound: np.ndarray,
+    activity: np.ndarray,
     margins: _Margins,
     seconds: float,
 ) -> list[tuple[float, float]]:
@@ -149,7 +149,7 @@ def _edges(
     low, high = np.array([-np.inf, *lasts]), np.array([*firsts, np.inf])
     starts, ends = [], []
     for left, right, silences in zip(
-        low.tolist(), high.tolist(), _silences(sound, low, high), strict=True
+        low.tolist(), high.tolist(), _silences(activity, low, high), strict=True
     ):
         end, start = left + tail, right - lead
         if end > start:
@@ -167,25 +167,25 @@ def _edges(
 
 
 def _silences(
-    sound: np.ndarray, low: np.ndarray, high: np.ndarray
+    activity: np.ndarray, low: np.ndarray, high: np.ndarray
 ) -> list[list[tuple[float, float]]]:
-    """The pauses between a letter at low [N] and the next word's at high [N], for each N.
+    """The pauses between a character at low [N] and the next word's at high [N], for each N.
 
-    A silence is between the words whose letters it is most between; what begins the audio is before
-    all words, wherever their letters were heard, and what ends it behind them. Of silences so short
-    that words have such, too, it is the longest.
+    A silence belongs to the gap between words that it overlaps most; one at the start of the audio
+    is before all words, whatever the times of their characters, and one at the end after them. Of
+    silences so short that they occur within words, too, only the longest of a gap counts.
     """
     found: list[list[tuple[float, float]]] = [[] for _ in low]
     short: list[list[tuple[float, float]]] = [[] for _ in low]
-    for first, last in runs(~sound):
+    for first, last in runs(~activity):
         a, b = first * HOP_SECONDS, last * HOP_SECONDS
-        from_a, to_b = a if first > 0 else -np.inf, b if last < len(sound) else np.inf
+        from_a, to_b = a if first > 0 else -np.inf, b if last < len(activity) else np.inf
         overlap = np.minimum(to_b, high) - np.maximum(from_a, low)
         place = int(overlap.argmax())
         if overlap[place] > 0:
-            sure = b - a >= _PAUSE_SECONDS or np.isinf(to_b - from_a)
-            (found if sure else short)[place].append((a, b))
+            certain = b - a >= _PAUSE_SECONDS or np.isinf(to_b - from_a)
+            (found if certain else short)[place].append((a, b))
     return [
-        sure or ([max(unsure, key=lambda pair: pair[1] - pair[0])] if unsure else [])
-        for sure, unsure in zip(found, short, strict=True)
+        long or ([max(brief, key=lambda pair: pair[1] - pair[0])] if brief else [])
+        for long, brief in zip(found, short, strict=True)
     ]

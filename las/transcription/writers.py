@@ -42,7 +42,7 @@ def timestamp(seconds: float, hours: bool = True, mark: str = ".") -> str:
     Args:
         seconds: 0 or more.
         hours: whether to write hours where there are none.
-        mark: between seconds and milliseconds.
+        mark: decimal separator.
     """
     minutes, milliseconds = divmod(round(seconds * 1000), 60_000)
     whole, minutes = divmod(minutes, 60)
@@ -84,7 +84,7 @@ def _json(transcription: Transcription, word_timestamps: bool) -> str:
 
 
 def _lines(text: str) -> str:
-    """A segment as lines of subtitles; nothing in it passes for the arrow between two times."""
+    """A segment as lines of subtitles, without arrows, which stand between two times."""
     lines = textwrap.wrap(text, LINE, break_long_words=False, break_on_hyphens=False)
     return "\n".join(lines).replace("-->", "->")
 

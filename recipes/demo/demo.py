@@ -23,7 +23,8 @@ from las.evaluation.evaluate import provenance
 from las.model.folder import bundled
 from las.model.las import LAS
 from las.scoring import wer as scoring
-from las.transcription.transcriber import Failure, Transcriber, Transcript
+from las.transcription.transcriber import Transcriber
+from las.transcription.transcript import Failure, Transcript
 
 HERE = Path(__file__).parent
 LIMIT = 15.0  # percent
@@ -53,7 +54,7 @@ def samples(transcriber: Transcriber, folder: Path, output: Path) -> float:
     plots.save(
         plots.attention(
             reader.load(first.path),
-            first.windows[0].hypotheses[0].alignment[:, 0].numpy(),
+            first.chunks[0].hypotheses[0].alignment[:, 0].numpy(),
             first.text,
             transcriber.model.config.frontend,
         ),

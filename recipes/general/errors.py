@@ -21,7 +21,7 @@ import torch
 from las.config import SearchConfig
 from las.data.manifests import read_manifest
 from las.decoding.forced_alignment import score_text
-from las.decoding.hypothesis import LanguageModel, parts
+from las.decoding.hypothesis import LanguageModel, split_lm
 from las.decoding.presets import stored_search
 from las.decoding.search import search
 from las.errors import LASError
@@ -96,7 +96,7 @@ def analyse(folder: Path, manifest: Path, train: Path | None = None) -> dict[str
         groups["times in the training"] = _table(
             (_band(counts[word], _COUNTS), wrong, 1) for word, wrong in said
         )
-    _, words = parts(lm)
+    _, words = split_lm(lm)
     if isinstance(words, WordModel):
         known = {word: _knows(words, word) for word, _ in said}
         groups["word model"] = _table(

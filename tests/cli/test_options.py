@@ -10,7 +10,7 @@ from speech import RATE, error_line, run_main, sentences, small_model, whistle, 
 from las.cli import options as cli_options
 from las.cli.options import search_settings
 from las.config import SearchConfig
-from las.decoding.hypothesis import WithWords
+from las.decoding.hypothesis import CharacterAndWordLM
 from las.decoding.presets import WORD_WEIGHT, store_search
 from las.errors import LASError
 from las.lm.config import LMModelConfig
@@ -77,7 +77,7 @@ def test_evaluate_searches_as_told_and_says_how(las, model, manifest, tmp_path):
     assert max(len(u["hypothesis"]) for u in report["utterances"]) <= 9
 
 
-def test_a_language_model_is_heard(las, model, manifest, audio, lm, tmp_path):
+def test_a_language_model_is_used(las, model, manifest, audio, lm, tmp_path):
     weight = ("--lm", tmp_path / "letters", "--lm-weight", 30, "--search", "max_steps=5")
     status, out, err = las("transcribe", "--model", model, *weight, audio[0])
     assert (status, out, err) == (0, "AAAAA\n", "")
@@ -157,8 +157,8 @@ def settings(folder, lm=None, given=None, **options):
 
 
 def test_kept_settings_are_the_default(tuned):
-    config, heard = settings(tuned)
-    assert config == KEPT and heard is not None
+    config, lm = settings(tuned)
+    assert config == KEPT and lm is not None
 
 
 def test_options_replace_single_settings_and_later_ones_count_more(tuned):
@@ -179,24 +179,24 @@ def test_a_weight_of_zero_turns_the_kept_language_model_off(tuned):
 def test_greedy_begins_with_nothing_kept(tuned, tmp_path):
     assert settings(tuned, greedy=True) == (SearchConfig(), None)
     assert settings(tuned, greedy=True, beam=3) == (SearchConfig(beam=3), None)
-    config, heard = settings(tuned, tmp_path / "letters", greedy=True)
-    assert config == SearchConfig() and heard is not None
+    config, lm = settings(tuned, tmp_path / "letters", greedy=True)
+    assert config == SearchConfig() and lm is not None
     with pytest.raises(LASError, match="--lm FOLDER"):
         settings(tuned, greedy=True, lm_weight=0.5)
 
 
 def test_a_named_language_model_replaces_the_kept_one(tuned, tmp_path):
     only(small_model().config.alphabet, "B").save_pretrained(tmp_path / "b")
-    config, heard = settings(tuned, tmp_path / "b")
+    config, lm = settings(tuned, tmp_path / "b")
     assert config == KEPT
-    assert heard.output.bias.argmax() == small_model().text.encode("B")[0] - EOS
+    assert lm.output.bias.argmax() == small_model().text.encode("B")[0] - EOS
 
 
 def test_a_named_language_model_is_weighed_where_none_was(tuned, tmp_path):
     store_search(tuned, KEPT)  # without one: its weight is stored as 0
     assert settings(tuned)[1] is None
-    config, heard = settings(tuned, tmp_path / "letters")
-    assert config.lm_weight == SearchConfig().lm_weight > 0 and heard is not None
+    config, lm = settings(tuned, tmp_path / "letters")
+    assert config.lm_weight == SearchConfig().lm_weight > 0 and lm is not None
     assert settings(tuned, tmp_path / "letters", lm_weight=0.9)[0].lm_weight == 0.9
     assert settings(tuned, lm_weight=0.2)[1] is not None  # the stored one, by name of its weight
 
@@ -246,7 +246,7 @@ def test_kept_settings_that_are_not_right_are_one_line(las, tuned, manifest, aud
 # Words
 
 
-def test_words_are_heard(las, model, manifest, tmp_path):
+def test_words_are_used(las, model, manifest, tmp_path):
     words = word_model(tmp_path / "books")
     options = ("--words", words, "--search", "word_weight=30", "--search", "max_steps=6")
     las("evaluate", model, manifest, *options, "--beam", 3, "--output", tmp_path / "r")
@@ -258,20 +258,20 @@ def test_words_are_heard(las, model, manifest, tmp_path):
 
 def test_named_words_are_weighed_and_kept_ones_are_found(tuned, tmp_path):
     words = word_model(tmp_path / "books")
-    config, heard = settings(tuned, words=words)
+    config, lm = settings(tuned, words=words)
     assert config == KEPT.model_copy(update={"word_weight": WORD_WEIGHT})
-    assert isinstance(heard, WithWords) and heard.characters is not None
+    assert isinstance(lm, CharacterAndWordLM) and lm.characters is not None
     given = settings(tuned, None, ["word_weight=0.1"], words=words, greedy=True)
     assert given[0] == SearchConfig(word_weight=0.1) and given[1].characters is None
     with pytest.raises(LASError, match="--words FOLDER"):
         settings(tuned, None, ["word_weight=0.1"])
     store_search(tuned, SearchConfig(word_weight=0.2), None, words)
-    config, heard = settings(tuned)
-    assert config.word_weight == 0.2 and heard.words.words == ["AB", "A"]
+    config, lm = settings(tuned)
+    assert config.word_weight == 0.2 and lm.words.words == ["AB", "A"]
     assert settings(tuned, None, ["word_weight=0"])[1] is None
 
 
 def test_help_names_no_default_that_the_model_replaces():
     for name in ("Beam", "CTC", "LM", "LMWeight", "Words"):
         (option,) = getattr(cli_options, f"{name}Option").__metadata__
-        assert "efault: what the model keeps" in option.help
+        assert "Default: the stored search" in option.help or "Default: the model's" in option.help

@@ -9,7 +9,7 @@ import yaml
 from speech import error_line, run_main, sentences, small_model, write_manifest
 
 from las.config import SearchConfig
-from las.decoding.hypothesis import WithWords
+from las.decoding.hypothesis import CharacterAndWordLM
 from las.decoding.presets import store_search, stored_search
 from las.evaluation import trials, tune
 from las.evaluation.evaluate import transcribe_manifest
@@ -101,8 +101,8 @@ def test_a_language_model_that_helps_is_kept(las, model, manifest, monkeypatch, 
     )
     assert (status, err) == (0, "")
     assert (model / "lm" / "lm.yaml").read_bytes() == (lm / "lm.yaml").read_bytes()
-    config, heard = stored_search(model)
-    assert config.lm_weight == 1.0 and heard is not None
+    config, lm = stored_search(model)
+    assert config.lm_weight == 1.0 and lm is not None
     assert json.loads((tmp_path / "r.json").read_text())["chosen"]["search"].endswith(
         "lm books/model, lm_weight 1"
     )
@@ -116,8 +116,8 @@ def test_words_that_help_are_kept(las, model, manifest, monkeypatch, tmp_path):
     status, out, err = las("tune", model, manifest, "--words", words, "--beam", 1)
     assert (status, err) == (0, "")
     assert "chosen: beam 1, word_weight 0.2" in out
-    config, heard = stored_search(model)
-    assert config.word_weight == 0.2 and isinstance(heard, WithWords)
+    config, lm = stored_search(model)
+    assert config.word_weight == 0.2 and isinstance(lm, CharacterAndWordLM)
     assert json.loads((model / "tuning.json").read_text())["word_model"].endswith("/words")
 
 

@@ -1,7 +1,5 @@
 """The score of a given text is the one that the search gives it."""
 
-import functools
-
 import pytest
 import torch
 
@@ -9,9 +7,9 @@ from las.config import SearchConfig
 from las.decoding.beam_search import beam_search
 from las.decoding.forced_alignment import score_text
 from las.decoding.greedy import greedy
-from las.decoding.hypothesis import WithWords
+from las.decoding.hypothesis import CharacterAndWordLM
 from las.errors import LASError
-from tests.decoding.test_beam_search import Histories, encode, make
+from tests.decoding.reference_search import HistoryLM, encode
 from tests.lm.test_word_ngram import word_model
 
 SETTINGS = {
@@ -30,17 +28,12 @@ SETTINGS = {
 }
 
 
-@pytest.fixture(scope="module")
-def tiny(tiny_config):
-    return functools.cache(functools.partial(make, tiny_config))
-
-
 @pytest.mark.parametrize("name", SETTINGS)
 @torch.inference_mode()
 def test_every_text_that_a_beam_finds_has_its_score(tiny, noise, name):
     model = tiny("AB ", 1)
-    letters, words = Histories(len(model.text)), word_model("AB ", 1)[1]
-    lm = WithWords(letters, words) if name == "all" else None
+    characters, words = HistoryLM(len(model.text)), word_model("AB ", 1)[1]
+    lm = CharacterAndWordLM(characters, words) if name == "all" else None
     encoded = encode(model, noise, [2500])
     config = SearchConfig(beam=6, n_best=6, **SETTINGS[name])
     (found,) = beam_search(model, encoded, config, lm)
@@ -56,12 +49,12 @@ def test_greedy_search_and_language_models_that_are_not_weighed(tiny, noise):
     encoded = encode(model, noise, [1800])
     (found,) = greedy(model, encoded)
     config = SearchConfig(lm_weight=0.0)
-    letters = Histories(len(model.text))
+    characters = HistoryLM(len(model.text))
     if found.finished:
-        scored = score_text(model, encoded, found.text, config, letters)
+        scored = score_text(model, encoded, found.text, config, characters)
         assert scored == pytest.approx(found.score, rel=1e-4, abs=1e-4)
     assert score_text(model, encoded, "AB A", config) == score_text(
-        model, encoded, "AB A", config, letters
+        model, encoded, "AB A", config, characters
     )
 
 

@@ -10,7 +10,7 @@ from speech import small_model
 
 from las.config import SearchConfig
 from las.decoding import presets
-from las.decoding.hypothesis import WithWords
+from las.decoding.hypothesis import CharacterAndWordLM
 from las.decoding.presets import lm_name, store_search, summary
 from las.errors import LASError
 from las.lm.config import LMModelConfig
@@ -66,11 +66,11 @@ def test_what_is_stored_comes_back(model, tmp_path):
     (lm / "more").mkdir()
     config = SearchConfig(beam=5, ctc=0.25, lm_weight=0.7, end_threshold=1.5)
     assert store_search(model, config, lm) == model / "search.yaml"
-    found, heard = presets.stored_search(model, "cpu")
+    found, loaded = presets.stored_search(model, "cpu")
     assert found == config
     state = LanguageModel.load(lm).state_dict()
-    assert all(torch.equal(heard.state_dict()[name], state[name]) for name in state)
-    assert not heard.training
+    assert all(torch.equal(loaded.state_dict()[name], state[name]) for name in state)
+    assert not loaded.training
     assert (model / "lm" / "LICENCE").read_text() == "free"
     assert not (model / "lm" / "more").exists()
     assert hidden(model) == []
@@ -81,9 +81,9 @@ def test_another_language_model_takes_the_place_of_the_first(model, tmp_path):
     for seed in (1, 2):
         lm = language_model(tmp_path / f"lm{seed}", seed=seed)
         store_search(model, SearchConfig(beam=2, lm_weight=0.1 * seed), lm)
-    found, heard = presets.stored_search(model)
+    found, loaded = presets.stored_search(model)
     assert found.lm_weight == 0.2
-    assert torch.equal(heard.output.weight, LanguageModel.load(lm).output.weight)
+    assert torch.equal(loaded.output.weight, LanguageModel.load(lm).output.weight)
     assert hidden(model) == []
     store_search(model, SearchConfig(beam=3, lm_weight=0.5), model / "lm")  # its own
     assert torch.equal(
@@ -161,15 +161,15 @@ def test_words_are_stored_beside_the_language_model(model, tmp_path):
     words = word_model(tmp_path / "books")
     config = SearchConfig(beam=3, lm_weight=0.4, word_weight=0.2)
     store_search(model, config, language_model(tmp_path / "lm"), words)
-    found, heard = presets.stored_search(model)
-    assert found == config and isinstance(heard, WithWords)
-    assert isinstance(heard.characters, LanguageModel) and heard.words.words == ["AB", "A"]
+    found, loaded = presets.stored_search(model)
+    assert found == config and isinstance(loaded, CharacterAndWordLM)
+    assert isinstance(loaded.characters, LanguageModel) and loaded.words.words == ["AB", "A"]
     expected = "lm recogniser/lm, lm_weight 0.4, words recogniser/words, word_weight 0.2"
     assert summary(model) == f"beam 3, {expected}"
     store_search(model, config.model_copy(update={"word_weight": 0.3}), None, model / "words")
-    found, heard = presets.stored_search(model)
+    found, loaded = presets.stored_search(model)
     assert (found.lm_weight, found.word_weight) == (0.0, 0.3)
-    assert isinstance(heard, WithWords) and heard.characters is None
+    assert isinstance(loaded, CharacterAndWordLM) and loaded.characters is None
     store_search(model, config)
     assert presets.stored_search(model)[1] is None
     assert hidden(model) == []
@@ -188,7 +188,7 @@ def test_words_of_other_units_are_refused(model, tmp_path):
     )
     with pytest.raises(LASError, match="' XY'"):
         presets.stored_search(model)
-    with pytest.raises(LASError, match="writes pieces"):
+    with pytest.raises(LASError, match="writes subwords"):
         presets.load_words(tmp_path / "o", Pieces(" AB", ["AB"]), "cpu")
 
 

@@ -1,7 +1,5 @@
 """Words in the search, against plain Python that scores the words of a text anew at every step."""
 
-import functools
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,15 +8,15 @@ from hypothesis import strategies as st
 from las.config import SearchConfig
 from las.decoding.beam_search import beam_search
 from las.decoding.greedy import greedy
-from las.decoding.hypothesis import WithWords
+from las.decoding.hypothesis import CharacterAndWordLM
 from las.decoding.search import search
 from las.text.characters import EOS
-from tests.decoding.test_beam_search import Histories, PlainSearch, assert_same, encode, make
+from tests.decoding.reference_search import HistoryLM, ReferenceSearch, assert_same, encode
 from tests.lm.test_word_ngram import score, word_model
 
 
-class PlainWords(PlainSearch):
-    """The plain search with the words of a text scored anew at every step."""
+class ReferenceWords(ReferenceSearch):
+    """The reference search with the words of a text scored anew at every step."""
 
     def __init__(self, plain, *rest):
         super().__init__(*rest)
@@ -35,11 +33,6 @@ class PlainWords(PlainSearch):
             more = self.words(h.ids) - before
             found.append(h._replace(summed=h.summed + more, total=h.total + more))
         return found
-
-
-@pytest.fixture(scope="module")
-def tiny(tiny_config):
-    return functools.cache(functools.partial(make, tiny_config))
 
 
 SCORES = {
@@ -64,14 +57,14 @@ def test_a_beam_of_all_prefixes_finds_the_best_text(tiny, noise, name):
     for seed in (1, 2):
         model = tiny(alphabet, seed)
         plain, words = word_model(alphabet, seed)
-        letters = Histories(len(model.text)) if "lm_weight" in SCORES[name] else None
+        characters = HistoryLM(len(model.text)) if "lm_weight" in SCORES[name] else None
         encoded = encode(model, noise, [2500])
         config = SearchConfig(word_weight=0.6, max_steps=steps, **SCORES[name])
-        everything = PlainWords(plain, model, encoded, config, letters).everything()
+        everything = ReferenceWords(plain, model, encoded, config, characters).everything()
         for beam in (width, 1, 3):
             n_best = 5 if beam == width else 1
             setting = config.model_copy(update={"beam": beam, "n_best": n_best})
-            (found,) = beam_search(model, encoded, setting, WithWords(letters, words))
+            (found,) = beam_search(model, encoded, setting, CharacterAndWordLM(characters, words))
             if beam == width:
                 assert_same(model, found, everything[:n_best])
             elif found[0].finished:
@@ -82,19 +75,19 @@ def test_a_beam_of_all_prefixes_finds_the_best_text(tiny, noise, name):
 
 @pytest.mark.parametrize("seed", [1, 2, 3, 4])
 @torch.inference_mode()
-def test_small_beams_against_the_plain_search(tiny, noise, seed):
+def test_small_beams_against_the_reference(tiny, noise, seed):
     model = tiny("A ", seed)
     plain, words = word_model("A ", seed)
     changed = 0
     for length in (1500, 2500):
         encoded = encode(model, noise, [length])
-        letters = Histories(len(model.text))
+        characters = HistoryLM(len(model.text))
         config = SearchConfig(beam=3, n_best=2, max_steps=7, word_weight=0.8, lm_weight=0.3)
-        (found,) = beam_search(model, encoded, config, WithWords(letters, words))
-        assert_same(model, found, PlainWords(plain, model, encoded, config, letters).run())
+        (found,) = beam_search(model, encoded, config, CharacterAndWordLM(characters, words))
+        assert_same(model, found, ReferenceWords(plain, model, encoded, config, characters).run())
         off = config.model_copy(update={"word_weight": 0.0})
-        (without,) = beam_search(model, encoded, off, WithWords(letters, words))
-        (alone,) = beam_search(model, encoded, off, letters)
+        (without,) = beam_search(model, encoded, off, CharacterAndWordLM(characters, words))
+        (alone,) = beam_search(model, encoded, off, characters)
         assert [(h.text, h.score) for h in without] == [(h.text, h.score) for h in alone]
         changed += found[0].score != alone[0].score
     assert changed
@@ -107,7 +100,7 @@ def test_a_batch_its_order_and_its_padding_change_nothing(tiny, noise, lengths, 
     model = tiny("A B", 3)
     _, words = word_model("A B", 2)
     config = SearchConfig(beam=4, n_best=3, ctc=0.3, lm_weight=0.4, word_weight=0.5)
-    both = WithWords(Histories(len(model.text)), words)
+    both = CharacterAndWordLM(HistoryLM(len(model.text)), words)
     waveforms, samples = noise(lengths, extra)
     together = search(model, model.encode(waveforms, samples), config, both)
     for row, length in enumerate(lengths):
@@ -122,13 +115,13 @@ def test_a_batch_its_order_and_its_padding_change_nothing(tiny, noise, lengths, 
 def test_words_of_no_weight_are_greedy_search_to_the_bit(tiny, noise):
     model = tiny("A B", 2)
     encoded = encode(model, noise, [3000, 7000])
-    both = WithWords(None, word_model("A B", 2)[1])
+    both = CharacterAndWordLM(None, word_model("A B", 2)[1])
     found = search(model, encoded, SearchConfig(), both)
     for (mine,), expected in zip(found, greedy(model, encoded), strict=True):
         assert (mine.text, mine.score) == (expected.text, expected.score)
 
 
 def test_words_alone_predict_no_characters():
-    both = WithWords(None, word_model("A B", 2)[1])
+    both = CharacterAndWordLM(None, word_model("A B", 2)[1])
     with pytest.raises(ValueError, match="no characters"):
         both.start(1, 1)

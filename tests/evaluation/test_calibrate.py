@@ -183,7 +183,7 @@ def test_the_command(model, manifest, monkeypatch, capsys):
     report = json.loads((model / "calibration.json").read_text())
     before, after = (report[k]["expected_calibration_error"] for k in ("before", "held_out"))
     assert before > 0.2 and after < 0.05
-    assert f"{before:.3f} as the model says, {after:.3f} calibrated" in out
+    assert f"{before:.3f} before calibration, {after:.3f} after it" in out
     stored = word_confidence.stored(model)
     assert stored.model_dump() == report["chosen"]
     assert report["command"] == f"las calibrate {model} {manifest}"

@@ -14,11 +14,11 @@ from speech import RATE, error_line, run_main, small_model, whistle
 from las.audio import reader
 from las.config import SearchConfig
 from las.decoding.greedy import ctc_greedy
-from las.decoding.hypothesis import WithWords
+from las.decoding.hypothesis import CharacterAndWordLM
 from las.evaluation import plots
 from las.explain import figure as explain_figure
 from las.explain import html
-from las.explain.diagnostics import disagreement, signs
+from las.explain.diagnostics import disagreement, warnings
 from las.explain.explainer import ALTERNATIVES, Explainer
 from las.explain.types import Alternative, Character, Explanation
 from las.lm.config import LMModelConfig
@@ -27,8 +27,9 @@ from las.lm.word_ngram import WordModel
 from las.model.folder import bundled
 from las.model.las import LAS
 from las.text.characters import ALPHABET
-from las.transcription.stitching import Judgement
-from las.transcription.transcriber import Decoded, Transcriber
+from las.transcription.quality import Quality
+from las.transcription.transcriber import Transcriber
+from las.transcription.transcript import ChunkTranscript
 from las.transcription.types import Word
 from tests.decoding.test_presets import word_model
 
@@ -98,7 +99,7 @@ def test_it_explains_what_is_transcribed(explainer, explanation):
     (found,) = Transcriber(explainer.model, explainer.device).files([SAMPLES / "501-1-0004.wav"])
     assert explanation.text == found.text == "TURN ON THE KITCHEN RADIO"
     (section,) = explanation.sections
-    best = found.windows[0].hypotheses[0]
+    best = found.chunks[0].hypotheses[0]
     assert "".join(c.text for c in section.characters) == best.text
     assert len(section.characters) == len(best.ids)  # the end is one
     found_log = np.log([c.probability for c in section.characters])
@@ -125,7 +126,7 @@ def test_attention_lies_over_the_spectrogram(explanation):
         assert section.frame * 0.999 <= character.width <= T * section.frame * 1.001
 
 
-def test_ctc_heard_it_in_order(explainer, explanation):
+def test_ctc_is_in_order(explainer, explanation):
     (section,) = explanation.sections
     waveform = torch.from_numpy(reader.load(SAMPLES / "501-1-0004.wav"))
     encoded = explainer.model.encode(waveform[None], torch.tensor([len(waveform)]))
@@ -175,7 +176,7 @@ def test_scores_add_up_with_ctc_and_a_language_model(explainer):
 def test_scores_add_up_with_words(explainer, tmp_path):
     words = WordModel.load(word_model(tmp_path / "words", ALPHABET, ("KITCHEN", "RADIO")))
     config = SearchConfig(beam=3, n_best=3, word_weight=0.1, unknown_word=2.0)
-    both = WithWords(None, words)
+    both = CharacterAndWordLM(None, words)
     found = Explainer(explainer.model, explainer.device, config, both).file(
         SAMPLES / "501-1-0004.wav"
     )
@@ -218,33 +219,33 @@ def test_silence_is_said_to_be_silence(explainer):
     found = explainer.array(np.zeros(160000, np.float32), "silence.wav")
     page = Page(html.page(found))
     assert found.text == ""
-    assert "(nothing written)" in page.text
+    assert "(no text)" in page.text
     assert "No speech was found" in page.text
     assert page.all("rect", "row") == []
     assert len(explain_figure.figure(found, found.sections[0]).axes) == 4
 
 
-# --- signs of trouble -----------------------------------------------------------------------
+# --- warnings -------------------------------------------------------------------------------
 
-GOOD = Judgement(True, 1.0, 1, 0.1, 0.0, 2.0)
-LETTER = Character("A", 0.9, 0.1, 0.2, 0.3, 0.1)
+GOOD = Quality(True, 1.0, 1, 0.1, 0.0, 2.0)
+CHARACTER = Character("A", 0.9, 0.1, 0.2, 0.3, 0.1)
 BEST = Alternative("A", -1.0, -1.0, -1.0, None, None, True)
 
 
-def told(judgement=GOOD, characters=(LETTER,), words=(), alternatives=(BEST,)) -> str:
+def warned(quality=GOOD, characters=(CHARACTER,), words=(), alternatives=(BEST,)) -> str:
     hypothesis = type("Hypothesis", (), {"alignment": torch.ones(1, 1, 5) / 5})
-    window = Decoded(0, 100, [hypothesis], 0.04, np.zeros(1), judgement, None)
-    return " ".join(signs(window, characters, words, alternatives))
+    chunk = ChunkTranscript(0, 100, [hypothesis], 0.04, np.zeros(1), quality, None)
+    return " ".join(warnings(chunk, characters, words, alternatives))
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"judgement": GOOD._replace(finished=False)}, "limit of steps cut the text off"),
-        ({"judgement": GOOD._replace(repeats=9)}, "repeats itself"),
-        ({"judgement": GOOD._replace(compression=5.0)}, "repeats itself"),
-        ({"judgement": GOOD._replace(skipped=1.5)}, "Nothing was written for 1.5 s"),
-        ({"judgement": GOOD._replace(back=2.0)}, "Attention went back by 2.0 s"),
+        ({"quality": GOOD._replace(finished=False)}, "limit of steps cut the text off"),
+        ({"quality": GOOD._replace(repeats=9)}, "repeats itself"),
+        ({"quality": GOOD._replace(compression=5.0)}, "repeats itself"),
+        ({"quality": GOOD._replace(skipped=1.5)}, "There is no text for 1.5 s"),
+        ({"quality": GOOD._replace(back=2.0)}, "Attention went back by 2.0 s"),
         ({"characters": [Character("A", 0.9, 0.0, 0.5, 1.0, 0.9)]}, "1 character (100%) is spread"),
         ({"words": [Word("MAYBE", 0.0, 0.1, 0.31)]}, "not sure of MAYBE (31%)"),
         ({"words": [Word("X", 0.0, 0.1, 0.1)] * 10}, "and 2 more"),
@@ -255,23 +256,23 @@ def told(judgement=GOOD, characters=(LETTER,), words=(), alternatives=(BEST,)) -
                     BEST,
                 ]
             },
-            "likelier text: \u201cB\u201d",
+            "more likely text: \u201cB\u201d",
         ),
     ],
 )
-def test_signs(changes, words):
-    assert words in told(**changes)
+def test_warnings(changes, words):
+    assert words in warned(**changes)
 
 
-def test_no_sign_where_all_is_well():
-    assert told() == ""
+def test_no_warning_where_all_is_well():
+    assert warned() == ""
     assert disagreement("THE CAT SAT", "THE CAT SAD") == []
 
 
 @pytest.mark.parametrize(("text", "ctc"), [("THE CAT", "A DOG"), ("THE CAT", ""), ("", "A DOG")])
 def test_heads_that_disagree(text, ctc):
-    (sign,) = disagreement(text, ctc)
-    assert (ctc or "nothing") in sign
+    (warning,) = disagreement(text, ctc)
+    assert (ctc or "nothing") in warning
 
 
 # --- the page -------------------------------------------------------------------------------

@@ -249,8 +249,8 @@ def test_the_command(monkeypatch, capsys, tmp_path):
 @pytest.mark.parametrize(
     "options, match",
     [
-        (("--least", "1,x"), "write counts"),
-        (("--least", "0"), "write counts"),
+        (("--least", "1,x"), "give counts"),
+        (("--least", "0"), "give counts"),
         (("--dev-every", "1"), "hold out every"),
         (("--alphabet", "AA"), "repeats"),
         (("--max-megabytes", "0.001"), "fits 1,000 bytes"),

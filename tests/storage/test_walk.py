@@ -1,4 +1,4 @@
-"""What lies below a folder: all of it once, or said to be passed over; patterns as of glob."""
+"""What lies below a folder: all of it once, or said to be skipped over; patterns as of glob."""
 
 import glob
 import os
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from las.storage.walk import AGAIN, HIDDEN, UNREADABLE, Passed, matching, summary, walk
+from las.storage.walk import AGAIN, HIDDEN, UNREADABLE, Skipped, matching, summary, walk
 
 
 @pytest.fixture
@@ -24,20 +24,20 @@ def test_every_file_is_found_once_under_its_own_name_if_it_has_one(tree):
     (tree / "in" / "a").symlink_to("b")  # comes first in the alphabet
     (tree / "in" / "link").symlink_to("../real")
     (tree / "in" / "link2").symlink_to(tree / "real" / "b")
-    files, passed = walk(tree / "in")
+    files, skipped = walk(tree / "in")
     assert [str(path.relative_to(tree / "in")) for path in files] == [
         "b/c/y",
         "b/x",
         "link/b/c/y",
         "link/c",
     ]
-    assert [(path.path.name, path.reason) for path in passed] == [
+    assert [(path.path.name, path.reason) for path in skipped] == [
         (".d", HIDDEN),
         (".z", HIDDEN),
         ("a", AGAIN),
         ("link2", AGAIN),
     ]
-    assert passed[2].detail == str(tree / "in" / "b")
+    assert skipped[2].detail == str(tree / "in" / "b")
 
 
 def test_circles_end(tree):
@@ -45,9 +45,9 @@ def test_circles_end(tree):
     (tree / "real" / "up").symlink_to("../in")
     (tree / "real" / "here").symlink_to(".")
     (tree / "in" / "self").symlink_to("self")
-    files, passed = walk(tree / "in")
+    files, skipped = walk(tree / "in")
     assert {path.name for path in files} == {"x", "y", "c", "self"} and len(files) == 5
-    assert sorted(one.path.name for one in passed if one.reason == AGAIN) == ["here", "in", "up"]
+    assert sorted(one.path.name for one in skipped if one.reason == AGAIN) == ["here", "in", "up"]
     assert {os.path.realpath(path) for path in matching("in/**")} == {
         os.path.realpath(path) for path in files if path.name != "self"
     }
@@ -62,17 +62,17 @@ def test_a_folder_that_cannot_be_read_does_not_hide_the_others(tree, monkeypatch
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    files, passed = walk(tree / "in")
+    files, skipped = walk(tree / "in")
     assert [path.name for path in files] == ["x"]
-    assert Passed(tree / "in" / "b" / "c", UNREADABLE, "Permission denied") in passed
+    assert Skipped(tree / "in" / "b" / "c", UNREADABLE, "Permission denied") in skipped
     assert walk(tree / "gone")[1] == [
-        Passed(tree / "gone", UNREADABLE, "No such file or directory")
+        Skipped(tree / "gone", UNREADABLE, "No such file or directory")
     ]
 
 
 def test_a_summary_counts_and_names_a_few(tree):
-    passed = [Passed(tree / name, reason) for name, reason in zip("abcde", "XYYYY", strict=True)]
-    assert summary(passed) == "1 X (a), 4 Y (b, c, d, ...)"
+    skipped = [Skipped(tree / name, reason) for name, reason in zip("abcde", "XYYYY", strict=True)]
+    assert summary(skipped) == "1 X (a), 4 Y (b, c, d, ...)"
 
 
 PARTS = ("**", "*", "in", ".d", ".*", "b", "[bc]", "?", "link", "y")

@@ -109,7 +109,7 @@ def test_a_hypothesis_of_pieces_is_one_of_characters(pieces):
     assert len(ids) < 8
     alignment = torch.softmax(torch.randn(len(ids), 1, 9), -1)
     log_probs = -torch.rand(len(ids))
-    found = Hypothesis.of(pieces, ids, -1.0, True, alignment, log_probs)
+    found = Hypothesis.from_ids(pieces, ids, -1.0, True, alignment, log_probs)
     assert found.text == "THE CAT"
     assert found.ids.tolist() == [*Characters(ALPHABET).encode("THE CAT"), EOS]
     assert found.alignment.shape == (8, 1, 9) and found.log_probs.shape == (8,)
@@ -145,7 +145,7 @@ def test_a_model_of_pieces_trains_searches_and_comes_back(trained):
 def test_a_language_model_of_characters_is_refused(trained, tmp_path):
     alphabet = trained.model.text.alphabet
     LanguageModel(LMModelConfig(alphabet=alphabet, width=4)).save_pretrained(tmp_path / "lm")
-    with pytest.raises(LASError, match="writes pieces"):
+    with pytest.raises(LASError, match="writes subwords"):
         load_lm(tmp_path / "lm", trained.model.text, "cpu")
 
 
@@ -153,7 +153,7 @@ def test_the_command_and_its_file(monkeypatch, capsys, tmp_path):
     text, output = tmp_path / "text.txt", tmp_path / "pieces.txt"
     text.write_text("\n".join(LINES))
     code, out, _ = run_main(monkeypatch, capsys, "bpe", text, output, "--size", 12)
-    assert code == 0 and "12 pieces of 16 sentences" in out
+    assert code == 0 and "12 subwords from 16 sentences" in out
     config = configuration.parse(RunConfig, {}, "here", [f"pieces={output}"])
     assert config.pieces == learn(LINES, 12)
     assert ModelConfig.model_validate(json.loads(config.model_settings().model_dump_json()))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from las.text.characters import ALPHABET, BLANK, Characters
 from las.text.subwords import Pieces
-from las.transcription.character_times import letter_times, middle
+from las.transcription.character_times import character_times, medians
 
 TEXT = Characters()
 FRAME = 0.02
@@ -30,11 +30,11 @@ def spikes(units, places, frames, sharp=0.99):
 def test_letters_are_at_their_spikes():
     text, places = "ALL IN", [3, 9, 14, 20, 31, 40]
     ctc = spikes(TEXT, zip(places, TEXT.encode(text), strict=True), 50)
-    found = letter_times(ctc, text, TEXT, FRAME)
+    found = character_times(ctc, text, TEXT, FRAME)
     np.testing.assert_allclose(found, (np.array(places) + 0.5) * FRAME, atol=FRAME / 4)
-    # One that was not heard is between its neighbours.
+    # One that the head did not write is between its neighbours.
     missing = spikes(TEXT, [(3, TEXT.encode("A")[0]), (30, TEXT.encode("C")[0])], 50)
-    a, b, c = letter_times(missing, "ABC", TEXT, FRAME) / FRAME - 0.5
+    a, b, c = character_times(missing, "ABC", TEXT, FRAME) / FRAME - 0.5
     assert (abs(a - 3), abs(c - 30)) < (0.5, 0.5) and a + 1 < b < c - 1
 
 
@@ -43,7 +43,7 @@ def test_letters_of_a_piece_are_about_its_spike():
     ids = units.encode("THE THE CAT")
     assert len(ids) < 7
     ctc = spikes(units, zip(range(10, 100, 15), ids, strict=False), 100)
-    found = letter_times(ctc, "THE THE CAT", units, FRAME)
+    found = character_times(ctc, "THE THE CAT", units, FRAME)
     assert len(found) == len("THE THE CAT")
     assert (np.diff(found) >= 0).all()
     assert found[1] == pytest.approx(10.5 * FRAME, abs=0.01)
@@ -51,14 +51,14 @@ def test_letters_of_a_piece_are_about_its_spike():
 
 
 def test_a_head_that_does_not_bear_the_text_out_is_not_asked():
-    heard = spikes(TEXT, [(3, TEXT.encode("A")[0])], 30)
-    assert letter_times(heard, "A", TEXT, FRAME) is not None
-    assert letter_times(heard, "", TEXT, FRAME) is None
-    assert letter_times(heard[:2], "ABC", TEXT, FRAME) is None
-    assert letter_times(heard, "NOTHING OF THE KIND", TEXT, FRAME) is None
+    ctc = spikes(TEXT, [(3, TEXT.encode("A")[0])], 30)
+    assert character_times(ctc, "A", TEXT, FRAME) is not None
+    assert character_times(ctc, "", TEXT, FRAME) is None
+    assert character_times(ctc[:2], "ABC", TEXT, FRAME) is None
+    assert character_times(ctc, "NOTHING OF THE KIND", TEXT, FRAME) is None
     untrained = torch.randn(30, len(TEXT), generator=torch.Generator().manual_seed(0))
-    assert letter_times((0.1 * untrained).log_softmax(-1), "AB", TEXT, FRAME) is None
-    assert letter_times(torch.full((30, len(TEXT)), np.nan), "AB", TEXT, FRAME) is None
+    assert character_times((0.1 * untrained).log_softmax(-1), "AB", TEXT, FRAME) is None
+    assert character_times(torch.full((30, len(TEXT)), np.nan), "AB", TEXT, FRAME) is None
 
 
 @given(st.text("AB", min_size=1, max_size=3), st.integers(0, 2**32 - 1))
@@ -78,15 +78,15 @@ def test_the_posterior_is_the_sum_over_all_paths(text, seed):
             for t, place in enumerate(path):
                 if place:
                     weights[place - 1, t] += chance
-    found = letter_times(ctc, text, TEXT, FRAME)
-    np.testing.assert_allclose(found, middle(weights) * FRAME, atol=1e-4)
+    found = character_times(ctc, text, TEXT, FRAME)
+    np.testing.assert_allclose(found, medians(weights) * FRAME, atol=1e-4)
 
 
 @given(st.text(" AB", min_size=1, max_size=12), st.integers(1, 30), st.integers(0, 2**32 - 1))
 def test_times_never_go_back_and_stay_inside(text, frames, seed):
     random = np.random.default_rng(seed)
     ctc = torch.tensor(random.normal(scale=9.0, size=(frames, len(TEXT)))).log_softmax(-1)
-    found = letter_times(ctc, text, TEXT, FRAME)
+    found = character_times(ctc, text, TEXT, FRAME)
     if found is not None:
         assert len(found) == len(text)
         assert (np.diff(found) >= 0).all()

@@ -1,4 +1,4 @@
-"""Windows cover all speech, cut in silences, and do not depend on how samples come in blocks."""
+"""Chunks cover all speech, cut in silences, and do not depend on how samples come in blocks."""
 
 import itertools
 
@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from las.audio.levels import levels, quietest, runs
 from las.config import ModelConfig
-from las.transcription.chunking import Window, WindowConfig, split, threshold
+from las.transcription.chunking import Chunk, ChunkingConfig, halves, split, threshold
 
 RATE = 8000
-CONFIG = WindowConfig(max_seconds=4.0, target_seconds=2.0, min_seconds=0.8, overlap_seconds=1.0)
+CONFIG = ChunkingConfig(max_seconds=4.0, target_seconds=2.0, min_seconds=0.8, overlap_seconds=1.0)
 
 
 def sound(seconds: float, seed: int = 0) -> np.ndarray:
@@ -31,17 +31,17 @@ def joined(*parts: np.ndarray) -> np.ndarray:
     return np.concatenate(parts).astype(np.float32)
 
 
-def cut(samples: np.ndarray, config: WindowConfig = CONFIG) -> list[Window]:
+def cut(samples: np.ndarray, config: ChunkingConfig = CONFIG) -> list[Chunk]:
     found = list(split([samples], RATE, config))
-    for window in found:
-        np.testing.assert_array_equal(window.samples, samples[window.start : window.end])
-        assert len(window.samples) <= config.max_seconds * RATE
-        assert abs(len(window.speech) - len(window.samples) / RATE * 100) < 1.01
+    for chunk in found:
+        np.testing.assert_array_equal(chunk.samples, samples[chunk.start : chunk.end])
+        assert len(chunk.samples) <= config.max_seconds * RATE
+        assert abs(len(chunk.speech) - len(chunk.samples) / RATE * 100) < 1.01
     return found
 
 
-def check_overlaps(found: list[Window]) -> None:
-    """Overlaps are what they say, and windows are in order."""
+def check_overlaps(found: list[Chunk]) -> None:
+    """Overlaps are what they say, and chunks are in order."""
     for a, b in itertools.pairwise(found):
         assert a.start < b.start
         assert a.end < b.end
@@ -49,11 +49,11 @@ def check_overlaps(found: list[Window]) -> None:
     assert not found or found[0].overlap == 0
 
 
-def test_short_audio_is_one_window_as_it_is():
+def test_short_audio_is_one_chunk_as_it_is():
     samples = joined(hush(1), sound(2), hush(1))
-    (window,) = cut(samples)
-    assert (window.start, window.end, window.overlap) == (0, len(samples), 0)
-    assert 1.7 < window.speech.sum() / 100 < 2.1
+    (chunk,) = cut(samples)
+    assert (chunk.start, chunk.end, chunk.overlap) == (0, len(samples), 0)
+    assert 1.7 < chunk.speech.sum() / 100 < 2.1
     assert len(cut(joined(samples, hush(0.01)))) == 1
     assert cut(joined(samples, hush(0.01)))[0].start > 0  # longer: silence is left out
 
@@ -65,16 +65,16 @@ def test_cuts_are_in_silences():
     starts = np.cumsum([0.0, *(size + 0.5 for size in sizes[:-1])])
     ends = starts + sizes
     assert [w.overlap for w in found] == [0] * len(found)
-    for window in found:
+    for chunk in found:
         # Margins of silence, no part of an utterance.
-        assert min(abs(starts - 0.2 - window.start / RATE)) < 0.1 or window.start == 0
-        assert min(abs(ends + 0.2 - window.end / RATE)) < 0.1
-    # Short utterances share a window, as long as the target is not reached.
+        assert min(abs(starts - 0.2 - chunk.start / RATE)) < 0.1 or chunk.start == 0
+        assert min(abs(ends + 0.2 - chunk.end / RATE)) < 0.1
+    # Short utterances share a chunk, as long as the target is not reached.
     assert len(found) < len(sizes)
     assert sum(w.speech.sum() for w in found) / 100 == pytest.approx(sum(sizes), rel=0.15)
 
 
-def test_the_next_silence_after_the_target_ends_a_window():
+def test_the_next_silence_after_the_target_ends_a_chunk():
     samples = joined(sound(1.0), hush(0.5), sound(1.0), hush(0.3), sound(1.0), hush(1), sound(2))
     first = cut(samples)[0]
     assert first.end / RATE == pytest.approx(2.5 + 0.15, abs=0.06)  # half of 0.3: no margin of 0.2
@@ -87,17 +87,17 @@ def test_without_a_late_silence_the_longest_counts():
     assert rest[0].overlap == 0
 
 
-def test_without_silence_windows_overlap():
+def test_without_silence_chunks_overlap():
     samples = sound(14.0).astype(np.float32)
     found = cut(samples)
     check_overlaps(found)
     assert found[0].start == 0
     assert found[-1].end == len(samples)
-    for window in found[1:]:
-        assert 0.5 <= window.overlap / RATE <= 1.5
+    for chunk in found[1:]:
+        assert 0.5 <= chunk.overlap / RATE <= 1.5
     # Edges are where it is quiet: the swing is lowest at 3/16 s, and every quarter of a second.
-    for window in found[:-1]:
-        phase = (window.end / RATE - 3 / 16) % 0.25
+    for chunk in found[:-1]:
+        phase = (chunk.end / RATE - 3 / 16) % 0.25
         assert min(phase, 0.25 - phase) < 0.06
 
 
@@ -138,7 +138,7 @@ def test_speech_in_noise_is_found():
     ),
     sizes=st.lists(st.integers(1, 9000), min_size=1, max_size=5),
 )
-def test_all_speech_is_in_a_window_whatever_the_blocks(parts, sizes):
+def test_all_speech_is_in_a_chunk_whatever_the_blocks(parts, sizes):
     samples = joined(*((sound if loud else hush)(length, seed) for loud, length, seed in parts))
     found = cut(samples)
     check_overlaps(found)
@@ -148,13 +148,13 @@ def test_all_speech_is_in_a_window_whatever_the_blocks(parts, sizes):
         (w.start, w.end, w.overlap) for w in found
     ]
     edge = np.zeros(len(samples) + 1, bool)
-    for window in found:
-        edge[window.start : window.end] = True
+    for chunk in found:
+        edge[chunk.start : chunk.end] = True
     lost = (levels(samples, RATE) > -45.0) & ~edge[:: RATE // 100]
     assert all(b - a <= 5 for a, b in runs(lost))
 
 
-def test_memory_is_that_of_a_window():
+def test_memory_is_that_of_a_chunk():
     held = []
 
     def blocks():
@@ -165,8 +165,8 @@ def test_memory_is_that_of_a_window():
 
     def peak(count: int) -> int:
         tracemalloc.start()
-        for window in split(itertools.islice(blocks(), count), RATE, CONFIG):
-            held.append(window.end)
+        for chunk in split(itertools.islice(blocks(), count), RATE, CONFIG):
+            held.append(chunk.end)
         found = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return found
@@ -223,9 +223,9 @@ def test_noise_at_the_end_is_no_window():
 
 
 def test_settings():
-    assert WindowConfig.of(ModelConfig()) == WindowConfig()
+    assert ChunkingConfig.for_model(ModelConfig()) == ChunkingConfig()
     for seconds in (1.0, 3.0, 10.0, 35.0):
-        limits = WindowConfig.of(ModelConfig(longest_seconds=seconds))
+        limits = ChunkingConfig.for_model(ModelConfig(longest_seconds=seconds))
         assert limits.max_seconds == seconds
     for wrong in (
         {"overlap_seconds": 11.0},
@@ -234,4 +234,64 @@ def test_settings():
         {"max_seconds": 0.0},
     ):
         with pytest.raises(ValueError, match=r"seconds"):
-            WindowConfig(**wrong)
+            ChunkingConfig(**wrong)
+
+
+# --- halves of a chunk that was not decoded well ---------------------------------------------
+
+HALVES = ChunkingConfig(max_seconds=8.0, target_seconds=4.0, min_seconds=1.0, overlap_seconds=1.0)
+
+
+HALF_RATE = 1000
+
+
+def whole_chunk(seconds: float, start: float = 0.0, overlap: float = 0.0, speech=None) -> Chunk:
+    size = round(seconds * HALF_RATE)
+    mask = np.ones(size // 10 + 1, bool) if speech is None else speech
+    samples = np.ones(size, np.float32)
+    return Chunk(round(start * HALF_RATE), samples, mask, round(overlap * HALF_RATE))
+
+
+def in_half(whole: Chunk) -> list[Chunk]:
+    return halves(whole, HALF_RATE, HALVES)
+
+
+def test_halves_meet_in_the_longest_silence_inside():
+    speech = np.ones(601, bool)
+    speech[20:100] = speech[250:262] = speech[330:350] = False
+    first, second = in_half(whole_chunk(6.0, start=10.0, overlap=0.5, speech=speech))
+    assert (first.start, first.end) == (10_000, 13_400)
+    assert (second.start, second.end) == (13_400, 16_000)
+    assert (first.overlap, second.overlap) == (500, 0)
+    assert abs(len(first.speech) - 340) <= 1 and abs(len(second.speech) - 261) <= 1
+
+
+def test_halves_overlap_where_there_is_no_silence():
+    whole = whole_chunk(6.0, start=10.0)
+    whole.samples[2950:3050] = 0.1
+    first, second = in_half(whole)
+    assert first.start == 10_000 and second.end == 16_000
+    assert second.overlap == first.end - second.start == pytest.approx(1000, abs=20)
+    assert second.start < 13_000 < first.end
+
+
+def test_halves_are_not_too_short():
+    assert in_half(whole_chunk(1.9)) == []
+    assert len(in_half(whole_chunk(2.1))) == 2
+    assert in_half(whole_chunk(2.1, overlap=1.5)) == []  # the overlap belongs to the first half
+
+
+@given(seconds=st.floats(0.3, 20.0), overlap=st.floats(0.0, 1.5), seed=st.integers(0, 99))
+def test_halves_cover_the_whole(seconds, overlap, seed):
+    size = round(seconds * 100) + 1
+    speech = np.repeat(np.random.default_rng(seed).random(size // 9 + 1) < 0.7, 9)[:size]
+    whole = whole_chunk(seconds, 3.0, min(overlap, seconds / 2), speech)
+    parts = in_half(whole)
+    if not parts:
+        assert seconds < 2 * HALVES.min_seconds + overlap or seconds < 2.1
+        return
+    first, second = parts
+    assert first.start == whole.start and second.end == whole.end
+    assert second.overlap == first.end - second.start >= 0
+    assert first.overlap == whole.overlap <= len(first.samples)
+    assert max(len(first.samples), len(second.samples)) < len(whole.samples)

@@ -13,16 +13,17 @@ from hypothesis import strategies as st
 
 from las.decoding.hypothesis import Hypothesis
 from las.text.characters import EOS, Characters
-from las.transcription.segments import LINE, compression_ratio, transcription
-from las.transcription.transcriber import Transcript
+from las.transcription.quality import compression_ratio
+from las.transcription.segments import LINE, transcription
+from las.transcription.transcript import Transcript
 from las.transcription.types import Word
 
 RATE = 16000
 
 
 @dataclasses.dataclass(frozen=True)
-class Window:
-    """What is asked of a ``las.transcription.transcriber.Decoded``."""
+class Chunk:
+    """What is asked of a ``las.transcription.transcript.ChunkTranscript``."""
 
     start: int
     end: int
@@ -32,7 +33,7 @@ class Window:
 
 
 def decoded(words, start=0.0, end=None, log_prob=-0.2, finished=True, timed=True):
-    """A window of words given as (text, start, end) in seconds of the file."""
+    """A chunk of words given as (text, start, end) in seconds of the file."""
     text = " ".join(word for word, *_ in words)
     ids = Characters().encode(text) + [EOS] * finished
     hypothesis = Hypothesis(
@@ -45,12 +46,12 @@ def decoded(words, start=0.0, end=None, log_prob=-0.2, finished=True, timed=True
     )
     end = words[-1][2] if end is None else end
     given = [Word(word, a, b, 0.9) for word, a, b in words] if timed else None
-    return Window(round(start * RATE), round(end * RATE), [hypothesis], 0.04, given)
+    return Chunk(round(start * RATE), round(end * RATE), [hypothesis], 0.04, given)
 
 
-def transcribed(*windows, seconds=None):
-    seconds = windows[-1].end / RATE if seconds is None else seconds
-    return transcription(Transcript(Path("x.wav"), seconds, list(windows)))
+def transcribed(*chunks, seconds=None):
+    seconds = chunks[-1].end / RATE if seconds is None else seconds
+    return transcription(Transcript(Path("x.wav"), seconds, list(chunks)))
 
 
 def evenly(text, start=0.0, step=0.3, length=0.25):
@@ -76,7 +77,7 @@ def test_pauses_part_segments():
     assert result.segments[1].start == 2.0
 
 
-def test_windows_part_segments_and_are_sought():
+def test_chunks_separate_segments_and_give_their_seek():
     one = decoded(evenly("TURN ON"), end=5.0)
     two = decoded(evenly("THE RADIO", 5.0), start=5.0, end=9.0)
     result = transcribed(one, two)
@@ -96,11 +97,11 @@ def test_a_long_text_is_cut_at_its_longest_pause():
 
 
 def test_log_probabilities_of_a_segment_are_its_own():
-    window = decoded([*evenly("AB"), *evenly("CD", 3.0)])
+    chunk = decoded([*evenly("AB"), *evenly("CD", 3.0)])
     log_probs = torch.tensor([-1.0, -2.0, -3.0, -4.0, -5.0, -9.0])  # A B space C D end
-    hypothesis = dataclasses.replace(window.hypotheses[0], log_probs=log_probs)
-    window = dataclasses.replace(window, hypotheses=[hypothesis])
-    assert [s.avg_logprob for s in transcribed(window).segments] == [-2.0, -6.0]
+    hypothesis = dataclasses.replace(chunk.hypotheses[0], log_probs=log_probs)
+    chunk = dataclasses.replace(chunk, hypotheses=[hypothesis])
+    assert [s.avg_logprob for s in transcribed(chunk).segments] == [-2.0, -6.0]
 
 
 def test_impossible_characters_keep_numbers_finite():
@@ -114,18 +115,18 @@ def test_words_are_timed_where_the_window_has_none():
 
 
 def test_words_of_another_hypothesis_are_refused():
-    window = dataclasses.replace(decoded(evenly("AB CD")), words=[])
+    chunk = dataclasses.replace(decoded(evenly("AB CD")), words=[])
     with pytest.raises(ValueError, match="0 words"):
-        transcribed(window)
+        transcribed(chunk)
 
 
 def test_nothing_said():
-    for windows in ([], [decoded(evenly("A"))]):
-        windows = [dataclasses.replace(w, words=[]) for w in windows]
-        for window in windows:
-            empty = dataclasses.replace(window.hypotheses[0], text="", ids=torch.tensor([EOS]))
-            window.hypotheses[:] = [empty]
-        result = transcribed(*windows, seconds=3.0)
+    for chunks in ([], [decoded(evenly("A"))]):
+        chunks = [dataclasses.replace(w, words=[]) for w in chunks]
+        for chunk in chunks:
+            empty = dataclasses.replace(chunk.hypotheses[0], text="", ids=torch.tensor([EOS]))
+            chunk.hypotheses[:] = [empty]
+        result = transcribed(*chunks, seconds=3.0)
         assert (result.text, result.segments, result.words, result.duration) == ("", [], [], 3.0)
 
 
@@ -160,20 +161,20 @@ words = st.tuples(
     st.floats(-1.0, 3.0),
     st.floats(0.0, 4.0),
 )
-windows = st.lists(st.tuples(st.floats(0.0, 10.0), st.lists(words, min_size=1, max_size=40)))
+chunks = st.lists(st.tuples(st.floats(0.0, 10.0), st.lists(words, min_size=1, max_size=40)))
 
 
-@given(windows, st.floats(0.1, 200.0))
+@given(chunks, st.floats(0.1, 200.0))
 def test_nothing_is_lost_and_time_runs_ahead(drawn, seconds):
     """Whatever the words' times: back over a join, beyond the file, of no length."""
     made, clock = [], 0.0
     for back, drawn_words in drawn:
         clock = start = max(0.0, clock - back)
-        placed = []
+        words_placed = []
         for text, pause, length in drawn_words:
-            placed.append((text, clock + max(pause, 0.0), clock + max(pause, 0.0) + length))
-            clock = placed[-1][2]
-        made.append(decoded(placed, start=start))
+            words_placed.append((text, clock + max(pause, 0.0), clock + max(pause, 0.0) + length))
+            clock = words_placed[-1][2]
+        made.append(decoded(words_placed, start=start))
     result = transcribed(*made, seconds=seconds)
     assert result.text.split() == [w for _, ws in drawn for w, *_ in ws]
     flat = [time for word in result.words for time in (word.start, word.end)]

@@ -17,10 +17,11 @@ from speech import RATE, sentences, small_model, whistle, write_folder
 
 from las.audio import reader, stream
 from las.config import SearchConfig
-from las.transcription import stitching
+from las.transcription import quality
 from las.transcription import transcriber as transcribe
-from las.transcription.chunking import WindowConfig
-from las.transcription.transcriber import Failure, Transcriber, Transcript
+from las.transcription.chunking import ChunkingConfig
+from las.transcription.transcriber import Transcriber
+from las.transcription.transcript import Failure, Transcript
 from las.transcription.types import Word
 
 SECONDS = (0.1, 120.0)
@@ -55,7 +56,7 @@ def test_neighbours_and_order_change_nothing(transcriber, paths, single, data, s
     for result in found:
         alone = single[result.path]
         assert result.text == alone.text
-        (a,), (b,) = result.windows[0].hypotheses, alone.windows[0].hypotheses
+        (a,), (b,) = result.chunks[0].hypotheses, alone.chunks[0].hypotheses
         assert a.score == pytest.approx(b.score, abs=1e-3)
         torch.testing.assert_close(a.alignment, b.alignment, atol=1e-4, rtol=1e-3)
 
@@ -108,20 +109,20 @@ def test_what_a_transcript_tells(transcriber, tmp_path):
     (result,) = transcriber.files([path])
     waveform = reader.load(path, RATE)
     assert result.seconds == pytest.approx(len(samples) / 16000, abs=1e-3)
-    (window,) = result.windows
-    assert (window.start, window.end) == (0, len(waveform))
+    (chunk,) = result.chunks
+    assert (chunk.start, chunk.end) == (0, len(waveform))
     encoded = transcriber.model.encode(
         torch.from_numpy(waveform)[None], torch.tensor([len(waveform)])
     )
-    (hypothesis,) = window.hypotheses
+    (hypothesis,) = chunk.hypotheses
     assert hypothesis.alignment.shape[2] == int(encoded.memory.lengths)
-    assert int(encoded.memory.lengths) * window.frame == pytest.approx(result.seconds, abs=0.05)
-    assert len(window.centres) == len(hypothesis.ids) == len(hypothesis.log_probs)
-    assert window.words is None
+    assert int(encoded.memory.lengths) * chunk.frame == pytest.approx(result.seconds, abs=0.05)
+    assert len(chunk.centres) == len(hypothesis.ids) == len(hypothesis.log_probs)
+    assert chunk.words is None
     assert hypothesis.text == transcriber.waveforms([waveform])[0].text
 
 
-LIMITS = WindowConfig(max_seconds=3.0, target_seconds=1.5, min_seconds=0.6, overlap_seconds=0.5)
+LIMITS = ChunkingConfig(max_seconds=3.0, target_seconds=1.5, min_seconds=0.6, overlap_seconds=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -153,14 +154,14 @@ def told(transcript):
     """All that a transcript says, but for round-off."""
     return [
         (w.start, w.end, [h.text for h in w.hypotheses], w.hypotheses[0].ids.tolist())
-        for w in transcript.windows
+        for w in transcript.chunks
     ]
 
 
 def test_batches_change_nothing_in_long_audio(long_model, long):
-    transcriber = Transcriber(long_model, torch.device("cpu"), limits=LIMITS)
+    transcriber = Transcriber(long_model, torch.device("cpu"), chunking=LIMITS)
     single = [told(t) for p in long for t in transcriber.files([p], batch_size=1)]
-    assert [len(windows) > 1 for windows in single] == [False, True, True, False, True]
+    assert [len(chunks) > 1 for chunks in single] == [False, True, True, False, True]
     assert single[3] == []
     for settings_ in ({}, {"batch_size": 3, "batch_seconds": 7.0}):
         assert [told(t) for t in transcriber.files(long, **settings_)] == single
@@ -173,7 +174,7 @@ def test_batches_change_nothing_in_long_audio(long_model, long):
 
 
 def test_streams_and_blocks_are_as_good_as_files(long_model, long, monkeypatch):
-    transcriber = Transcriber(long_model, torch.device("cpu"), limits=LIMITS)
+    transcriber = Transcriber(long_model, torch.device("cpu"), chunking=LIMITS)
     expected = [told(t) for t in transcriber.files(long)]
     monkeypatch.setattr(stream, "BLOCK_SAMPLES", 777)
     found = list(transcriber.files([io.BytesIO(path.read_bytes()) for path in long]))
@@ -182,7 +183,7 @@ def test_streams_and_blocks_are_as_good_as_files(long_model, long, monkeypatch):
 
 
 def test_batches_are_limited(long_model, long, monkeypatch):
-    transcriber = Transcriber(long_model, torch.device("cpu"), limits=LIMITS)
+    transcriber = Transcriber(long_model, torch.device("cpu"), chunking=LIMITS)
     sizes = []
     n_best = transcriber.n_best
 
@@ -198,7 +199,7 @@ def test_batches_are_limited(long_model, long, monkeypatch):
 
 
 def test_progress_adds_up(long_model, long, tmp_path):
-    transcriber = Transcriber(long_model, torch.device("cpu"), limits=LIMITS)
+    transcriber = Transcriber(long_model, torch.device("cpu"), chunking=LIMITS)
     done = []
     broken = tmp_path / "broken.wav"
     broken.write_text("no audio")
@@ -213,7 +214,7 @@ def test_a_file_that_breaks_in_the_middle(long_model, long, tmp_path, monkeypatc
     samples[-10] = np.nan
     bad = tmp_path / "bad.wav"
     soundfile.write(bad, samples, RATE, subtype="FLOAT")
-    transcriber = Transcriber(long_model, torch.device("cpu"), limits=LIMITS)
+    transcriber = Transcriber(long_model, torch.device("cpu"), chunking=LIMITS)
     expected = [told(t) for t in transcriber.files([long[0], long[2]])]
     monkeypatch.setattr(stream, "BLOCK_SAMPLES", 4000)
     for size in (1, 4, None):
@@ -224,43 +225,43 @@ def test_a_file_that_breaks_in_the_middle(long_model, long, tmp_path, monkeypatc
 
 
 def test_nothing_is_decoded_of_silence(long_model, tmp_path, monkeypatch):
-    transcriber = Transcriber(long_model, torch.device("cpu"), limits=LIMITS)
+    transcriber = Transcriber(long_model, torch.device("cpu"), chunking=LIMITS)
     monkeypatch.setattr(transcriber, "n_best", lambda _: pytest.fail("decoded"))
     for seconds in (1, 30):
         (found,) = transcriber.arrays([np.zeros(seconds * RATE, np.float32)])
-        assert (found.text, found.windows, found.seconds) == ("", [], seconds)
-        assert found.notes == ["it is silent: all of its samples are 0"]
+        assert (found.text, found.chunks, found.seconds) == ("", [], seconds)
+        assert found.warnings == ["it is silent: all of its samples are 0"]
     noise = np.random.default_rng(0).normal(size=30 * RATE)
     for level, words in ((1e-4, "too quiet to be heard: its peak is at -6"), (0.1, "no speech")):
         (found,) = transcriber.arrays([level * noise])
-        assert found.text == "" and words in found.notes[0] and len(found.notes) == 1
+        assert found.text == "" and words in found.warnings[0] and len(found.warnings) == 1
 
 
-def test_heads_that_disagree_are_a_note(long_model, monkeypatch):
-    heard = []
+def test_heads_that_disagree_are_a_warning(long_model, monkeypatch):
+    decoded = []
 
     def search(*arguments):
-        heard[:] = plain(*arguments)
-        return list(heard)
+        decoded[:] = original(*arguments)
+        return list(decoded)
 
-    plain = transcribe.search
+    original = transcribe.search
     monkeypatch.setattr(transcribe, "search", search)
     sound, cpu = whistle("ABE CAB"), torch.device("cpu")
     config = SearchConfig(beam=2, ctc=0.3, max_steps=12)
-    asking = Transcriber(long_model, cpu, config, limits=LIMITS)
-    for ctc, said in (("same", None), ("", "0% of it"), ("other " * 9, "0% of it")):
+    transcriber = Transcriber(long_model, cpu, config, chunking=LIMITS)
+    for ctc, message in (("same", None), ("", "0% of it"), ("other " * 9, "0% of it")):
         monkeypatch.setattr(
             transcribe,
             "ctc_greedy",
-            lambda *_, ctc=ctc: [few[0].text if ctc == "same" else ctc for few in heard],
+            lambda *_, ctc=ctc: [few[0].text if ctc == "same" else ctc for few in decoded],
         )
-        (found,) = asking.arrays([sound])
+        (found,) = transcriber.arrays([sound])
         assert found.text
-        assert len(found.notes) == (said is not None)
-        if said is not None:
-            assert said in found.notes[0]
-    (found,) = Transcriber(long_model, cpu, limits=LIMITS).arrays([sound])
-    assert found.notes == []  # greedy search does not trust CTC
+        assert len(found.warnings) == (message is not None)
+        if message is not None:
+            assert message in found.warnings[0]
+    (found,) = Transcriber(long_model, cpu, chunking=LIMITS).arrays([sound])
+    assert found.warnings == []  # greedy search does not trust CTC
 
 
 def test_the_timer_sees_alignments_and_what_is_kept_holds_no_batch(long_model, long):
@@ -271,24 +272,24 @@ def test_the_timer_sees_alignments_and_what_is_kept_holds_no_batch(long_model, l
         return [Word(word, start, start, 1.0) for word in hypothesis.text.split()]
 
     device = torch.device("cpu")
-    transcriber = Transcriber(long_model, device, limits=LIMITS, timer=timer)
+    transcriber = Transcriber(long_model, device, chunking=LIMITS, timer=timer)
     (result,) = transcriber.files([long[1]])
-    assert [w.word for window in result.windows for w in window.words] == result.text.split()
-    assert [start for *_, start in seen] == [w.start / RATE for w in result.windows]
+    assert [w.word for chunk in result.chunks for w in chunk.words] == result.text.split()
+    assert [start for *_, start in seen] == [w.start / RATE for w in result.chunks]
     assert all(columns > 1 for columns, *_ in seen)
-    for window in result.windows:
-        for hypothesis in window.hypotheses:
+    for chunk in result.chunks:
+        for hypothesis in chunk.hypotheses:
             assert hypothesis.alignment.shape[-1] == 0
             for tensor in (hypothesis.alignment, hypothesis.ids, hypothesis.log_probs):
                 assert tensor.untyped_storage().nbytes() == tensor.nbytes
-    kept = Transcriber(long_model, device, limits=LIMITS, keep_alignments=True)
+    kept = Transcriber(long_model, device, chunking=LIMITS, keep_alignments=True)
     (result,) = kept.files([long[1]])
-    alignments = [w.hypotheses[0].alignment for w in result.windows]
+    alignments = [w.hypotheses[0].alignment for w in result.chunks]
     assert all(a.untyped_storage().nbytes() == a.nbytes > 0 for a in alignments)
 
 
 class Looping:
-    """Decodes short windows as their number, and writes the same word for ever for long ones."""
+    """Decodes short chunks as their number, and writes the same word for ever for long ones."""
 
     def __init__(self, transcriber, longest):
         self.n_best, self.longest, self.asked = transcriber.n_best, longest, []
@@ -302,26 +303,28 @@ class Looping:
         ]
 
 
-def test_a_window_that_loops_is_split_until_it_does_not(long_model, monkeypatch):
-    limits = WindowConfig(max_seconds=8.0, target_seconds=6.0, min_seconds=0.6, overlap_seconds=0.5)
-    transcriber = Transcriber(long_model, torch.device("cpu"), limits=limits)
-    monkeypatch.setattr(stitching, "MAX_SKIPPED", 1e9)
-    monkeypatch.setattr(stitching, "MAX_BACK", 1e9)
-    monkeypatch.setattr(stitching, "MAX_REPEATS", 1e9)
-    monkeypatch.setattr(stitching, "MAX_COMPRESSION", 1e9)
+def test_a_chunk_that_loops_is_split_until_it_does_not(long_model, monkeypatch):
+    limits = ChunkingConfig(
+        max_seconds=8.0, target_seconds=6.0, min_seconds=0.6, overlap_seconds=0.5
+    )
+    transcriber = Transcriber(long_model, torch.device("cpu"), chunking=limits)
+    monkeypatch.setattr(quality, "MAX_SKIPPED", 1e9)
+    monkeypatch.setattr(quality, "MAX_BACK", 1e9)
+    monkeypatch.setattr(quality, "MAX_REPEATS", 1e9)
+    monkeypatch.setattr(quality, "MAX_COMPRESSION", 1e9)
     waveform = np.concatenate([whistle(text, seed=1) for text in sentences(4, seed=2)])
     seconds = len(waveform) / RATE
     assert 4.4 < seconds < 8.0
     looping = Looping(transcriber, 2.4)
     monkeypatch.setattr(transcriber, "n_best", looping)
     (found,) = transcriber.arrays([waveform])
-    assert len(found.windows) >= 3
-    assert all(w.judgement.good for w in found.windows)
+    assert len(found.chunks) >= 3
+    assert all(w.quality.good for w in found.chunks)
     assert looping.asked[0] == seconds and max(looping.asked[1:]) < 0.8 * seconds
-    assert found.windows[0].start == 0 and found.windows[-1].end == len(waveform)
-    for a, b in itertools.pairwise(found.windows):
+    assert found.chunks[0].start == 0 and found.chunks[-1].end == len(waveform)
+    for a, b in itertools.pairwise(found.chunks):
         assert a.start < b.start <= a.end < b.end
     # Where splitting does not help, the whole is kept.
     monkeypatch.setattr(transcriber, "n_best", Looping(transcriber, -1.0))
     (found,) = transcriber.arrays([waveform])
-    assert len(found.windows) == 1 and not found.windows[0].judgement.finished
+    assert len(found.chunks) == 1 and not found.chunks[0].quality.finished

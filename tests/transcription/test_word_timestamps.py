@@ -18,7 +18,7 @@ from las.explain.explainer import Explainer
 from las.model.folder import bundled
 from las.model.las import LAS
 from las.text.characters import EOS, Characters
-from las.transcription.chunking import WindowConfig
+from las.transcription.chunking import ChunkingConfig
 from las.transcription.segments import transcription
 from las.transcription.transcriber import Transcriber
 from las.transcription.word_timestamps import positions, timed_words, word_spans
@@ -175,13 +175,13 @@ def sounds(places, seconds=2.8):
 SOUND = [(0.5, 0.7), (0.75, 0.96), (1.7, 2.05), (2.1, 2.3)]  # pauses of 50 ms are none
 
 
-@pytest.mark.parametrize("heard", [True, False])
-def test_next_to_a_pause_words_begin_and_end_where_the_sound_does(heard):
+@pytest.mark.parametrize("by_ctc", [True, False])
+def test_next_to_a_pause_words_begin_and_end_where_the_sound_does(by_ctc):
     found = hypothesis(TEXT, peaks(HEARD))
-    if heard:  # by CTC, and attention is wrong
+    if by_ctc:  # and attention is wrong
         centres = torch.tensor([*HEARD, HEARD[-1]]) * FRAME
-        found = replace(found, alignment=torch.ones(10, 1, 70), heard=centres)
-    words = timed_words(replace(found, sound=sounds(SOUND)), FRAME, 0.0)
+        found = replace(found, alignment=torch.ones(10, 1, 70), ctc_times=centres)
+    words = timed_words(replace(found, activity=sounds(SOUND)), FRAME, 0.0)
     edges = [words[0].start, words[1].end, words[2].start, words[2].end]
     np.testing.assert_allclose(edges, [0.5, 0.96, 1.7, 2.3], atol=1e-9)
     # AB and CDE touch somewhere between their letters.
@@ -192,27 +192,27 @@ def test_silences_too_short_to_be_pauses_count_between_words_and_at_the_edges():
     found = replace(
         hypothesis("AB CD", peaks([4, 6, 9, 12, 15], 20)), alignment=torch.ones(6, 1, 20)
     )
-    found = replace(found, heard=torch.tensor([4.0, 6, 9, 12, 15, 15]) * FRAME)
+    found = replace(found, ctc_times=torch.tensor([4.0, 6, 9, 12, 15, 15]) * FRAME)
     # In order: before AB, within it, twice between AB and CD, within CD, and behind.
     places = [(0.05, 0.18), (0.22, 0.3), (0.31, 0.36), (0.42, 0.5), (0.56, 0.75)]
-    words = timed_words(replace(found, sound=sounds(places, 0.8)), FRAME, 0.0)
+    words = timed_words(replace(found, activity=sounds(places, 0.8)), FRAME, 0.0)
     np.testing.assert_allclose(times(words), [[0.05, 0.36], [0.42, 0.75]], atol=1e-9)
 
 
-def test_letters_heard_before_their_sound_do_not_begin_there():
+def test_characters_before_their_sound_do_not_begin_there():
     """As a listener does that hears both ways; even a word that lies in the pause altogether."""
     early = torch.tensor([8.0, 10, 14, 16, 18, 20, 34, 36, 38, 38]) * FRAME
-    found = replace(hypothesis(TEXT, peaks(HEARD)), heard=early, sound=sounds(SOUND))
+    found = replace(hypothesis(TEXT, peaks(HEARD)), ctc_times=early, activity=sounds(SOUND))
     words = timed_words(found, FRAME, 0.0)
     assert (words[0].start, words[2].start) == pytest.approx((0.5, 1.7))
-    none = replace(found, heard=torch.tensor([0.0, 1, 2, 3, 4, 5, 6, 20, 22, 22]) * FRAME)
+    none = replace(found, ctc_times=torch.tensor([0.0, 1, 2, 3, 4, 5, 6, 20, 22, 22]) * FRAME)
     assert min(word.start for word in timed_words(none, FRAME, 0.0)) == pytest.approx(0.5)
 
 
 def test_far_pauses_are_of_other_words():
-    """Where an overlap of windows was trimmed, or words were missed, the next pause may be far."""
+    """Where an overlap of chunks was trimmed, or words were missed, the next pause may be far."""
     one = hypothesis("AB", peaks([40, 42]))
-    words = timed_words(replace(one, sound=sounds([(0.4, 2.6)])), FRAME, 0.0)
+    words = timed_words(replace(one, activity=sounds([(0.4, 2.6)])), FRAME, 0.0)
     np.testing.assert_allclose(times(words), [[1.6, 1.8]], atol=0.1)
 
 
@@ -222,9 +222,9 @@ def test_far_pauses_are_of_other_words():
     st.lists(st.floats(0, 2), min_size=13, max_size=13),
 )
 def test_any_sound_gives_times_in_order_and_in_range(text, sound, places):
-    heard = torch.tensor(sorted(places[: len(text) + 1]))
+    ctc_times = torch.tensor(sorted(places[: len(text) + 1]))
     found = hypothesis(text, np.ones((len(text) + 1, 30)) / 30)
-    found = replace(found, heard=heard, sound=torch.tensor(sound).repeat_interleave(10))
+    found = replace(found, ctc_times=ctc_times, activity=torch.tensor(sound).repeat_interleave(10))
     words = timed_words(found, FRAME, 7.0)
     assert [word.word for word in words] == text.split()
     flat = [time for pair in times(words) for time in pair]
@@ -248,14 +248,16 @@ def test_times_of_joined_samples_are_right_and_the_same_in_any_batch(bundled_mod
         word_times.joined(pieces, word_times.PAUSE, 50.0, random),
         word_times.joined(pieces[::3], word_times.PAUSE, None, random),
     ]
-    limits = WindowConfig(max_seconds=10.0, target_seconds=4.0)
-    transcriber = Transcriber(bundled_model, torch.device("cpu"), limits=limits, timer=timed_words)
+    limits = ChunkingConfig(max_seconds=10.0, target_seconds=4.0)
+    transcriber = Transcriber(
+        bundled_model, torch.device("cpu"), chunking=limits, timer=timed_words
+    )
     waveforms = [each.samples for each in made]
     transcripts = transcriber.arrays(waveforms)
-    assert [len(each.windows) > 1 for each in transcripts] == [True, False]
+    assert [len(each.chunks) > 1 for each in transcripts] == [True, False]
     found = [transcription(each) for each in transcripts]
     late = [
-        e for each, heard in zip(made, found, strict=True) for e in word_times.errors(each, heard)
+        e for each, result in zip(made, found, strict=True) for e in word_times.errors(each, result)
     ]
     assert len(late) >= 6
     starts, ends = 1000 * np.array(late).T
@@ -279,7 +281,7 @@ def test_silence_before_the_speech_shifts_the_words(bundled_model):
     transcriber = Transcriber(bundled_model, torch.device("cpu"), timer=timed_words)
     early, late = transcriber.arrays([waveform, np.concatenate([noise, waveform])])
     assert early.text == late.text != ""
-    first, second = early.windows[0].words, late.windows[0].words
+    first, second = early.chunks[0].words, late.chunks[0].words
     shift = np.array(times(second)) - np.array(times(first))
     assert abs(np.median(shift) - 0.25) < 0.06
     assert first[0].start < 0.25 and early.seconds - 0.4 < first[-1].end <= early.seconds + 0.04

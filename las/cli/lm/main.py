@@ -1,4 +1,4 @@
-"""The commands ``las lm``. They parse and print; the work is done elsewhere."""
+"""The commands ``las lm``: options and output; `las.lm` does the work."""
 
 import sys
 from pathlib import Path
@@ -10,22 +10,27 @@ from las.cli.options import NormalizerOption, Normalizers
 from las.imports import lasting
 from las.text.characters import ALPHABET
 
-app = typer.Typer(no_args_is_help=True, help="Language models, to help the search along.")
+app = typer.Typer(no_args_is_help=True, help="Language models for the search.")
 
-_TEXT = "One sentence a line: UTF-8, plain, .gz or .xz."
+_TEXT = "Text with one sentence per line: UTF-8, plain, .gz or .xz."
 
 
 @app.command()
 def train(
     text: Annotated[Path, typer.Argument(help=_TEXT)],
-    output: Annotated[Path, typer.Argument(help="Folder of the run; the model is in OUTPUT/model")],
+    output: Annotated[
+        Path, typer.Argument(help="Folder of the training; the model is in OUTPUT/model.")
+    ],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="E.g. width=256 training.max_minutes=10"),
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="Settings that replace those of the file, e.g. width=256 training.max_minutes=10",
+        ),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
 ) -> None:
-    """Train a language model; the same command resumes a training that was stopped."""
+    """Train an LSTM language model; the same command resumes an interrupted training."""
     from las.lm import config as lm_config
 
     settings = lm_config.load(config, overrides or [])
@@ -43,26 +48,32 @@ def train(
 @app.command()
 def ngram(
     text: Annotated[Path, typer.Argument(help=_TEXT)],
-    output: Annotated[Path, typer.Argument(help="Folder of the model.")],
+    output: Annotated[Path, typer.Argument(help="Folder for the model.")],
     order: Annotated[
         int, typer.Option(min=1, max=12, help="Length of the longest n-grams, in characters.")
     ] = 12,
     least: Annotated[
-        str, typer.Option(help="How often n-grams of length 1, 2 ... must occur to be kept.")
+        str, typer.Option(help="Minimum counts of n-grams of length 1, 2, ...")
     ] = "1,1,1,1,1,1,1,2",
     max_megabytes: Annotated[
-        float | None, typer.Option(min=0.001, help="Of the model; rare n-grams are left out.")
+        float | None,
+        typer.Option(min=0.001, help="Maximum size of the model; rare n-grams are left out."),
     ] = None,
-    alphabet: Annotated[str, typer.Option(help="Characters, at most 29.")] = ALPHABET,
+    alphabet: Annotated[
+        str, typer.Option(help="Characters of the recogniser, at most 29.")
+    ] = ALPHABET,
     normalizer: NormalizerOption = Normalizers.ENGLISH,
     max_characters: Annotated[
         int, typer.Option(min=1, help="Longer lines are skipped and counted.")
     ] = 1000,
     dev_every: Annotated[
-        int, typer.Option(min=0, help="A sentence in so many is held out and measured; 0: none.")
+        int,
+        typer.Option(
+            min=0, help="Hold out one sentence in so many to measure perplexity; 0: none."
+        ),
     ] = 100,
 ) -> None:
-    """Count the n-grams of a text: a language model within minutes."""
+    """Make a character n-gram language model of a text, within minutes."""
     with lasting():
         from las.cli.lm.ngram import count
 
@@ -83,17 +94,23 @@ def ngram(
 def words(
     source: Annotated[
         Path,
-        typer.Argument(help=_TEXT + " Or a model of KenLM, SRILM ...: .arpa, .arpa.gz, .arpa.xz."),
+        typer.Argument(
+            help=_TEXT + " Or an ARPA file of KenLM, SRILM, ...: .arpa, .arpa.gz, .arpa.xz."
+        ),
     ],
-    output: Annotated[Path, typer.Argument(help="Folder of the model.")],
+    output: Annotated[Path, typer.Argument(help="Folder for the model.")],
     order: Annotated[
         int, typer.Option(min=1, max=6, help="Length of the longest n-grams, in words.")
     ] = 3,
     vocabulary: Annotated[
-        int, typer.Option(min=1, max=2_000_000, help="The most frequent words are known.")
+        int,
+        typer.Option(min=1, max=2_000_000, help="Size of the vocabulary: the most frequent words."),
     ] = 60_000,
     max_megabytes: Annotated[
-        float | None, typer.Option(min=0.001, help="Of the model; what gains least is left out.")
+        float | None,
+        typer.Option(
+            min=0.001, help="Maximum size of the model; the least useful n-grams are left out."
+        ),
     ] = None,
     alphabet: Annotated[str, typer.Option(help="Characters of the recogniser.")] = ALPHABET,
     normalizer: NormalizerOption = Normalizers.ENGLISH,
@@ -101,10 +118,13 @@ def words(
         int, typer.Option(min=1, help="Longer lines are skipped and counted.")
     ] = 1000,
     dev_every: Annotated[
-        int, typer.Option(min=0, help="A sentence in so many is held out and measured; 0: none.")
+        int,
+        typer.Option(
+            min=0, help="Hold out one sentence in so many to measure perplexity; 0: none."
+        ),
     ] = 100,
 ) -> None:
-    """Count the words of a text, or read an ARPA file: a model of words, for --words."""
+    """Make a word n-gram model (for --words) of a text or an ARPA file."""
     with lasting():
         from las.cli.lm.words import make
 
@@ -129,10 +149,10 @@ def score(
         int, typer.Option(min=1, help="Longer lines are skipped and counted.")
     ] = 10000,
     threads: Annotated[
-        int, typer.Option(min=0, help="CPU threads; 0 is OMP_NUM_THREADS if set, else one.")
+        int, typer.Option(min=0, help="CPU threads; 0 uses OMP_NUM_THREADS if set, else one.")
     ] = 0,
 ) -> None:
-    """Report how well a language model predicts a text."""
+    """Report the perplexity of a language model on a text."""
     with lasting():
         from las.lm import corpus
         from las.lm.loading import load
@@ -148,6 +168,6 @@ def score(
     print(f"bits per character: {result.bits:.4f}")
     print(
         f"sentences: {result.sentences:,}, words: {result.words:,}, "
-        f"characters: {result.characters:,} (each sentence's end is predicted and counted too)"
+        f"characters: {result.characters:,} (the end of each sentence counts as one)"
     )
     print(f"lines skipped: {read.skipped}")

@@ -1,4 +1,4 @@
-"""What ``las lm words`` does: from a text or an ARPA file to a folder, with a log of it."""
+"""The work of ``las lm words``: a text or an ARPA file -> a model folder, with a log."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,7 +30,7 @@ def make(
     """Make a word model of a text or an ARPA file; the options are those of ``las lm words``.
 
     Raises:
-        LASError: an option or the file is not usable.
+        LASError: an option or the file is not valid.
     """
     given = {"alphabet": alphabet, "normalizer": normalizer, "order": order}
     config = configuration.parse(WordConfig, given, "command line")
@@ -39,7 +39,7 @@ def make(
     check_folder(output)
     lines: list[str] = []
 
-    def say(line: str) -> None:
+    def log(line: str) -> None:
         lines.append(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}Z  {line}")
         print(lines[-1], flush=True)
 
@@ -47,27 +47,31 @@ def make(
     if arpa.is_arpa(source):
         if max_megabytes is not None:
             raise LASError(
-                f"--max-megabytes: {source} is read as it is; prune it with the tool that made it"
+                f"--max-megabytes: {source} is an ARPA file, which is not pruned here; prune it "
+                "with the tool that made it"
             )
         model, skipped = arpa.read(source, alphabet, normalizer)
         listed = ", ".join(f"{len(table.words):,}" for table in model.tables)
-        say(f"{source.name}: n-grams of length 1 to {len(model.tables)}: {listed}")
-        say(f"words left out, of other characters or there in another case: {skipped:,}")
+        log(f"{source.name}: n-grams of length 1 to {len(model.tables)}: {listed}")
+        log(
+            f"words skipped, with characters outside the alphabet or repeated in another case: "
+            f"{skipped:,}"
+        )
     else:
         read = corpus.read(source, Characters(alphabet, normalizer), max_characters, dev_every)
-        say(
+        log(
             f"{len(read.train):,} sentences of {read.train.words:,} words, "
             f"{len(read.dev):,} held out; lines skipped: {read.skipped}"
         )
         limit = None if max_megabytes is None else int(max_megabytes * 1e6)
-        model = build(read.train, config, vocabulary, limit, say)
+        model = build(read.train, config, vocabulary, limit, log)
         info["sentences"] = str(len(read.train))
         if len(read.dev):
             dev = read.dev.sample(_MEASURED, seed=1)
             found = measure(model, dev)
-            say(f"{len(dev):,} held-out sentences: {found}")
+            log(f"{len(dev):,} held-out sentences: {found}")
             info["dev_perplexity_per_word"] = f"{found.per_word:.2f}"
     model.save_pretrained(output, info)
     with replacing(output / "train.log") as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    say(f"model: {output}")
+    log(f"model: {output}")

@@ -1,7 +1,7 @@
-"""What the user names -> audio files, each with the name that its results get.
+"""Arguments of the command -> audio files, each with the name of its results.
 
 A file ``a/x.wav`` gives ``x``; files below a folder, or matched by a pattern, keep the path from
-there: their folders are made again below the output folder.
+there: their subfolders are created in the output folder.
 """
 
 import glob
@@ -16,10 +16,10 @@ from typing import TextIO
 from las.audio import AUDIO_SUFFIXES
 from las.errors import LASError, shown
 from las.storage import walk
-from las.storage.walk import Passed
+from las.storage.walk import Skipped
 
 STDIN = "-"
-_RESULTS = frozenset([".json", ".srt", ".tsv", ".txt", ".vtt"])  # often beside audio, and no loss
+_RESULTS = frozenset([".json", ".srt", ".tsv", ".txt", ".vtt"])  # expected beside audio
 _UNKNOWN = "not audio by its name"
 
 
@@ -32,18 +32,18 @@ class Source:
 
     @property
     def shown(self) -> str:
-        """What messages and results call it."""
+        """Its name in messages and results."""
         return "stdin" if self.path == Path(STDIN) else str(self.path)
 
     @property
     def column(self) -> str:
-        """The same as a column of a table: quoted if it holds a tab or the end of a line."""
+        """The name as a column of a table: quoted if it has a tab or a line break."""
         name = self.shown
         return name if name.splitlines() == [name] and "\t" not in name else ascii(name)
 
 
 def is_many(argument: str) -> bool:
-    """Whether an argument is a folder or a pattern, whatever number of files it gives."""
+    """Whether an argument is a folder or a pattern, even if it gives a single file."""
     return _is_folder(Path(argument)) or (
         glob.has_magic(argument) and not os.path.lexists(argument)
     )
@@ -52,13 +52,13 @@ def is_many(argument: str) -> bool:
 def find(
     arguments: Iterable[str], note: Callable[[str], None] | None = None
 ) -> Iterator[Source | LASError]:
-    """Audio files in the order in which they are named, each once.
+    """Audio files in the order of the arguments, each once.
 
     Args:
         arguments: files, folders (searched with all below them, links to folders followed),
             patterns with ``*``, ``?``, ``[...]`` or ``**``, and ``-`` for standard input, whose
             path is then ``-``.
-        note: called with a line about what a folder or a pattern has beside audio.
+        note: called with a line about the other files of a folder or a pattern.
 
     Yields:
         files, whether they exist or not; an error for a folder or a pattern that gives none, and
@@ -84,33 +84,33 @@ def _expanded(argument: str, note: Callable[[str], None] | None) -> Iterator[Sou
         yield Source(path, Path(path.stem or path.name))
         return
     folder = _is_folder(path)
-    found, passed = _below(path) if folder else _matching(argument)
-    unreadable = [one for one in passed if one.reason == walk.UNREADABLE]
-    rest = [one for one in passed if one not in unreadable]
+    found, skipped = _below(path) if folder else _matching(argument)
+    unreadable = [one for one in skipped if one.reason == walk.UNREADABLE]
+    rest = [one for one in skipped if one not in unreadable]
     for one in unreadable:
-        what = f"{shown(one.path)}: cannot be searched ({one.detail})"
-        yield LASError(f"{what}; make it readable for this user")
+        what = f"{shown(one.path)}: cannot be read ({one.detail})"
+        yield LASError(f"{what}; change its permissions")
     yield from found
     if rest and note is not None:
-        note(f"{shown(argument)}: passed over {walk.summary(rest)}")
+        note(f"{shown(argument)}: skipped {walk.summary(rest)}")
     if not found and not unreadable:
-        what = "no audio below this folder; name the files one by one"
+        what = "no audio files in this folder; name files of other suffixes one by one"
         if not folder:
-            cure = "a [ in a name is written [[]" if "[" in argument else "check it"
+            cure = "write [[] for a [ in a name" if "[" in argument else "check it"
             what = f"no audio file matches this pattern; {cure}"
         yield LASError(f"{shown(argument)}: {what}")
 
 
-def _below(folder: Path) -> tuple[list[Source], list[Passed]]:
-    paths, passed = walk.walk(folder)
+def _below(folder: Path) -> tuple[list[Source], list[Skipped]]:
+    paths, skipped = walk.walk(folder)
     found = [
         Source(path, path.relative_to(folder).with_suffix("")) for path in paths if _is_audio(path)
     ]
-    return found, [*passed, *_others(paths)]
+    return found, [*skipped, *_others(paths)]
 
 
-def _matching(pattern: str) -> tuple[list[Source], list[Passed]]:
-    """Files that match; without a suffix in the pattern, those whose own says audio."""
+def _matching(pattern: str) -> tuple[list[Source], list[Skipped]]:
+    """Files that match; if the pattern has no suffix, only those with one of audio."""
     root = Path()
     parts = list(Path(pattern).parts)
     while parts and (not glob.has_magic(parts[0]) or os.path.lexists(root / parts[0])):
@@ -118,7 +118,7 @@ def _matching(pattern: str) -> tuple[list[Source], list[Passed]]:
     escaped = str(Path(glob.escape(str(root)), *parts))
     chosen = not glob.has_magic(Path(pattern).suffix) and Path(pattern).suffix != ""
     paths = walk.matching(escaped)
-    # By links a file is found under many names: the shortest is its own.
+    # Links give a file several names: the shortest path is taken.
     own: dict[str, Path] = {}
     for path in sorted(paths, key=lambda path: len(path.parts)):
         own.setdefault(os.path.realpath(path), path)
@@ -134,16 +134,16 @@ def _is_audio(path: Path) -> bool:
     return path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")
 
 
-def _others(paths: Iterable[Path]) -> list[Passed]:
-    """Files that are no audio by their names, nor what is usually written beside audio."""
+def _others(paths: Iterable[Path]) -> list[Skipped]:
+    """Files that are neither audio nor results of transcription, by their suffixes."""
     known = AUDIO_SUFFIXES | _RESULTS
-    return [Passed(path, _UNKNOWN) for path in paths if path.suffix.lower() not in known]
+    return [Skipped(path, _UNKNOWN) for path in paths if path.suffix.lower() not in known]
 
 
 def _is_folder(path: Path) -> bool:
     try:
         return path.is_dir()
-    except OSError:  # a name too long to be one
+    except OSError:  # a name too long for a folder
         return False
 
 
@@ -165,7 +165,7 @@ def readable(sources: Sequence[Source]) -> Iterator[list[Path]]:
 
 @contextmanager
 def read_stdin(stream: TextIO | None) -> Iterator[Path]:
-    """A copy of standard input, of which nothing is left however this process ends.
+    """A copy of standard input, which disappears with this process.
 
     Raises:
         LASError: nothing is piped in, or it cannot be copied.

@@ -46,32 +46,37 @@ def transcribe(
         list[str],
         typer.Argument(
             metavar="INPUT",
-            help="Audio files, folders (with all below them), patterns in quotes such as "
-            "'calls/**/*.wav', or - for standard input.",
+            help="Audio files, folders (with subfolders), globs in quotes such as "
+            "'calls/**/*.wav', or - (stdin).",
         ),
     ],
-    model: Annotated[Path | None, typer.Option(help="Model folder; default: the bundled.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Model folder. Default: the bundled model.")
+    ] = None,
     kind: Annotated[
         FormatChoice | None,
         typer.Option(
             "--format",
             "-f",
-            help="Write a file for each input. Without it and --output-dir, texts are printed; "
-            "and so is one format of standard input alone.",
+            help="Format of the result files, one for each input. Without --format and "
+            "--output-dir, texts are printed. With stdin as the only input, one format is printed.",
         ),
     ] = None,
     output_dir: Annotated[
         Path | None,
         typer.Option(
-            "--output-dir", "-o", help="Where to; default: here. Alone, it means --format all."
+            "--output-dir",
+            "-o",
+            help="Folder for the result files. Default: the current folder. Without --format it "
+            "means --format all.",
         ),
     ] = None,
     word_timestamps: Annotated[
         bool,
-        typer.Option("--word-timestamps", help="Put words with times and probabilities in JSON."),
+        typer.Option("--word-timestamps", help="Add words with times and probabilities to JSON."),
     ] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Pass over inputs whose results are all there.")
+        bool, typer.Option("--resume", help="Skip inputs whose results exist.")
     ] = False,
     device: DeviceOption = Device.AUTO,
     threads: ThreadsOption = 0,
@@ -80,7 +85,7 @@ def transcribe(
         int | None,
         typer.Option(
             min=1,
-            help="Pieces of audio to decode at once, at most; never more than a minute of them.",
+            help="Maximum number of audio chunks to decode at once; never more than a minute.",
         ),
     ] = None,
     beam: BeamOption = None,
@@ -91,25 +96,27 @@ def transcribe(
     n_best: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Print up to so many texts a file, or piece of it, each after its score."
+            min=1,
+            help="Print up to so many texts for each file (each chunk of long audio), with scores.",
         ),
     ] = None,
     search: SearchOption = None,
     greedy: GreedyOption = False,
     attention: Annotated[
-        Path | None, typer.Option(help="Save a picture of the first file's attention.")
+        Path | None, typer.Option(help="Save a plot of the first file's attention.")
     ] = None,
 ) -> None:
-    """Transcribe audio: print its text, or write text, subtitles, tables or JSON.
+    """Transcribe audio: print the text, or write text, subtitles, tables or JSON.
 
-    Files are written as openai/whisper's, under the names of the inputs.
-    Inputs from a folder or a pattern keep their folders.
-    Two inputs that would be written to one file are refused; files of an
-    earlier run are replaced, or passed over with --resume.
+    Result files have the formats of openai/whisper and the names of the
+    inputs. Inputs from a folder or a glob keep their subfolders. Two inputs
+    with the same result file are refused. Existing results are replaced, or
+    skipped with --resume.
 
-    A file that cannot be transcribed is one line on standard error; the
-    others go on, and the exit status is 1. After an interrupt (status 130,
-    or 143 by SIGTERM), what is finished is there and whole.
+    A file that cannot be transcribed is reported on standard error; the
+    others are still transcribed, and the exit status is 1. After an
+    interrupt (status 130, or 143 after SIGTERM), finished results are
+    complete.
     """
     output = Output.from_options(kind, output_dir, inputs, word_timestamps, n_best is not None)
     if attention is not None:
@@ -118,7 +125,7 @@ def transcribe(
         plots.kind_of(attention)
         check_file(attention)
     if resume and output.folder is None:
-        raise LASError("--resume: no files are written to resume from; add --format or -o")
+        raise LASError("--resume: no result files are written; add --format or -o")
     for stream in (sys.stdout, sys.stderr):  # names of files may be any bytes
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")
@@ -162,7 +169,7 @@ def _run(
     progress: Progress,
 ) -> None:
     """Transcribe and write one file after another."""
-    from las.transcription.transcriber import Failure
+    from las.transcription.transcript import Failure
 
     with readable(plan.pending) as paths:
         progress.started()

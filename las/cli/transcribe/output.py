@@ -13,7 +13,8 @@ from las.errors import LASError
 from las.storage.atomic import check_folder, make_folder
 
 if TYPE_CHECKING:
-    from las.transcription.transcriber import Failure, Transcriber, Transcript
+    from las.transcription.transcriber import Transcriber
+    from las.transcription.transcript import Failure, Transcript
 
 
 class FormatChoice(StrEnum):
@@ -57,9 +58,9 @@ class Output:
         elif kind is not None:
             formats = (kind.value,)
         if word_timestamps and "json" not in formats:
-            raise LASError("--word-timestamps: only JSON holds words; add --format json")
+            raise LASError("--word-timestamps: only JSON has words; add --format json")
         if scores and formats:
-            raise LASError("--n-best: only printed texts can be several; leave out --format and -o")
+            raise LASError("--n-best: result files have one text; leave out --format and -o")
         if formats and folder is None and (len(formats) > 1 or list(inputs) != [STDIN]):
             folder = Path()
         named = len(inputs) > 1 or is_many(inputs[0])
@@ -101,14 +102,14 @@ class ResultWriter:
         Raises:
             OSError: nothing more can be written: standard output is closed, the disk is full.
         """
-        from las.transcription.transcriber import Failure
+        from las.transcription.transcript import Failure
 
         try:
             if self.output.formats:
                 self._write_formats(source, transcript)
             else:
                 self._print(source, transcript)
-            if self.attention is not None and transcript.windows:
+            if self.attention is not None and transcript.chunks:
                 _plot_attention(self.transcriber, transcript, self.attention)
                 self.attention = None
         except (LASError, *FILE_ERRORS) as error:
@@ -133,20 +134,20 @@ class ResultWriter:
         if not self.output.scores:
             standard.put("\t".join([*name, transcript.text]) + "\n")
             return
-        for window in transcript.windows:
-            for hypothesis in window.hypotheses:
+        for chunk in transcript.chunks:
+            for hypothesis in chunk.hypotheses:
                 columns = [*name, f"{hypothesis.score:.3f}", hypothesis.text]
                 standard.put("\t".join(columns) + "\n")
 
 
 def _plot_attention(transcriber: "Transcriber", transcript: "Transcript", to: Path) -> None:
-    """Plot the attention of the first window of a file, which is decoded again for it."""
+    """Plot the attention of the first chunk of a file, which is decoded again for it."""
     from las.audio import reader
     from las.evaluation import plots
 
     frontend = transcriber.model.config.frontend
-    window = transcript.windows[0]
-    waveform = reader.load(transcript.path, frontend.sample_rate)[window.start : window.end]
+    chunk = transcript.chunks[0]
+    waveform = reader.load(transcript.path, frontend.sample_rate)[chunk.start : chunk.end]
     hypothesis = transcriber.waveforms([waveform])[0]
     alignment = hypothesis.alignment.mean(1).numpy()
     plots.save(plots.attention(waveform, alignment, hypothesis.text, frontend), to)

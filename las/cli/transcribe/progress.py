@@ -14,7 +14,7 @@ from las.cli.transcribe.plan import Plan
 if TYPE_CHECKING:
     from rich import progress as rich_progress
 
-    from las.transcription.transcriber import Failure, Transcript
+    from las.transcription.transcript import Failure, Transcript
 
 
 class Progress:
@@ -60,13 +60,13 @@ class Progress:
 
     def recognised(self, source: Source, result: "Transcript | Failure") -> None:
         """A file is transcribed, or has failed."""
-        from las.transcription.transcriber import Failure
+        from las.transcription.transcript import Failure
 
         if isinstance(result, Failure):
             self._fail(result.reason)
             return
-        for note in result.notes:
-            self._say(f"warning: {source.column}: {note}")
+        for warning in result.warnings:
+            self._say(f"warning: {source.column}: {warning}")
 
     def written(self, failure: "Failure | None") -> None:
         """The result of a file is written, or that failed."""
@@ -78,7 +78,7 @@ class Progress:
 
     def interrupted(self, resumable: bool) -> None:
         """The user ends the run."""
-        cure = "; --resume goes on with the others" if resumable else ""
+        cure = "; --resume continues with the others" if resumable else ""
         self._say(f"interrupted: {self.done} of {self.files} files are done{cure}")
 
     def finished(self) -> None:

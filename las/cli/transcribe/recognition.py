@@ -8,7 +8,8 @@ from las.cli.transcribe.failures import FILE_ERRORS, decoding_failed
 from las.cli.transcribe.inputs import Source
 
 if TYPE_CHECKING:
-    from las.transcription.transcriber import Failure, Transcriber, Transcript
+    from las.transcription.transcriber import Transcriber
+    from las.transcription.transcript import Failure, Transcript
 
 _ALONE = 32  # files that are decoded one by one after a batch has failed
 
@@ -32,7 +33,7 @@ def recognise(
     Yields:
         each file with its transcript, or with the reason why there is none.
     """
-    from las.transcription.transcriber import Failure
+    from las.transcription.transcript import Failure
 
     results = isolated(transcriber, paths, batch_size, progress)
     for source, path, result in zip(sources, paths, results, strict=True):
@@ -54,7 +55,7 @@ def isolated(
     blame: the next files are then decoded one by one until it is found. The arguments are those
     of :func:`recognise`.
     """
-    from las.transcription.transcriber import Failure
+    from las.transcription.transcript import Failure
 
     earlier = total = 0.0  # seconds of audio before this call of the transcriber, and by now
 

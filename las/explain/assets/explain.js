@@ -1,19 +1,19 @@
 "use strict";
-// Without this script the page tells the same; it adds the spotlight and what a click plays.
+// Without this script the page shows the same; it adds the spotlight and what a click plays.
 const audio = document.querySelector("audio");
 let stopAt = Infinity;
 
 for (const section of document.querySelectorAll("section.decoded")) {
   const svg = section.querySelector("svg");
-  const told = section.querySelector(".told");
-  if (!svg || !told) continue;
+  const caption = section.querySelector(".hint");
+  if (!svg || !caption) continue;
   const stage = svg.querySelector(".stage");
   const slice = svg.querySelector(".slice");
   const centre = svg.querySelector(".centre");
-  const hint = told.textContent;
+  const hint = caption.textContent;
   const dim = () => {
     stage.classList.remove("lit");
-    told.textContent = hint;
+    caption.textContent = hint;
     for (const row of svg.querySelectorAll(".row.lit")) row.classList.remove("lit");
   };
   for (const row of svg.querySelectorAll(".row")) {
@@ -24,7 +24,7 @@ for (const section of document.querySelectorAll("section.decoded")) {
       for (const end of ["x1", "x2"]) centre.setAttribute(end, row.dataset.x);
       stage.classList.add("lit");
       row.classList.add("lit");
-      told.textContent = row.querySelector("title").textContent;
+      caption.textContent = row.querySelector("title").textContent;
     });
   }
   svg.addEventListener("pointerleave", dim);

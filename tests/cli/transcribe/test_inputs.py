@@ -92,7 +92,7 @@ def test_what_gives_nothing_is_one_error_each(tree):
     for line, start in ((first, "c: no audio"), (second, "a/*.ogg: no "), (third, "c/**: no ")):
         assert line.startswith(start) and len(line.splitlines()) == 1
     (line,) = found("[xy]/*.wav")
-    assert line.endswith("a [ in a name is written [[]")
+    assert line.endswith("write [[] for a [ in a name")
     (line,) = found("two\nlines/*.wav")
     assert line.startswith("'two\\nlines/*.wav': ")
 
@@ -114,7 +114,7 @@ def test_a_folder_that_cannot_be_read(tree, monkeypatch):
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    line = "a/sub: cannot be searched (Permission denied); make it readable for this user"
+    line = "a/sub: cannot be read (Permission denied); change its permissions"
     assert found("a", "b") == [line, ("a/x.wav", "x"), ("b/x.wav", "x")]
     assert found("a/sub") == [line]
 
@@ -129,16 +129,16 @@ def test_links_to_folders_are_followed_as_a_pattern_follows_them(tree):
     assert [path for path, _ in found("a")] == [*paths[:1], "a/self.wav", *paths[1:]]
 
 
-def test_what_is_passed_over_is_said(tree):
+def test_what_is_skipped_is_reported(tree):
     (tree / "a" / "aa").symlink_to("sub")
     (tree / "a" / "notes.pdf").touch()
     for name in "1234":
         (tree / "b" / f"{name}.none").touch()
     notes = []
     assert len(list(find(["a", "b", "b/**", "b/*.none", "c"], notes.append))) == 9
-    other = "b: passed over 4 not audio by its name (1.none, 2.none, 3.none, ...)"
+    other = "b: skipped 4 not audio by its name (1.none, 2.none, 3.none, ...)"
     assert notes == [
-        "a: passed over 2 hidden (._x.wav, .hidden), 1 link to a folder that is searched anyway "
+        "a: skipped 2 hidden (._x.wav, .hidden), 1 link to a folder that is searched anyway "
         "(aa), 1 not audio by its name (notes.pdf)",
         other,
         other.replace("b: ", "b/**: "),
@@ -148,7 +148,7 @@ def test_what_is_passed_over_is_said(tree):
 def test_names_too_long_to_be_folders_are_left_to_the_reader(tree):
     assert found("a" * 300, "[a]" * 100) == [
         ("a" * 300, "a" * 300),
-        f"{'[a]' * 100}: no audio file matches this pattern; a [ in a name is written [[]",
+        f"{'[a]' * 100}: no audio file matches this pattern; write [[] for a [ in a name",
     ]
 
 

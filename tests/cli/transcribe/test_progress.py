@@ -9,7 +9,7 @@ from las.cli.transcribe.inputs import Source
 from las.cli.transcribe.plan import Plan
 from las.cli.transcribe.progress import Progress
 from las.errors import LASError
-from las.transcription.transcriber import Failure, Transcript
+from las.transcription.transcript import Failure, Transcript
 
 SOURCES = [Source(Path(f"{name}.wav"), Path(name)) for name in "abc"]
 
@@ -65,7 +65,7 @@ def test_files_that_fail_are_counted_once(capsys):
     assert capsys.readouterr().err.splitlines() == [
         "error: a.wav: damaged",
         "error: out/b.txt: Is a directory",
-        "interrupted: 0 of 3 files are done; --resume goes on with the others",
+        "interrupted: 0 of 3 files are done; --resume continues with the others",
     ]
 
 

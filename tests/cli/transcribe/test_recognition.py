@@ -7,7 +7,7 @@ import torch
 
 from las.cli.transcribe.inputs import Source
 from las.cli.transcribe.recognition import isolated, recognise
-from las.transcription.transcriber import Failure, Transcript
+from las.transcription.transcript import Failure, Transcript
 
 PATHS = [Path(f"{index}.wav") for index in range(100)]
 

@@ -1,0 +1,73 @@
+"""The command `las prepare`: what it counts, skips and holds out."""
+
+from lhotse import CutSet
+from speech import (
+    error_line,
+    write_folder,
+)
+
+
+def test_prepare_counts_what_it_leaves_out(las, tmp_path):
+    mine = write_folder(tmp_path / "mine", ["ABE", "CAB", "FADE 7", ""])
+    status, out, err = las("prepare", "folder", mine, tmp_path / "out")
+    assert (status, err) == (0, "")
+    first, *skipped = out.splitlines()
+    assert "mine.jsonl.gz: 2 utterances" in first and "2 speakers" in first
+    assert sorted(line.strip() for line in skipped) == [
+        "skipped 1: characters outside the alphabet (listed in mine.skipped.jsonl)",
+        "skipped 1: empty text (listed in mine.skipped.jsonl)",
+    ]
+    status, _, err = las("prepare", "folder", mine, tmp_path / "out", "--strict")
+    assert status == 1 and "u002.wav: characters outside the alphabet" in error_line(err)
+
+
+def test_prepare_of_a_folder_with_one_bad_text_and_hidden_files(las, tmp_path):
+    mine = write_folder(tmp_path / "mine", ["ABE", "CAB"])
+    (mine / "s0" / "u000.txt").write_bytes(b"\xff")
+    (mine / "s0" / "._u000.wav").write_bytes(b"\0\5\x16\7")
+    status, out, err = las("prepare", "folder", mine, tmp_path / "out")
+    assert (status, err) == (0, "")
+    first, *skipped = out.splitlines()
+    assert "mine.jsonl.gz: 1 utterances" in first
+    assert sorted(line.strip() for line in skipped) == [
+        "skipped 1: hidden (listed in mine.skipped.jsonl)",
+        "skipped 1: unreadable text (listed in mine.skipped.jsonl)",
+    ]
+
+
+def test_prepare_of_common_voice(las, tmp_path):
+    audio = write_folder(tmp_path / "en" / "clips", ["ABE", "CAB"]) / "s0" / "u000.wav"
+    audio.rename(tmp_path / "en" / "clips" / "a.wav")
+    for part in ("train", "dev"):
+        (tmp_path / "en" / f"{part}.tsv").write_text(
+            'client_id\tpath\tsentence\neve\ta.wav\t"Abe\n'
+        )
+    status, out, _ = las("prepare", "commonvoice", tmp_path / "en", tmp_path / "out")
+    assert status == 0 and ["train.jsonl.gz" in line for line in out.splitlines()] == [True, False]
+    arguments = (tmp_path / "en", tmp_path / "out", "--part", "dev")
+    status, out, _ = las("prepare", "commonvoice", *arguments)
+    assert status == 0 and len(out.splitlines()) == 1 and "dev.jsonl.gz: 1 utterances" in out
+
+
+def test_prepare_carves_out_speakers(las, tmp_path):
+    mine = write_folder(tmp_path / "mine", ["ABE", "CAB", "FADE", "BEAD"])
+    for name in ("a", "b"):
+        status, _, _ = las(
+            "prepare", "folder", mine, tmp_path / name, "--dev-speakers", 1, "--seed", 3
+        )
+        assert status == 0
+
+    def speakers(name):
+        return {c.supervisions[0].speaker for c in CutSet.from_jsonl(tmp_path / name)}
+
+    train, dev = speakers("a/mine.jsonl.gz"), speakers("a/mine-dev.jsonl.gz")
+    assert len(train) == len(dev) == 1 and not train & dev
+    assert speakers("b/mine-dev.jsonl.gz") == dev
+    status, _, err = las("prepare", "folder", mine, tmp_path / "c", "--dev-speakers", 2)
+    assert status == 1 and "use fewer" in error_line(err)
+
+
+def test_prepare_of_what_is_not_there(las, tmp_path):
+    for corpus in ("librispeech", "an4", "folder"):
+        status, _, err = las("prepare", corpus, tmp_path / "missing", tmp_path / "out")
+        assert status == 1 and str(tmp_path / "missing") in error_line(err)
