@@ -1,5 +1,6 @@
 """Options that several commands share, and the search settings that they give."""
 
+from collections.abc import Callable, Collection
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,23 @@ if TYPE_CHECKING:
     from las.config import SearchConfig
     from las.decoding.hypothesis import LanguageModel
     from las.model.las import LAS
+
+
+def choices(names: Collection[str]) -> str:
+    """How the help shows what an argument may be."""
+    return f"[{'|'.join(names)}]"
+
+
+def one_of(names: Collection[str]) -> Callable[[str | None], str | None]:
+    """A callback of an option or argument that is one of some names, from a table of them."""
+
+    def check(value: str | None) -> str | None:
+        if value is not None and value not in names:
+            listed = ", ".join(map(repr, names))
+            raise typer.BadParameter(f"{value!r} is not one of {listed}.")
+        return value
+
+    return check
 
 
 class Normalizers(StrEnum):

@@ -11,9 +11,9 @@ from las.transcription.quality import compression_ratio
 from las.transcription.transcript import ChunkTranscript, Transcript
 from las.transcription.types import Segment, Transcription, Word
 from las.transcription.word_timestamps import finite_log_probs, timed_words, word_spans
+from las.transcription.writers.subtitles import LINE
 
-LINE = 42  # characters of a line of subtitles; a segment has two at most
-_LINES = 2
+_LINES = 2  # of subtitles in a segment, at most
 _SECONDS = 10.0  # of a segment, at most
 _PAUSE = 0.7  # seconds between words that end a segment
 _PAUSE_WEIGHT = 2.0  # of a pause of a second, against parts of unequal length

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from las.transcription.types import Segment, Transcription, Word
-from las.transcription.writers import FORMATS, render, timestamp, write
+from las.transcription.writers import FORMATS, render, write
+from las.transcription.writers.subtitles import timestamp
 
 
 def transcription(*segments):

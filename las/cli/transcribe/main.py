@@ -26,19 +26,24 @@ from las.cli.options import (
     SearchOption,
     ThreadsOption,
     WordsOption,
+    choices,
+    one_of,
     search_settings,
 )
 from las.cli.transcribe.inputs import readable
-from las.cli.transcribe.output import FormatChoice, Output, ResultWriter
+from las.cli.transcribe.output import ALL, Output, ResultWriter
 from las.cli.transcribe.plan import Plan, make_plan
 from las.cli.transcribe.progress import Progress
 from las.cli.transcribe.recognition import recognise
 from las.errors import LASError
 from las.imports import lasting
 from las.storage.atomic import check_file
+from las.transcription.writers import FORMATS
 
 if TYPE_CHECKING:
     from las.transcription.transcriber import Transcriber
+
+_FORMATS = (*FORMATS, ALL)
 
 
 def transcribe(
@@ -54,10 +59,12 @@ def transcribe(
         Path | None, typer.Option(help="Model folder. Default: the bundled model.")
     ] = None,
     kind: Annotated[
-        FormatChoice | None,
+        str | None,
         typer.Option(
             "--format",
             "-f",
+            metavar=choices(_FORMATS),
+            callback=one_of(_FORMATS),
             help="Format of the result files, one for each input. Without --format and "
             "--output-dir, texts are printed. With stdin as the only input, one format is printed.",
         ),

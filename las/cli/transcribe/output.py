@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,21 +10,15 @@ from las.cli.transcribe.failures import FILE_ERRORS, writing_failed
 from las.cli.transcribe.inputs import STDIN, Source, is_many
 from las.errors import LASError
 from las.storage.atomic import check_folder, make_folder
+from las.transcription import writers
 
 if TYPE_CHECKING:
     from las.transcription.transcriber import Transcriber
     from las.transcription.transcript import Failure, Transcript
 
 
-class FormatChoice(StrEnum):
-    """Formats of results."""
-
-    TXT = "txt"
-    SRT = "srt"
-    VTT = "vtt"
-    TSV = "tsv"
-    JSON = "json"
-    ALL = "all"
+ALL = "all"
+"""In place of a format: a file of each."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +34,7 @@ class Output:
     @classmethod
     def from_options(
         cls,
-        kind: FormatChoice | None,
+        kind: str | None,
         folder: Path | None,
         inputs: Sequence[str],
         word_timestamps: bool,
@@ -53,10 +46,10 @@ class Output:
             LASError: they contradict each other.
         """
         formats: tuple[str, ...] = ()
-        if kind is FormatChoice.ALL or (kind is None and folder is not None):
-            formats = tuple(choice.value for choice in FormatChoice if choice != FormatChoice.ALL)
+        if kind == ALL or (kind is None and folder is not None):
+            formats = tuple(writers.FORMATS)
         elif kind is not None:
-            formats = (kind.value,)
+            formats = (kind,)
         if word_timestamps and "json" not in formats:
             raise LASError("--word-timestamps: only JSON has words; add --format json")
         if scores and formats:
@@ -117,7 +110,6 @@ class ResultWriter:
         return None
 
     def _write_formats(self, source: Source, transcript: "Transcript") -> None:
-        from las.transcription import writers
         from las.transcription.segments import transcription
 
         config, output = self.transcriber.model.config, self.output

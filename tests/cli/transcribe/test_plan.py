@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from las.cli.transcribe.inputs import Source
-from las.cli.transcribe.output import FormatChoice, Output
+from las.cli.transcribe.output import ALL, Output
 from las.cli.transcribe.plan import check_collisions, make_plan
 from las.errors import LASError
 
 
-def output(inputs, kind=FormatChoice.TXT, folder=Path("out")):
+def output(inputs, kind="txt", folder=Path("out")):
     return Output.from_options(kind, folder, inputs, word_timestamps=False, scores=False)
 
 
@@ -37,7 +37,7 @@ def test_what_exists_is_skipped_when_resuming(inputs):
     plan = make_plan(inputs, output(inputs), resume=False)
     assert (names(plan.pending), plan.skipped) == (["a", "b"], [])
     # All formats are asked for, and one is there.
-    plan = make_plan(inputs, output(inputs, FormatChoice.ALL), resume=True)
+    plan = make_plan(inputs, output(inputs, ALL), resume=True)
     assert names(plan.pending) == ["a", "b"]
 
 
