@@ -228,21 +228,21 @@ def load(
     folder = bundled() if model is None else Path(model)
     place = choose_device(device)
     las = LAS.from_pretrained(folder, place)
-    kept = stored_settings(folder) if search is None else None
+    stored = stored_settings(folder) if search is None else None
     if isinstance(search, dict):
         config = configuration.parse(SearchConfig, dict(search), "settings of the search")
     elif search is not None and not isinstance(search, SearchConfig):
         raise TypeError(f"search: give a dict or a SearchConfig, not {type(search).__name__}")
     else:
-        config = search or kept or SearchConfig()
-    if lm is None and kept is not None:
-        lm = stored_lm(folder, kept)
+        config = search or stored or SearchConfig()
+    if lm is None and stored is not None:
+        lm = stored_lm(folder, stored)
     elif lm is not None and config.lm_weight == 0 and search is None:
         config = config.model_copy(update={"lm_weight": SearchConfig().lm_weight})
     if isinstance(lm, str | PathLike):
         lm = load_lm(Path(lm), las.text, place)
-    if words is None and kept is not None:
-        words = stored_words(folder, kept)
+    if words is None and stored is not None:
+        words = stored_words(folder, stored)
     elif words is not None and config.word_weight == 0 and search is None:
         config = config.model_copy(update={"word_weight": WORD_WEIGHT})
     elif words is None and config.word_weight > 0:

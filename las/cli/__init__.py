@@ -1,1 +1,1 @@
-"""What the user types: the commands. They parse and print; the work is done elsewhere."""
+"""The command line: commands parse options and print results; other folders do the work."""
