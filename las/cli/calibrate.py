@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from las.cli.loading import load_model
 from las.cli.options import Device, DeviceOption, ThreadsOption
 from las.imports import lasting
 
@@ -38,15 +39,11 @@ def calibrate(
         from las.evaluation import calibrate as calibration
         from las.evaluation import evaluate
         from las.model.folder import read_info
-        from las.model.las import LAS
-        from las.runtime import choose_device, choose_threads
         from las.storage.atomic import check_file, replacing
         from las.storage.settings import save_settings
         from las.transcription import confidence
 
-    choose_threads(threads)
-    place = choose_device(device.value)
-    las = LAS.from_pretrained(model, place)
+    las, place = load_model(model, device, threads)
     path = output or model / "calibration.json"
     for file in (path, model / confidence.CONFIDENCE):
         check_file(file)

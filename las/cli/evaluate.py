@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from las.cli.loading import load_model, search_settings
 from las.cli.options import (
     BeamOption,
     CTCOption,
@@ -18,7 +19,6 @@ from las.cli.options import (
     SearchOption,
     ThreadsOption,
     WordsOption,
-    search_settings,
 )
 from las.imports import lasting
 
@@ -60,18 +60,13 @@ def evaluate(
         from las.decoding.search import describe
         from las.evaluation import evaluate as evaluation
         from las.model.folder import read_info
-        from las.model.las import LAS
-        from las.runtime import choose_device, choose_threads, inference_precision
         from las.scoring import wer
         from las.storage.atomic import check_file
 
     prefix = output or model / f"evaluation-{manifest.name.split('.')[0]}"
-    choose_threads(threads)
-    place = choose_device(device.value)
-    las = LAS.from_pretrained(model, place)
+    las, place = load_model(model, device, threads, precision)
     for path in wer.report_paths(prefix):
         check_file(path)
-    las.precision = inference_precision(precision.value)
     config, language_model = search_settings(
         las,
         place,

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from las.cli.loading import load_model, search_settings
 from las.cli.options import (
     BeamOption,
     CTCOption,
@@ -16,7 +17,6 @@ from las.cli.options import (
     SearchOption,
     ThreadsOption,
     WordsOption,
-    search_settings,
 )
 from las.imports import lasting
 
@@ -50,16 +50,12 @@ def explain(
         from las.explain import html as explain_html
         from las.explain.explainer import Explainer
         from las.model.folder import bundled
-        from las.model.las import LAS
-        from las.runtime import choose_device, choose_threads
         from las.storage.atomic import check_folder, replacing
         from las.transcription import confidence
 
     check_folder(output_dir)
-    choose_threads(threads)
-    place = choose_device(device.value)
     folder = model or bundled()
-    las = LAS.from_pretrained(folder, place)
+    las, place = load_model(folder, device, threads)
     options = {"beam": beam, "ctc": ctc, "lm_weight": lm_weight}
     config, language_model = search_settings(
         las, place, folder, lm, search, words=words, greedy=greedy, **options

@@ -1,20 +1,11 @@
-"""Options that several commands share, and the search settings that they give."""
+"""Options that several commands share."""
 
 from collections.abc import Callable, Collection
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-from las.errors import LASError
-
-if TYPE_CHECKING:
-    import torch
-
-    from las.config import SearchConfig
-    from las.decoding.hypothesis import LanguageModel
-    from las.model.las import LAS
 
 
 def choices(names: Collection[str]) -> str:
@@ -123,57 +114,3 @@ GreedyOption = Annotated[
         "other options.",
     ),
 ]
-
-
-def search_settings(
-    las: "LAS",
-    place: "torch.device",
-    folder: Path,
-    lm: Path | None,
-    settings: list[str] | None,
-    *,
-    words: Path | None = None,
-    greedy: bool = False,
-    **options: float | None,
-) -> "tuple[SearchConfig, LanguageModel | None]":
-    """The settings of a search, and its language models if there are any.
-
-    They begin with the stored search of the model folder (:mod:`las.decoding.presets`); options
-    replace single settings of it, and ``settings`` replace options.
-
-    Args:
-        las: the recogniser.
-        place: its device, and that of the language models.
-        folder: its model folder.
-        lm: folder of the language model; None is the model folder's, if its settings use one.
-        settings: ``key=value`` each.
-        words: folder of the word model, likewise.
-        greedy: begin with greedy search rather than the stored one.
-        options: settings by name; None: not given.
-
-    Raises:
-        LASError: a setting is not valid, or the language model does not fit.
-    """
-    from las import config as configuration
-    from las.config import SearchConfig
-    from las.decoding import presets
-
-    stored = None if greedy else presets.stored_settings(folder)
-    # Only what the file states: a default weight does not ask for a language model.
-    data = {} if stored is None else stored.model_dump(include=stored.model_fields_set)
-    if lm is not None and data.get("lm_weight") == 0:
-        del data["lm_weight"]  # of a folder without a language model; now there is one
-    if words is not None and not data.get("word_weight"):
-        data["word_weight"] = presets.WORD_WEIGHT
-    data |= {name: value for name, value in options.items() if value is not None}
-    config = configuration.parse(SearchConfig, data, "settings of the search", settings or [])
-    if lm is None:
-        weight = options.get("lm_weight")
-        if weight is not None and (stored is None or not (folder / presets.LM).is_dir()):
-            raise LASError("--lm-weight: there is no language model; give one with --lm FOLDER")
-        lm = None if stored is None else presets.stored_lm(folder, config)
-    if words is None and config.word_weight > 0:
-        if stored is None or not (folder / presets.WORDS).is_dir():
-            raise LASError("word_weight: there is no word model; give one with --words FOLDER")
-        words = presets.stored_words(folder, config)
-    return config, presets.load_both(lm, words, las.text, place)

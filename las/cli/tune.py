@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from las.cli.loading import load_model
 from las.cli.options import Device, DeviceOption, ThreadsOption
 from las.imports import lasting
 
@@ -62,13 +63,9 @@ def tune(
         from las.evaluation.trials import Trial, encode_manifest, measure
         from las.evaluation.tune import tune as tune_search
         from las.model.folder import read_info
-        from las.model.las import LAS
-        from las.runtime import choose_device, choose_threads
         from las.storage.atomic import check_folder, replacing
 
-    choose_threads(threads)
-    place = choose_device(device.value)
-    las = LAS.from_pretrained(model, place)
+    las, place = load_model(model, device, threads)
     prefix = output or model / "tuning"
     if prefix.is_dir():
         prefix = prefix / "tuning"

@@ -8,7 +8,7 @@ import torch
 from speech import RATE, error_line, run_main, sentences, small_model, whistle, write_manifest
 
 from las.cli import options as cli_options
-from las.cli.options import search_settings
+from las.cli.loading import search_settings
 from las.config import SearchConfig
 from las.decoding.hypothesis import CharacterAndWordLM
 from las.decoding.presets import WORD_WEIGHT, store_search

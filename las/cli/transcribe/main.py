@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from las.cli.interrupts import exit_status, sigterm_interrupts
+from las.cli.loading import load_model, search_settings
 from las.cli.options import (
     BeamOption,
     CTCOption,
@@ -28,7 +29,6 @@ from las.cli.options import (
     WordsOption,
     choices,
     one_of,
-    search_settings,
 )
 from las.cli.transcribe.inputs import readable
 from las.cli.transcribe.output import ALL, Output, ResultWriter
@@ -144,19 +144,20 @@ def transcribe(
             output.make_folder()
             progress.planned(plan)
             if plan.pending:
+                with lasting():
+                    from las.model.folder import bundled
+                    from las.transcription import confidence
+                    from las.transcription.transcriber import Transcriber
+
+                folder = model or bundled()
+                las, place = load_model(folder, device, threads, precision)
                 options = {"beam": beam, "ctc": ctc, "lm_weight": lm_weight, "n_best": n_best}
-                transcriber = _load(
-                    model,
-                    device,
-                    threads,
-                    precision,
-                    lm,
-                    words,
-                    search,
-                    greedy,
-                    word_times=bool(output.formats),
-                    **options,
+                config, language_model = search_settings(
+                    las, place, folder, lm, search, words=words, greedy=greedy, **options
                 )
+                # Words are timed before long audio drops its alignments.
+                timer = confidence.timer(folder) if output.formats else None
+                transcriber = Transcriber(las, place, config, language_model, timer=timer)
                 writer = ResultWriter(output, transcriber, attention)
                 _run(plan, transcriber, writer, batch_size, progress)
         except KeyboardInterrupt as interrupt:
@@ -185,37 +186,3 @@ def _run(
             progress.recognised(source, result)
             if not isinstance(result, Failure):
                 progress.written(writer.write(source, result))
-
-
-def _load(
-    model: Path | None,
-    device: Device,
-    threads: int,
-    precision: Precision,
-    lm: Path | None,
-    words: Path | None,
-    search: list[str] | None,
-    greedy: bool,
-    *,
-    word_times: bool,
-    **options: float | None,
-) -> "Transcriber":
-    """Load the model; ``options`` are settings of the search by name, None where not given."""
-    with lasting():
-        from las.model.folder import bundled
-        from las.model.las import LAS
-        from las.runtime import choose_device, choose_threads, inference_precision
-        from las.transcription import confidence
-        from las.transcription.transcriber import Transcriber
-
-    choose_threads(threads)
-    place = choose_device(device.value)
-    folder = model or bundled()
-    las = LAS.from_pretrained(folder, place)
-    las.precision = inference_precision(precision.value)
-    config, language_model = search_settings(
-        las, place, folder, lm, search, words=words, greedy=greedy, **options
-    )
-    # Words are timed before long audio drops its alignments.
-    timer = confidence.timer(folder) if word_times else None
-    return Transcriber(las, place, config, language_model, timer=timer)
