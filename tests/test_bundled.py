@@ -120,7 +120,7 @@ def test_long_audio(model, search):
     assert max(w.end - w.start for w in whole.chunks) <= 16000 * model.config.longest_seconds
     wer = scoring.score([scoring.Utterance("long", said, whole.text)]).wer
     assert wer < 10.0
-    if search == "greedy":  # one window of all is much longer than what the model was trained on
+    if search == "greedy":  # the whole as one chunk is much longer than any training utterance
         once = transcriber.waveforms([waveform])[0].text
         assert scoring.score([scoring.Utterance("long", said, once)]).wer > 50.0
 

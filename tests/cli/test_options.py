@@ -61,7 +61,7 @@ def only(alphabet: str, character: str) -> LanguageModel:
 @pytest.fixture
 def lm(tmp_path):
     """Folders of two language models, one of another alphabet."""
-    only(small_model().config.alphabet, "A").save_pretrained(tmp_path / "letters")
+    only(small_model().config.alphabet, "A").save_pretrained(tmp_path / "characters")
     only("XYZ", "X").save_pretrained(tmp_path / "other")
 
 
@@ -78,12 +78,12 @@ def test_evaluate_searches_as_told_and_says_how(las, model, manifest, tmp_path):
 
 
 def test_a_language_model_is_used(las, model, manifest, audio, lm, tmp_path):
-    weight = ("--lm", tmp_path / "letters", "--lm-weight", 30, "--search", "max_steps=5")
+    weight = ("--lm", tmp_path / "characters", "--lm-weight", 30, "--search", "max_steps=5")
     status, out, err = las("transcribe", "--model", model, *weight, audio[0])
     assert (status, out, err) == (0, "AAAAA\n", "")
     status, _, _ = las("evaluate", model, manifest, *weight, "--output", tmp_path / "r")
     report = json.loads((tmp_path / "r.json").read_text())
-    assert report["search"] == "beam 1, lm letters, lm_weight 30, max_steps 5"
+    assert report["search"] == "beam 1, lm characters, lm_weight 30, max_steps 5"
     assert {u["hypothesis"] for u in report["utterances"]} == {"AAAAA"}
 
 
@@ -148,7 +148,7 @@ def tuned(tmp_path, lm):
     """A model folder that keeps settings and a language model."""
     folder = tmp_path / "tuned"
     small_model().save_pretrained(folder)
-    store_search(folder, KEPT, tmp_path / "letters")
+    store_search(folder, KEPT, tmp_path / "characters")
     return folder
 
 
@@ -179,7 +179,7 @@ def test_a_weight_of_zero_turns_the_kept_language_model_off(tuned):
 def test_greedy_begins_with_nothing_kept(tuned, tmp_path):
     assert settings(tuned, greedy=True) == (SearchConfig(), None)
     assert settings(tuned, greedy=True, beam=3) == (SearchConfig(beam=3), None)
-    config, lm = settings(tuned, tmp_path / "letters", greedy=True)
+    config, lm = settings(tuned, tmp_path / "characters", greedy=True)
     assert config == SearchConfig() and lm is not None
     with pytest.raises(LASError, match="--lm FOLDER"):
         settings(tuned, greedy=True, lm_weight=0.5)
@@ -195,9 +195,9 @@ def test_a_named_language_model_replaces_the_kept_one(tuned, tmp_path):
 def test_a_named_language_model_is_weighed_where_none_was(tuned, tmp_path):
     store_search(tuned, KEPT)  # without one: its weight is stored as 0
     assert settings(tuned)[1] is None
-    config, lm = settings(tuned, tmp_path / "letters")
+    config, lm = settings(tuned, tmp_path / "characters")
     assert config.lm_weight == SearchConfig().lm_weight > 0 and lm is not None
-    assert settings(tuned, tmp_path / "letters", lm_weight=0.9)[0].lm_weight == 0.9
+    assert settings(tuned, tmp_path / "characters", lm_weight=0.9)[0].lm_weight == 0.9
     assert settings(tuned, lm_weight=0.2)[1] is not None  # the stored one, by name of its weight
 
 
@@ -211,7 +211,7 @@ def test_a_weight_needs_a_language_model(tuned, tmp_path):
 
 
 def test_commands_use_what_is_kept_and_say_so(las, tuned, manifest, audio, tmp_path):
-    store_search(tuned, SearchConfig(beam=2, lm_weight=30, max_steps=5), tmp_path / "letters")
+    store_search(tuned, SearchConfig(beam=2, lm_weight=30, max_steps=5), tmp_path / "characters")
     status, out, err = las("transcribe", "--model", tuned, audio[0])
     assert (status, out, err) == (0, "AAAAA\n", "")
     _, greedy, _ = las("transcribe", "--model", tuned, "--greedy", audio[0])
@@ -221,9 +221,9 @@ def test_commands_use_what_is_kept_and_say_so(las, tuned, manifest, audio, tmp_p
     report = json.loads((tmp_path / "r.json").read_text())
     assert report["search"] == "beam 3, lm tuned/lm, lm_weight 30, max_steps 5"
     assert {u["hypothesis"] for u in report["utterances"]} == {"AAAAA"}
-    las("evaluate", tuned, manifest, "--output", tmp_path / "r", "--lm", tmp_path / "letters")
+    las("evaluate", tuned, manifest, "--output", tmp_path / "r", "--lm", tmp_path / "characters")
     report = json.loads((tmp_path / "r.json").read_text())
-    assert report["search"] == "beam 2, lm letters, lm_weight 30, max_steps 5"
+    assert report["search"] == "beam 2, lm characters, lm_weight 30, max_steps 5"
     _, out, _ = las("info", tuned)
     assert "search: beam 2, lm tuned/lm, lm_weight 30, max_steps 5\n" in out
 
@@ -252,7 +252,7 @@ def test_words_are_used(las, model, manifest, tmp_path):
     las("evaluate", model, manifest, *options, "--beam", 3, "--output", tmp_path / "r")
     report = json.loads((tmp_path / "r.json").read_text())
     assert report["search"] == "beam 3, words books, word_weight 30, max_steps 6"
-    # A word costs 30: where letters cost less, none is finished.
+    # A word costs 30: where characters cost less, none is finished.
     assert all(len(u["hypothesis"].strip()) == 6 for u in report["utterances"])
 
 

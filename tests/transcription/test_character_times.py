@@ -1,4 +1,4 @@
-"""Times of letters: the posterior of CTC, against a sum over all of its paths."""
+"""Times of characters: the posterior of CTC, against a sum over all of its paths."""
 
 import itertools
 
@@ -63,7 +63,7 @@ def test_a_head_that_does_not_bear_the_text_out_is_not_asked():
 
 @given(st.text("AB", min_size=1, max_size=3), st.integers(0, 2**32 - 1))
 def test_the_posterior_is_the_sum_over_all_paths(text, seed):
-    """Places of the text count as different letters even where the letters are the same."""
+    """Places of the text count as different characters even where the characters are the same."""
     T, ids = 5, TEXT.encode(text)
     random = np.random.default_rng(seed)
     logits = random.normal(size=(T, len(TEXT)))

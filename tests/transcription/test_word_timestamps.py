@@ -184,7 +184,7 @@ def test_next_to_a_pause_words_begin_and_end_where_the_sound_does(by_ctc):
     words = timed_words(replace(found, activity=sounds(SOUND)), FRAME, 0.0)
     edges = [words[0].start, words[1].end, words[2].start, words[2].end]
     np.testing.assert_allclose(edges, [0.5, 0.96, 1.7, 2.3], atol=1e-9)
-    # AB and CDE touch somewhere between their letters.
+    # AB and CDE touch somewhere between their characters.
     assert 0.48 <= words[0].end <= words[1].start <= 0.7
 
 
@@ -242,11 +242,11 @@ def test_times_of_joined_samples_are_right_and_the_same_in_any_batch(bundled_mod
     folder = bundled().parent / "samples"
     with (folder / "references.tsv").open(encoding="utf-8", newline="") as file:
         texts = dict(csv.reader(file, delimiter="\t"))
-    pieces = [(text, word_times.sound(reader.load(folder / name))) for name, text in texts.items()]
+    parts = [(text, word_times.sound(reader.load(folder / name))) for name, text in texts.items()]
     random = np.random.default_rng(0)
     made = [
-        word_times.joined(pieces, word_times.PAUSE, 50.0, random),
-        word_times.joined(pieces[::3], word_times.PAUSE, None, random),
+        word_times.joined(parts, word_times.PAUSE, 50.0, random),
+        word_times.joined(parts[::3], word_times.PAUSE, None, random),
     ]
     limits = ChunkingConfig(max_seconds=10.0, target_seconds=4.0)
     transcriber = Transcriber(
