@@ -1,6 +1,6 @@
 """Listen, Attend and Spell: an attention encoder-decoder for speech recognition.
 
-``las.load().transcribe("talk.mp3")`` is what most need; see docs/api.md.
+``las.load().transcribe("talk.mp3")`` is the usual call; see docs/api.md.
 """
 
 from importlib import import_module
@@ -25,7 +25,7 @@ __all__ = [
     "load",
 ]
 
-# Read when they are first asked for: `import las` alone need not wait for torch.
+# Imported on first use, so that `import las` does not import torch.
 _HOMES = {
     "LASError": "errors",
     "LASWarning": "errors",

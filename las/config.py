@@ -1,4 +1,7 @@
-"""Every setting, typed, with its default; an unknown key is an error that names the right one."""
+"""All settings with types and defaults, read from YAML files and from the command line.
+
+An unknown key is an error that names the key that was probably meant.
+"""
 
 from collections.abc import Sequence
 from importlib import resources
@@ -12,22 +15,22 @@ from las.config_errors import explain, overridden
 from las.errors import LASError
 from las.text.characters import ALPHABET
 from las.text.normalizer import Normalizer, check_alphabet
-from las.text.subwords import from_file, units
+from las.text.subwords import from_file, tokenizer
 
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[int, Field(ge=1)]
-Natural = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]  # 0 to 1
+Positive = Annotated[int, Field(ge=1)]  # 1, 2, 3 ...
+Natural = Annotated[int, Field(ge=0)]  # 0, 1, 2 ...
 
 
 class Settings(BaseModel):
-    """Base of all sections: frozen, and closed to unknown keys."""
+    """Base of all sections: immutable, without unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
     def _texts(cls, data: Any) -> Any:
-        """Where a text is wanted, no value (``dev:`` or ``data.dev=``) is an empty one."""
+        """For a string, no value (``dev:`` or ``data.dev=``) is the empty string."""
         if not isinstance(data, dict):
             return data
         texts = {name for name, field in cls.model_fields.items() if field.annotation is str}
@@ -35,25 +38,25 @@ class Settings(BaseModel):
 
 
 class SpecAugmentConfig(Settings):
-    """Masks of SpecAugment, in bands and frames of 10 ms."""
+    """Masks of SpecAugment on the features, in training."""
 
-    frequency_masks: Natural = 2
-    frequency_width: Natural = 27
-    time_masks: Natural = 2
-    time_width: Natural = 100
-    time_share: Share = 0.2  # a time mask covers at most this share of an utterance
+    frequency_masks: Natural = 2  # number of masks over mel bands
+    frequency_width: Natural = 27  # upper limit of the bands that a mask covers
+    time_masks: Natural = 2  # number of masks over frames
+    time_width: Natural = 100  # upper limit of the frames (of hop_length) that a mask covers
+    time_share: Share = 0.2  # upper limit of the share of an utterance that a time mask covers
 
 
 class FrontendConfig(Settings):
-    """Log-mel features; lengths in samples."""
+    """Log-mel features."""
 
-    sample_rate: Positive = 16000
-    n_fft: Positive = 512
-    win_length: Positive = 400
-    hop_length: Positive = 160
-    n_mels: Positive = 80
-    floor: Annotated[float, Field(gt=0)] = 1e-6  # of the energies, before the logarithm
-    specaugment: SpecAugmentConfig | None = SpecAugmentConfig()
+    sample_rate: Positive = 16000  # Hz; other audio is resampled
+    n_fft: Positive = 512  # samples of the Fourier transform
+    win_length: Positive = 400  # samples of the window
+    hop_length: Positive = 160  # samples between frames
+    n_mels: Positive = 80  # number of mel bands
+    floor: Annotated[float, Field(gt=0)] = 1e-6  # lower limit of the energies, before the logarithm
+    specaugment: SpecAugmentConfig | None = SpecAugmentConfig()  # null turns SpecAugment off
 
     @model_validator(mode="after")
     def _check(self) -> "FrontendConfig":
@@ -65,34 +68,35 @@ class FrontendConfig(Settings):
 class ListenerConfig(Settings):
     """Bidirectional LSTM encoder."""
 
-    layers: Positive = 3
-    width: Positive = 256  # of each direction
-    reduction: Literal[1, 2, 4, 8] = 4
-    stack: Literal[1, 2, 4] = 1  # frames joined at the input; 1 is the pyramid of the paper
-    # Channels of convolutions that join these frames, two by two; empty: they are stacked.
+    layers: Positive = 3  # number of LSTM layers
+    width: Positive = 256  # units of each direction
+    reduction: Literal[1, 2, 4, 8] = 4  # input frames per output frame
+    stack: Literal[1, 2, 4] = 1  # input frames joined before the first layer; 1: as in the paper
+    # Channels of strided convolutions, each of which halves the frames; they join the frames of
+    # `stack`. Empty: these frames are concatenated.
     convolutions: list[Positive] = []
-    ctc_frames: Literal[1, 2, 4] = 1  # that CTC makes of a frame of the layer it reads
-    dropout: Share = 0.2
-    norm: bool = False  # layer normalisation of every layer's output
+    ctc_frames: Literal[1, 2, 4] = 1  # frames of CTC per frame of its input layer
+    dropout: Share = 0.2  # dropout probability after each layer
+    norm: bool = False  # layer normalisation after each layer
 
     @property
     def pairings(self) -> int:
-        """Number of layers before which pairs of frames are joined."""
+        """Number of layers before which pairs of frames are concatenated."""
         return (self.reduction // self.stack).bit_length() - 1
 
     @property
     def ctc_pairings(self) -> int:
-        """Pairings below the layer that CTC reads: the one at a reduction of 4 at most."""
+        """Pairings below the input layer of CTC, the last one with a reduction of at most 4."""
         return (min(self.reduction, 4) // self.stack).bit_length() - 1
 
     @property
     def ctc_reduction(self) -> float:
-        """Frames of the input to a frame of CTC."""
+        """Input frames per frame of CTC."""
         return self.stack * 2**self.ctc_pairings / self.ctc_frames
 
     @property
     def ctc_layer(self) -> int:
-        """Index of the layer that CTC reads."""
+        """Index of the input layer of CTC."""
         return self.layers - 1 if self.ctc_pairings == self.pairings else self.ctc_pairings
 
     @model_validator(mode="after")
@@ -101,8 +105,8 @@ class ListenerConfig(Settings):
             raise ValueError(f"stack {self.stack} is larger than reduction {self.reduction}")
         if self.convolutions and 2 ** len(self.convolutions) != self.stack:
             raise ValueError(
-                f"convolutions {self.convolutions} join {2 ** len(self.convolutions)} frames, "
-                f"stack says {self.stack}; each joins two"
+                f"convolutions {self.convolutions} join {2 ** len(self.convolutions)} frames (two "
+                f"each), but stack is {self.stack}"
             )
         if self.layers <= self.pairings:
             raise ValueError(
@@ -113,13 +117,14 @@ class ListenerConfig(Settings):
 
 
 class AttentionConfig(Settings):
-    """Score function. ``none`` is the plain encoder-decoder: one fixed vector, no attention."""
+    """Attention of the speller to the frames of the listener."""
 
+    # Score function; none: an encoder-decoder without attention, with one vector per utterance.
     kind: Literal["location", "additive", "dot", "none"] = "location"
-    width: Positive = 256  # over all heads
-    heads: Positive = 1
-    channels: Positive = 10  # of the location filters
-    taps: Positive = 31  # of the location filters, odd, in frames of the memory
+    width: Positive = 256  # units, over all heads
+    heads: Positive = 1  # number of heads; a divisor of width
+    channels: Positive = 10  # number of location filters
+    taps: Positive = 31  # length of the location filters in output frames of the listener; odd
 
     @model_validator(mode="after")
     def _check(self) -> "AttentionConfig":
@@ -131,117 +136,126 @@ class AttentionConfig(Settings):
 
 
 class SpellerConfig(Settings):
-    """LSTM decoder over characters."""
+    """LSTM decoder over characters or subwords."""
 
-    layers: Positive = 1
-    width: Positive = 256
-    embedding: Positive = 64
-    dropout: Share = 0.2
+    layers: Positive = 1  # number of LSTM layers
+    width: Positive = 256  # units of each layer
+    embedding: Positive = 64  # width of the embedding of a character or subword
+    dropout: Share = 0.2  # dropout probability
 
 
 class TextConfig(Settings):
-    """What is written, beside its alphabet."""
+    """Transcripts."""
 
-    # english: upper case without accents and punctuation; upper: with accents; none: as it is.
+    # english: upper case, no accents, no punctuation; upper: with accents; none: unchanged.
     normalizer: Normalizer = "english"
-    language: Annotated[str, Field(pattern="^[a-z]{2,3}(-[A-Za-z0-9]+)*$")] = "en"  # ISO 639
+    # Language code (ISO 639), stored with the model; it changes nothing.
+    language: Annotated[str, Field(pattern="^[a-z]{2,3}(-[A-Za-z0-9]+)*$")] = "en"
 
 
 class ModelConfig(Settings):
-    """What defines a model; stored as ``config.yaml`` beside its weights."""
+    """A model; stored as ``config.yaml`` beside its weights."""
 
-    alphabet: Annotated[str, Field(min_length=1)] = ALPHABET
+    alphabet: Annotated[str, Field(min_length=1)] = ALPHABET  # characters of the transcripts
     text: TextConfig = TextConfig()
-    # Of words, from `las bpe`, or its file; empty: characters.
+    # Subwords in merge order, or the file that `las bpe` writes; empty: the model has characters.
     pieces: Annotated[list[str], BeforeValidator(from_file)] = []
     frontend: FrontendConfig = FrontendConfig()
     listener: ListenerConfig = ListenerConfig()
     attention: AttentionConfig = AttentionConfig()
     speller: SpellerConfig = SpellerConfig()
-    longest_seconds: Annotated[float, Field(gt=0)] | None = None  # of the training; None: unknown
+    # Seconds of the longest training utterance, which training sets; longer audio is split.
+    longest_seconds: Annotated[float, Field(gt=0)] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> "ModelConfig":
         try:
             check_alphabet(self.alphabet, self.text.normalizer)
-            units(self.alphabet, self.pieces, self.text.normalizer)
+            tokenizer(self.alphabet, self.pieces, self.text.normalizer)
         except LASError as error:
             raise ValueError(str(error)) from None
         return self
 
 
 class DataConfig(Settings):
-    """Manifests, and how they become batches."""
+    """Manifests, batches and augmentation."""
 
-    train: str = ""
-    dev: str = ""
-    batch_seconds: Annotated[float, Field(gt=0)] = 60.0  # of audio in a batch, about at most
-    batch_utterances: Positive = 32  # at most
-    buckets: Positive = 10  # of similar duration
+    train: str = ""  # manifest of the training set, by `las prepare`
+    dev: str = ""  # manifest of the dev set; empty: none
+    batch_seconds: Annotated[float, Field(gt=0)] = 60.0  # approximate limit of the audio of a batch
+    batch_utterances: Positive = 32  # limit of the utterances of a batch
+    buckets: Positive = 10  # number of buckets of similar duration
     max_seconds: Annotated[float, Field(gt=0)] = 30.0  # longer utterances are left out
+    # Speed factors, of which each utterance gets a random one in each epoch.
     speeds: Annotated[list[Annotated[float, Field(ge=0.5, le=2.0)]], Field(min_length=1)] = [1.0]
     joins: Share = 0.0  # share of the utterances under 6 s that are joined into longer ones
-    silence: Share = 0.0  # share of the utterances replaced by noise, tones or silence: no text
-    rooms: Share = 0.0  # share of the utterances that sound as in a simulated room
+    silence: Share = 0.0  # share of the utterances replaced by sounds without speech or text
+    rooms: Share = 0.0  # share of the utterances with the reverberation of a simulated room
     noise: Share = 0.0  # share of the utterances with noise, 10 to 50 dB below the speech
-    volume: Share = 0.0  # share of the utterances that are 30 dB softer to 6 dB louder
-    mp3: Share = 0.0  # share of the utterances that pass through MP3 of low bit rates
-    short_first: Natural = 1  # epochs in which batches come in order of duration
-    workers: Natural = 1  # processes that read audio ahead
+    volume: Share = 0.0  # share of the utterances whose level is changed by -30 to 6 dB
+    mp3: Share = 0.0  # share of the utterances encoded as MP3 of 16 to 48 kbit/s
+    short_first: Natural = 1  # first epochs, in which batches are in order of duration
+    workers: Natural = 1  # processes that read audio; 0: the main process reads
 
 
 class TrainingConfig(Settings):
-    """The loop."""
+    """The training loop."""
 
-    output: str = "runs/las"
-    init: str = ""  # model folder, or bundled, that the training starts from: weights and sizes
-    epochs: Positive = 30
-    seed: Natural = 1
-    threads: Positive = 1  # a process; more gain nothing on small models
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    output: str = "runs/las"  # folder of the run
+    # Initial model for fine-tuning: a model folder, or bundled; empty: random weights.
+    init: str = ""
+    epochs: Positive = 30  # number of epochs
+    seed: Natural = 1  # of all random numbers
+    threads: Positive = 1  # CPU threads of each process; more do not help small models
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU if there is one
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3  # the peak
-    warmup: Natural = 200  # steps from 0 to the peak
-    hold: Share = 0.3  # share of the epochs at the peak, before the decay
-    final_rate: Annotated[float, Field(gt=0, le=1)] = 0.01  # share of the peak at the end
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-6
-    clip: Annotated[float, Field(gt=0)] = 5.0  # norm of the gradient
-    accumulate: Positive = 1  # batches to one optimizer step
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3  # peak of the learning rate
+    warmup: Natural = 200  # steps of linear warm-up to the peak
+    hold: Share = 0.3  # share of the epochs before the cosine decay
+    final_rate: Annotated[float, Field(gt=0, le=1)] = 0.01  # last learning rate / peak
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-6  # of AdamW
+    clip: Annotated[float, Field(gt=0)] = 5.0  # limit of the norm of the gradient
+    accumulate: Positive = 1  # batches of one optimizer step
     ctc: Share = 0.3  # weight of the CTC loss; the attention loss has the rest
-    ctc_only: Natural = 0  # epochs that train the listener by CTC alone
-    label_smoothing: Share = 0.1
-    scheduled_sampling: Share = 0.0  # share of the inputs that are the model's own
-    scheduled_sampling_start: Natural = 5  # first epoch of it
-    average: Natural = 5  # best epochs whose weights are averaged at the end; 0: none
-    evaluate_every: Positive = 1  # epochs
-    checkpoint_minutes: Annotated[float, Field(gt=0)] = 5.0
-    max_skipped: Positive = 20  # non-finite steps in a row before giving up
+    ctc_only: Natural = 0  # first epochs, which train the listener by CTC alone
+    label_smoothing: Share = 0.1  # share of the target probability spread over all labels
+    scheduled_sampling: Share = 0.0  # share of the speller's inputs that are its own predictions
+    scheduled_sampling_start: Natural = 5  # first epoch with scheduled sampling
+    average: Natural = 5  # number of best epochs whose weights are averaged; 0 or 1: the best epoch
+    evaluate_every: Positive = 1  # epochs between validations
+    checkpoint_minutes: Annotated[float, Field(gt=0)] = 5.0  # minutes between checkpoints
+    max_skipped: Positive = 20  # steps in a row with a non-finite gradient that end the training
 
 
 class SearchConfig(Settings):
-    """Search. The defaults are greedy search; lengths are in characters, moves in memory frames.
+    """Settings of a search. The defaults are greedy search.
 
     A hypothesis is ranked by ``((1 - ctc) attention + ctc CTC + lm_weight LM + word_weight words
     - word_penalty * spaces) / steps ** length_power + length_bonus * characters - coverage *
-    uncovered frames``, in log-probabilities; its steps are its characters and its end.
+    uncovered frames``, in log-probabilities (nats). Its steps are its characters and its end;
+    frames are output frames of the listener.
     """
 
-    beam: Positive = 1
-    n_best: Positive = 1  # hypotheses to return, at most `beam`
+    beam: Positive = 1  # number of hypotheses of the beam; 1: greedy search
+    n_best: Positive = 1  # number of hypotheses to return, at most `beam`
     ctc: Annotated[float, Field(ge=0, lt=1)] = 0.0  # weight of CTC; attention has the rest
-    lm_weight: Annotated[float, Field(ge=0)] = 0.3  # of a language model, if one is given
-    word_weight: Annotated[float, Field(ge=0)] = 0.0  # of a word model, if one is given; 0: off
-    unknown_word: Annotated[float, Field(ge=0)] = 0.0  # its cost beside that of `<unk>`, in nats
-    word_penalty: Annotated[float, Field(ge=0)] = 0.0  # cost of a space, lest words fall apart
-    length_power: Annotated[float, Field(ge=0)] = 0.0
-    length_bonus: Annotated[float, Field(ge=0)] = 0.0
-    coverage: Annotated[float, Field(ge=0)] = 0.0  # cost of a frame never attended to
+    lm_weight: Annotated[float, Field(ge=0)] = 0.3  # weight of a language model, if one is given
+    word_weight: Annotated[float, Field(ge=0)] = 0.0  # weight of a word model, if one is given
+    unknown_word: Annotated[float, Field(ge=0)] = 0.0  # nats; cost of a word outside the word model
+    word_penalty: Annotated[float, Field(ge=0)] = 0.0  # nats; cost of each space
+    length_power: Annotated[float, Field(ge=0)] = 0.0  # exponent of length normalisation; 0: none
+    length_bonus: Annotated[float, Field(ge=0)] = 0.0  # nats; bonus of each character
+    coverage: Annotated[float, Field(ge=0)] = 0.0  # nats; cost of each frame without attention
     coverage_threshold: Annotated[float, Field(gt=0)] = 0.5  # summed attention that covers a frame
-    end_threshold: Annotated[float, Field(ge=1)] | None = None  # an end must beat it x the best's
-    max_back: Annotated[float, Field(ge=0)] | None = None  # of the centre of attention, in one step
+    # Upper limit of the ratio of the log-probability of the end of sentence to that of the best
+    # character, for a hypothesis to end; null: no limit.
+    end_threshold: Annotated[float, Field(ge=1)] | None = None
+    # Limit, in frames, of how far the centre of attention moves back in one step; null: none.
+    max_back: Annotated[float, Field(ge=0)] | None = None
+    # The same for moves ahead.
     max_ahead: Annotated[float, Field(ge=0)] | None = None
-    no_repeat_ngram: Natural = 0  # characters that may not be written twice; 0: no limit
-    max_steps: Positive | None = None  # beside the limit that the audio's length sets
+    no_repeat_ngram: Natural = 0  # characters of an n-gram that may not be repeated; 0: no limit
+    max_steps: Positive | None = None  # limit of the steps, besides that by the length of the audio
 
     @model_validator(mode="after")
     def _check(self) -> "SearchConfig":
@@ -251,18 +265,18 @@ class SearchConfig(Settings):
 
     @property
     def greedy(self) -> bool:
-        """Whether it is greedy search, as long as there is no language model."""
+        """Whether this is greedy search, if there is no language model."""
         return self.model_copy(update={"lm_weight": 0.3}) == SearchConfig()
 
 
 class RunConfig(ModelConfig):
-    """A training run: the model, the data and the loop."""
+    """A training run: model, data and training loop."""
 
     data: DataConfig = DataConfig()
     training: TrainingConfig = TrainingConfig()
 
     def model_settings(self) -> ModelConfig:
-        """The part that goes with the weights."""
+        """The settings of the model alone."""
         return ModelConfig(**{name: getattr(self, name) for name in ModelConfig.model_fields})
 
 
@@ -273,21 +287,21 @@ def load(kind: type[S], path: str | Path, overrides: Sequence[str] = ()) -> S:
     """Read settings from a YAML file.
 
     Args:
-        kind: which settings.
+        kind: class of the settings.
         path: the file.
         overrides: ``section.key=value`` with a YAML value, applied in order.
 
     Raises:
-        LASError: the file is missing or no YAML, or a key or value is not right.
+        LASError: the file is missing or not YAML, or a key or value is not valid.
     """
     return parse(kind, read(path), str(path), overrides)
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """What a YAML file of settings says, unchecked.
+    """Read a YAML file of settings, without validation.
 
     Raises:
-        LASError: the file is missing, no YAML, or no settings.
+        LASError: the file is missing, not YAML, or not settings.
     """
     path = Path(path)
     try:
@@ -310,7 +324,7 @@ def _shipped(path: Path) -> Path:
 
 
 def parse(kind: type[S], data: dict[str, Any], origin: str, overrides: Sequence[str] = ()) -> S:
-    """Check settings that were read from ``origin``; see :func:`load`."""
+    """Validate settings that were read from ``origin``; see :func:`load`."""
     for override in overrides:
         _override(data, override, kind)
     try:
@@ -321,7 +335,7 @@ def parse(kind: type[S], data: dict[str, Any], origin: str, overrides: Sequence[
 
 
 def to_yaml(settings: Settings) -> str:
-    """Settings as YAML text, in their order of definition."""
+    """Settings as YAML, in order of definition."""
     return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
@@ -338,7 +352,7 @@ def _override(data: dict[str, Any], override: str, kind: type[Settings]) -> None
         if not isinstance(data, dict):
             raise LASError(f"{override!r}: {section!r} is a value, not a section")
     if text and not (len(value) > 1 and value[0] == value[-1] and value[0] in "'\""):
-        data[last] = value  # an alphabet may begin with a space, a folder may be a number
+        data[last] = value  # as it is: an alphabet may begin with a space, a folder be a number
         return
     try:
         data[last] = yaml.safe_load(value)
@@ -347,7 +361,7 @@ def _override(data: dict[str, Any], override: str, kind: type[Settings]) -> None
 
 
 def _is_text(kind: type[Settings], names: Sequence[str]) -> bool:
-    """Whether a setting is a text; False of one that is not known."""
+    """Whether a setting is a string; False if it is unknown."""
     found: Any = kind
     for name in names:
         fields = getattr(found, "model_fields", {})

@@ -1,4 +1,4 @@
-"""What is wrong with settings, in one line that says what to write instead."""
+"""One-line messages for invalid settings, with the setting that was probably meant."""
 
 import difflib
 import types
@@ -9,10 +9,10 @@ from pydantic import BaseModel, ValidationError
 
 
 def overridden(error: ValidationError, overrides: Sequence[str]) -> bool:
-    """Whether the first error is of a value that was given by an override."""
+    """Whether the first error is about a value that was given on the command line."""
     where = [str(part) for part in error.errors()[0]["loc"]]
     keys = [override.partition("=")[0].strip().split(".") for override in overrides]
-    # Of a section or of what is in it: the one begins as the other.
+    # The error may be about a section and the override about a setting in it, or the reverse.
     return bool(where) and any(
         all(a == b for a, b in zip(where, key, strict=False)) for key in keys
     )
@@ -67,7 +67,7 @@ def setting_names(kind: type[BaseModel], prefix: str = "") -> list[str]:
 
 
 def _suggestions(known: list[str], location: list[str]) -> list[str]:
-    """What an unknown key may stand for: a like name in its section, else its name elsewhere."""
+    """Settings that an unknown key may mean: similar names in its section, else elsewhere."""
     *section, name = location
     here = {_name(key): key for key in _siblings(known, section)}
     everywhere = [_name(key) for key in known]
@@ -80,7 +80,7 @@ def _suggestions(known: list[str], location: list[str]) -> list[str]:
 
 
 def _close(name: str, names: Sequence[str], cutoff: float) -> list[str]:
-    """Names of which this one is the initials (``lr``), nearly the spelling, or a word."""
+    """Names whose initials (``lr``), similar spelling or single word this name is."""
     name = name.lower().replace("-", "_")
     initials = [n for n in names if "_" in n and "".join(w[:1] for w in n.split("_")) == name]
     return (

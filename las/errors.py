@@ -1,20 +1,20 @@
-"""The one exception whose message is meant for the user."""
+"""The exception and the warning whose messages are for the user."""
 
 from pathlib import Path
 
 
 class LASError(Exception):
-    """Something the user can cure; the message is one line and names the thing and the cure.
+    """An error that the user can fix; the message is one line that names the file and the cure.
 
     The command line prints the message without a traceback and exits with a non-zero status.
     """
 
 
 class LASWarning(UserWarning):
-    """Something that the user should know of a result; the message names the thing."""
+    """Something that the user should know about a result; the message names the file."""
 
 
 def shown(name: str | Path) -> str:
-    """A name as messages have it, on one line: quoted and escaped if it is not printable."""
+    """A name for a message: escaped if it has characters that are not printable."""
     text = str(name)
     return text if text.isprintable() else ascii(text)

@@ -16,34 +16,34 @@ from las.errors import LASError
 
 
 def choose_device(name: str) -> torch.device:
-    """``auto`` is the GPU of this process if there is one.
+    """The device of a setting; ``auto`` is the GPU of this process if there is one.
 
     Raises:
-        LASError: there is none, and it has to be.
+        LASError: ``cuda`` without a GPU.
     """
     if name == "cuda" and not torch.cuda.is_available():
-        raise LASError("device cuda: torch sees no GPU here; use auto or cpu")
+        raise LASError("device cuda: torch finds no GPU; use auto or cpu")
     if name == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", torch.cuda.current_device())
 
 
 def choose_threads(wanted: int = 0, asked: str = "--threads") -> int:
-    """Set how many threads of a CPU torch computes with; in inference one will do.
+    """Set the number of CPU threads of torch.
 
-    The steps of search and of the listener's LSTM are too small to be shared out: on a busy
-    machine two threads that wait for each other took 5 to 60 times as long as one
-    (benchmarks/README.md). Whoever has many files does better to run several processes.
+    One is best for inference: the steps of search and of the listener's LSTM are too small to be
+    shared, and on a busy machine two threads that wait for each other took 5 to 60 times as long
+    as one (benchmarks/README.md). For many files, run several processes.
 
     Args:
-        wanted: threads; 0 is what the variable ``OMP_NUM_THREADS`` says, else one.
-        asked: what asks for them, for the message.
+        wanted: threads; 0 takes the environment variable ``OMP_NUM_THREADS``, or 1.
+        asked: option or setting that asks for them, for the message.
 
     Returns:
-        how many it is now.
+        the number of threads.
 
     Raises:
-        LASError: they are too many.
+        LASError: too many threads.
     """
     count = threads.checked(wanted, asked) or threads.of_environment() or 1
     torch.set_num_threads(count)
@@ -51,17 +51,18 @@ def choose_threads(wanted: int = 0, asked: str = "--threads") -> int:
 
 
 def precision(settings: TrainingConfig, device: torch.device) -> torch.autocast:
-    """Autocast to bfloat16 where asked for; by default on GPUs alone."""
+    """Autocast of the training: bfloat16 if set, and by default on a GPU."""
     wanted = settings.precision
     enabled = wanted == "bfloat16" or (wanted == "auto" and device.type == "cuda")
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
 def inference_precision(name: str) -> torch.dtype:
-    """What a model's listener shall compute in, for ``LAS.precision``.
+    """The dtype of a model's listener, for ``LAS.precision``.
 
     Args:
-        name: ``float32``, ``bfloat16``, or ``auto``: float32, with which a batch changes no text.
+        name: ``float32``, ``bfloat16``, or ``auto``, which is float32, as texts then do not depend
+            on the batch.
 
     Raises:
         LASError: there is no such precision.
@@ -80,10 +81,10 @@ def seed_everything(seed: int) -> None:
 
 
 def step_seed(*parts: int) -> int:
-    """A seed for one step of a training, from all that tells the step from others.
+    """A seed for one step of a training, from the numbers that identify the step.
 
-    As no generator state is carried from step to step, a resumed training draws the same numbers
-    as an uninterrupted one.
+    No generator state has to be saved: a resumed training draws the same random numbers as an
+    uninterrupted one.
     """
     return int(np.random.SeedSequence(parts).generate_state(1)[0])
 

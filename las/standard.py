@@ -1,4 +1,4 @@
-"""Standard streams that are closed, broken or full: an error of one line, and nothing else lost."""
+"""Standard streams that are closed, broken or full."""
 
 import errno
 import io
@@ -10,12 +10,12 @@ NAME = "standard output"
 
 
 class _Closed(io.TextIOBase):
-    """Standard output that was closed before the program began: writing to it is an error."""
+    """Standard output that was closed before the program started: writing is an error."""
 
     encoding = "utf-8"
 
     def writable(self) -> bool:
-        """So it says, to be asked for the error."""
+        """True, so that :meth:`write` is called."""
         return True
 
     def write(self, text: str) -> int:
@@ -25,9 +25,9 @@ class _Closed(io.TextIOBase):
 
 
 def open_closed() -> None:
-    """Put something in the place of streams that are closed.
+    """Replace standard streams that are closed.
 
-    Files that are opened later would get their descriptors, and what is printed.
+    Otherwise a file that is opened later would get such a descriptor, and what is printed.
     """
     for number in range(3):
         try:
@@ -41,7 +41,7 @@ def open_closed() -> None:
 
 
 def put(text: str) -> None:
-    """Print on standard output, at once.
+    """Print on standard output, without buffering.
 
     Raises:
         OSError: with the stream's name, if it cannot be written to.
@@ -56,12 +56,12 @@ def put(text: str) -> None:
 
 
 def complain(text: str) -> None:
-    """Print on standard error, if somebody listens."""
+    """Print on standard error, if it is open."""
     with suppress(OSError, ValueError):
         print(text, file=sys.stderr, flush=True)
 
 
 def abandon() -> None:
-    """Let nothing more be written to standard output: what is left in its buffer fails again."""
+    """Discard what is left in the buffer of standard output, which would fail again at exit."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""How many threads of a CPU somebody asks for, within reason. Knows nothing of torch."""
+"""Limits on the number of CPU threads; imports no torch."""
 
 import os
 
@@ -6,18 +6,18 @@ from las.errors import LASError
 
 VARIABLE = "OMP_NUM_THREADS"
 MOST = max(64, os.cpu_count() or 1)
-"""Threads; with many more a process hangs or dies."""
+"""Maximum number of threads; with many more a process hangs or crashes."""
 
 
 def checked(count: int, asked: str) -> int:
-    """A number of threads.
+    """Check a number of threads.
 
     Args:
         count: 0 or more.
-        asked: what asks for them, for the message.
+        asked: option, setting or variable that asks for them, for the message.
 
     Raises:
-        LASError: they are more than :data:`MOST`.
+        LASError: more than :data:`MOST`.
     """
     if count > MOST:
         raise LASError(f"{asked}: {count} threads are too many; give at most {MOST}")
@@ -25,10 +25,10 @@ def checked(count: int, asked: str) -> int:
 
 
 def of_environment() -> int:
-    """What the variable ``OMP_NUM_THREADS`` says; 0 where it says nothing.
+    """The environment variable ``OMP_NUM_THREADS``; 0 if it is not set.
 
     Raises:
         LASError: as :func:`checked`.
     """
-    asked = os.environ.get(VARIABLE, "").split(",")[0].strip()  # a list by level
+    asked = os.environ.get(VARIABLE, "").split(",")[0].strip()  # may be a list, by nesting level
     return checked(int(asked), VARIABLE) if asked.isdecimal() else 0

@@ -58,5 +58,5 @@ def test_more_threads_than_go_well_are_refused(variable):
 
 def test_no_gpu_is_named_as_every_command_has_it(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(LASError, match=r"^device cuda: torch sees no GPU"):
+    with pytest.raises(LASError, match=r"^device cuda: torch finds no GPU"):
         choose_device("cuda")

@@ -43,7 +43,7 @@ def build(sizes: Sizes, request: Request) -> Search:
 
     @torch.inference_mode()
     def run() -> list[list[Hypothesis]]:
-        memory = speller.attend.remember(encoded, lengths)
+        memory = speller.attend.project(encoded, lengths)
         # The search may take ten steps more than CTC has frames.
         limits = torch.full_like(lengths, sizes.steps - 10)
         return search(model, Encoded(memory, ctc, limits), config)

@@ -1,7 +1,7 @@
-"""Where a recording sounds: what tells a pause from speech to within 5 ms.
+"""Sound activity of a recording: pauses and sound to within 5 ms.
 
-Finer and more sensitive than the levels by which `las.transcription.chunking` cuts: those must not
-cut words, this must not make words begin before their sound.
+Finer and more sensitive than the levels by which `las.transcription.chunking` cuts recordings.
+Those must not cut words; this must not let words begin before their sound.
 """
 
 import numpy as np
@@ -10,16 +10,16 @@ from las.audio.levels import runs
 
 HOP_SECONDS = 0.005
 _FRAME_SECONDS = 0.015  # a period of a low voice
-_RANGE_DB = 35.0  # sound is less than this below the loudest
-_FLOOR_PERCENTILE = 3  # of the levels: the noise, also where pauses are few
-_FLOOR_DB = 4.0  # sound is this much above the noise; its levels vary by half of that
-_LOUD_DB = 12.0  # what is this close to the loudest is sound, however loud the noise
-_CLICK = 3  # hops; what sounds no longer is no speech
-_QUIETEST = 1e-7  # amplitude; digital silence has a level, too
+_RANGE_DB = 35.0  # sound is at most this far below the highest level
+_FLOOR_PERCENTILE = 3  # of the levels: the noise floor, even where pauses are few
+_FLOOR_DB = 4.0  # sound is this far above the noise floor, whose levels vary by half of that
+_LOUD_DB = 12.0  # levels this close to the highest are sound, whatever the noise floor
+_CLICK = 3  # hops; shorter sound is not speech
+_QUIETEST = 1e-7  # minimum amplitude, so that digital silence has a level
 
 
-def sounding(samples: np.ndarray, rate: int) -> np.ndarray:
-    """Whether audio [S] sounds, every 5 ms: [N] from the first sample to behind the last."""
+def sound_activity(samples: np.ndarray, rate: int) -> np.ndarray:
+    """Sound activity of samples [S] every 5 ms: booleans [N]."""
     hop, frame = round(HOP_SECONDS * rate), round(_FRAME_SECONDS * rate)
     count = -(-len(samples) // hop)
     if not count:
@@ -27,7 +27,7 @@ def sounding(samples: np.ndarray, rate: int) -> np.ndarray:
     # A frame is centred on its hop.
     before = (frame - hop) // 2
     energy = np.zeros(1 + (count - 1) * hop + frame)
-    around = samples - samples.mean(dtype=np.float64)  # an offset would hide all pauses
+    around = samples - samples.mean(dtype=np.float64)  # a DC offset would hide all pauses
     energy[1 + before : 1 + before + len(samples)] = np.square(around)
     summed = np.cumsum(energy)
     starts = np.arange(count) * hop

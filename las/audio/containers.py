@@ -1,8 +1,8 @@
-"""What the structure of an audio file says: whether it is whole, and where its samples are.
+"""Structure of audio files: whether they are complete, and where their samples are.
 
-Recorders that were killed leave sizes of 0, programs join files by putting one behind the other,
-and libraries stop without a word where the first header says that the samples end. Here the
-chunks, pages or frames of a file are followed to its end, whoever decodes it afterwards.
+Killed recorders leave sizes of 0, some programs concatenate files, and libraries silently stop
+where the first header says that the samples end. Here the chunks, pages or frames of a file are
+followed to its end before it is decoded.
 """
 
 import io
@@ -15,25 +15,25 @@ from las.audio.spliced import Part
 from las.audio.stream import AudioError, cut_short, error
 
 BOXES = (b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"wide", b"free", b"skip")
-"""One of them begins an MP4 or a MOV."""
+"""Box types at the start of MP4 and MOV files."""
 
 _ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 
 
 def parts(path: Path, file: BinaryIO) -> list[Part] | None:
-    """What of a file is to be decoded, one part after the other, in the place of the file.
+    """The parts of a file to decode, one after the other, instead of the whole file.
 
     Args:
         path: of the file, for messages.
-        file: the file, open; only read and sought in.
+        file: the open file; only read and seeked.
 
     Returns:
-        None where libsndfile reads the file right as it is, as far as can be told.
+        None where libsndfile should read the file correctly as it is.
 
     Raises:
-        AudioError: the file is cut short, or goes on after what its header says is its end, and
+        AudioError: the file is truncated, or continues after the end that its header gives, and
             it is not certain that this is sound.
-        NotSupportedError: libsndfile would read a part of it without a word.
+        NotSupportedError: libsndfile would silently read only a part of it.
     """
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
@@ -59,14 +59,14 @@ def parts(path: Path, file: BinaryIO) -> list[Part] | None:
     return None
 
 
-def followed(file: BinaryIO) -> bool:
-    """Whether :func:`parts` would have seen damage to a file: of WAV, AIFF, CAF and Ogg."""
+def checks_structure(file: BinaryIO) -> bool:
+    """Whether :func:`parts` detects damage in files of this format (WAV, AIFF, CAF, Ogg)."""
     file.seek(0)
     head = file.read(12)
     return head[:4] == b"OggS" or riff.kind(head) is not None
 
 
-# --- what ffmpeg reads: it is silent about what it does not come to ---------------------------
+# --- formats of ffmpeg, which does not report what follows a first file ---------------------------
 
 
 def _boxes(path: Path, file: BinaryIO, size: int) -> None:
@@ -77,7 +77,7 @@ def _boxes(path: Path, file: BinaryIO, size: int) -> None:
         count, name = struct.unpack(">I4s", file.read(8))
         if count == 1:
             count = int.from_bytes(file.read(8), "big")
-        if count < 8 or not name.isalnum():  # 0: to the end of the file; else no box
+        if count < 8 or not name.isalnum():  # 0: until the end of the file; else not a box
             return
         if place + count > size and name in BOXES:
             raise cut_short(path, f"{size - place} of {count} bytes of `{name.decode()}` are there")
@@ -101,7 +101,7 @@ def _objects(path: Path, file: BinaryIO, size: int) -> None:
 
 
 def _frames(path: Path, file: BinaryIO, size: int) -> None:
-    """Add up the frames of a TTA, whose sizes stand at its front."""
+    """Add up the frames of a TTA, whose sizes are at its start."""
     file.seek(10)
     rate, samples = struct.unpack("<II", file.read(8).ljust(8, b"\0"))
     file.seek(22)
@@ -109,7 +109,7 @@ def _frames(path: Path, file: BinaryIO, size: int) -> None:
     sizes = struct.iter_unpack("<I", table[: len(table) // 4 * 4])
     place = 22 + len(table) + 4 + sum(count for (count,) in sizes)
     file.seek(min(place, size))
-    if b"TTA1" in file.read(1 << 16):  # behind tags
+    if b"TTA1" in file.read(1 << 16):  # after tags
         raise _two_files(path, place)
 
 
@@ -125,5 +125,5 @@ def _tags(path: Path, file: BinaryIO, size: int) -> None:
 
 
 def _two_files(path: Path, place: int) -> AudioError:
-    what = f"another file stands behind the first, from byte {place} on"
-    return error(path, what, "cut it into its files, or join them with ffmpeg")
+    what = f"another file follows the first, from byte {place} on"
+    return error(path, what, "split it into its files, or join them with ffmpeg")

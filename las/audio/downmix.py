@@ -1,21 +1,21 @@
-"""Several channels -> one: their average, except where they would cancel each other.
+"""Downmix to mono: the average of the channels, unless they would cancel each other.
 
-A recording whose second channel is the first one upside down (a microphone wired the wrong way
-round, "phase inverted") is silent when it is averaged. Such channels are turned over first.
+The average of a channel and its inverse (a microphone with swapped wires) is silence. The polarity
+of such channels is inverted first.
 """
 
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-_UNIT_SECONDS = 0.5  # looked at as a whole; counted from the start, however the samples come
-# Unrelated channels leave 1 / channels of their power; what leaves a tenth of that cancels.
+_UNIT_SECONDS = 0.5  # unit of the decision, counted from the start of the recording
+# The average of unrelated channels has 1 / channels of their power; a tenth of that is cancelled.
 _CANCELLED = 0.1
-_FLOOR = 1e-10  # mean square, -100 dB of full scale: below there is nothing to cancel
+_FLOOR = 1e-10  # mean square, -100 dB of full scale; lower levels are not checked
 
 
 def mono(blocks: Iterable[np.ndarray], rate: int) -> Iterator[np.ndarray]:
-    """Average the channels of every block; how the samples are cut into blocks changes nothing.
+    """Average the channels of every block; the result does not depend on the blocks.
 
     Args:
         blocks: float32 [n, channels].
@@ -41,7 +41,7 @@ def mono(blocks: Iterable[np.ndarray], rate: int) -> Iterator[np.ndarray]:
 
 
 class _Mixer:
-    """Which channels are turned over, from the last unit that cancelled on."""
+    """The polarity of the channels, decided at the last unit that was cancelled."""
 
     def __init__(self) -> None:
         self.signs: np.ndarray | None = None

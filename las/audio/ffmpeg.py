@@ -1,7 +1,6 @@
-"""The program ffmpeg, for what libsndfile does not know, and only where it is installed.
+"""Decoding by the program ffmpeg, if it is installed, of formats that libsndfile does not read.
 
-A file is judged by its audio alone: what ffmpeg says of a video or of a picture of the cover does
-not count.
+Only messages about the audio are errors; those about a video or a cover picture are ignored.
 """
 
 import os
@@ -22,35 +21,35 @@ from las.audio import containers
 from las.audio import stream as streaming
 from las.audio.stream import UNKNOWN_LENGTH, AudioError, Stream, cut_short, error
 
-_SECONDS = 600.0  # without a block
-# Containers only: playlists, scripts and pictures, which may name other files, stay shut.
+_SECONDS = 600.0  # maximum time without a block
+# Containers only, no playlists, scripts or pictures, which may refer to other files.
 _FORMATS = (
     "aac,ac3,act,adx,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dsf,dts,eac3,flac,flv,gsm,gxf,iff,"
     "ircam,loas,matroska,mlp,mov,mp3,mpc,mpc8,mpeg,mpegts,mxf,nistsphere,nut,ogg,oma,qcp,rm,rso,"
     "shn,sln,sox,tak,truehd,tta,voc,w64,wav,webm,wsaud,wtv,wv,xwma"
 )
-# Samples at the times of the file: it may start after the video, or have gaps, which are silence.
-# Time that goes back, as where files were joined, goes on instead: no sample is dropped. st(0) is
-# where the next frame continues, in samples; st(1) is added to the times of the file.
+# Keeps samples at the times of the file: audio may start after the video, or have gaps, which
+# become silence. If time goes back, as in concatenated files, it continues instead, so that no
+# sample is dropped. st(0) is the sample where the next frame continues; st(1) is added to times.
 _TIMES = (
     "asetpts='st(2,if(isnan(PTS),ld(0),PTS+ld(1)));"
     "st(2,if(eq(N,0),ld(2),if(lt(ld(2),ld(0)-0.1*SR){leap},0*st(1,ld(1)+ld(0)-ld(2))+ld(0),"
     "if(gt(ld(2),ld(0)+0.1*SR),ld(2),ld(0)))));st(0,ld(2)+NB_SAMPLES);ld(2)',"
     "aresample=async=1:first_pts=0"
 )
-_LEAP = "+gt(ld(2),ld(0)+10*SR)"  # of a clock, which ffmpeg too takes for no gap
-_CLOCKS = (b"\x47", b"\0\0\1\xba")  # MPEG streams start at any time of their clock
-_ZEROS = (b"\x1aE\xdf\xa3",)  # in Matroska as in MP4 the time 0 is that of the file
+_LEAP = "+gt(ld(2),ld(0)+10*SR)"  # a jump of the clock, which ffmpeg does not fill either
+_CLOCKS = (b"\x47", b"\0\0\1\xba")  # MPEG streams start at an arbitrary time
+_ZEROS = (b"\x1aE\xdf\xa3",)  # in Matroska, as in MP4, time 0 is the start of the file
 _STREAM = re.compile(r"^\[info\]   Stream #0:(\d+)\S*: (\w+): (\w+)(.*)$", re.MULTILINE)
 _TAKEN = re.compile(r"^\[info\]   Stream #0:(\d+) -> #0:0 ", re.MULTILINE)
 _DURATION = re.compile(r"^\[info\]   Duration: (\d+):(\d+):([\d.]+)", re.MULTILINE)
 _START = re.compile(r"^\[info\]   Duration: [^,]*, start: (-?[\d.]+)", re.MULTILINE)
 _BAD = re.compile(r"^(?:\[(\S+) @ [^]]*\] )*\[(?:error|fatal|panic)\] (.*)$", re.MULTILINE)
-_LOG_BYTES = 1 << 20  # of the log that are looked at
+_LOG_BYTES = 1 << 20  # of the log that are read
 
 
 def program() -> str | None:
-    """Where it is installed."""
+    """The path of ffmpeg; None if it is not installed."""
     return shutil.which("ffmpeg")
 
 
@@ -58,13 +57,13 @@ def program() -> str | None:
 def open_stream(path: Path, ffmpeg: str) -> Iterator[Stream]:
     """Decode a file with ffmpeg, every channel at the file's own rate, as an AU stream.
 
-    AU has the shortest header that tells the rate and the channels; averaging and resampling are
-    then the same for every format. Of several audio tracks ffmpeg takes the default one.
+    AU has the shortest header with rate and channels. Downmix and resampling are then the same for
+    all formats. Of several audio tracks ffmpeg takes the default one.
 
     Raises:
         AudioError: ffmpeg cannot read the file, complains about it or hangs.
     """
-    # As its standard input the program has a file that has no name, too.
+    # As standard input, because the file may have no name.
     with path.open("rb") as given, tempfile.TemporaryFile() as log:
         command = _command(path, ffmpeg, given)
         process = subprocess.Popen(command, stdin=given, stdout=subprocess.PIPE, stderr=log)
@@ -88,7 +87,7 @@ def _command(path: Path, ffmpeg: str, given: BinaryIO) -> list[str]:
     command = [ffmpeg, "-hide_banner", "-nostdin", "-nostats", "-v", "repeat+level+info"]
     command += ["-xerror", "-err_detect", "explode", "-protocol_whitelist", "file,pipe"]
     command += ["-format_whitelist", _FORMATS]
-    # `file:` keeps a name such as `-x.m4a` or `http:x` a name.
+    # `file:` protects names such as `-x.m4a` or `http:x`.
     name = "/dev/fd/0" if path.parts[:2] == ("/", "dev") else path
     source = ["-i", f"file:{name}"]
     head, leap = given.read(8), ""
@@ -104,9 +103,9 @@ def _command(path: Path, ffmpeg: str, given: BinaryIO) -> list[str]:
 
 
 def _read(process: subprocess.Popen[bytes], size: int) -> bytes:
-    """Read so many bytes, fewer at the end; a program that hangs is ended.
+    """Read bytes, fewer at the end; kills a program that hangs.
 
-    What passes between two reads does not count: who takes blocks may be slow.
+    The time between two reads does not count, as the consumer of the blocks may be slow.
     """
     assert process.stdout is not None
     timer = threading.Timer(_SECONDS, process.kill)
@@ -127,24 +126,24 @@ def _blocks(
         length += len(block)
         yield block
     status = process.wait()
-    text = _said(path, log)
+    text = _log_text(path, log)
     if status != 0 or _complaints(text):
         raise _error(path, process, log)
     streams = _STREAM.findall(text.partition("Stream mapping:")[0])
-    heard = [number for number, kind, *_ in streams if kind == "Audio"]
+    tracks = [number for number, kind, *_ in streams if kind == "Audio"]
     seconds = length / stream.rate
     if len(streams) == 1 and "Estimating duration" not in text and (d := _DURATION.search(text)):
         announced = 3600 * int(d[1]) + 60 * int(d[2]) + float(d[3])
         if seconds < min(0.95 * announced, announced - 1):
             raise cut_short(path, f"{seconds:.2f} of {announced:.2f} s are there")
-    if len(heard) > 1 and (taken := _TAKEN.search(text)) and taken[1] in heard:
-        number = heard.index(taken[1]) + 1
-        what = f"it has {len(heard)} audio tracks; number {number}, the default, is heard"
+    if len(tracks) > 1 and (taken := _TAKEN.search(text)) and taken[1] in tracks:
+        number = tracks.index(taken[1]) + 1
+        what = f"it has {len(tracks)} audio tracks; number {number}, the default, is used"
         stream.notes.append(what)
 
 
-def _said(path: Path, log: IO[bytes]) -> str:
-    """The log; of a long one the beginning and the end."""
+def _log_text(path: Path, log: IO[bytes]) -> str:
+    """The log; of a long one its beginning and end."""
     size = log.seek(0, os.SEEK_END)
     log.seek(0)
     data = log.read(_LOG_BYTES)
@@ -156,19 +155,19 @@ def _said(path: Path, log: IO[bytes]) -> str:
 
 
 def _complaints(text: str) -> list[str]:
-    """What is said to be wrong, but for the decoders and parsers of what is not audio."""
+    """Error messages, except those of decoders and parsers of other streams than audio."""
     streams = _STREAM.findall(text.partition("Stream mapping:")[0])
     others = {codec for _, kind, codec, _ in streams if kind != "Audio"}
     if others:
-        others.add("NULL")  # a parser whose stream is not known yet
+        others.add("NULL")  # a parser whose stream is not known
     return [what for context, what in _BAD.findall(text) if context not in others]
 
 
 def _error(path: Path, process: subprocess.Popen[bytes], log: IO[bytes]) -> AudioError:
     if process.wait() < 0:
-        what = f"ffmpeg gave nothing for {_SECONDS:g} s"
+        what = f"ffmpeg gave no output for {_SECONDS:g} s"
         return error(path, what, "convert it to wav or flac by hand")
-    found = _complaints(_said(path, log))
+    found = _complaints(_log_text(path, log))
     first = found[0] if found else f"exit status {process.returncode}"
-    what = f"not an audio file that libsndfile or ffmpeg reads whole (ffmpeg: {first})"
+    what = f"not an audio file that libsndfile or ffmpeg can read completely (ffmpeg: {first})"
     return error(path, what, "check that it is audio and complete, or convert it to wav or flac")

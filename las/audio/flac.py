@@ -1,6 +1,6 @@
-"""FLAC that holds more samples than its header says, or has a tag of another format behind it.
+"""FLAC files with more samples than the header says, or with an ID3v1 tag at the end.
 
-See RFC 9639, section 9.1, for frames; libsndfile stops where the header says.
+libsndfile stops at the number of samples in the header. Frames: RFC 9639, section 9.1.
 """
 
 import io
@@ -8,13 +8,13 @@ from typing import BinaryIO
 
 from las.audio.spliced import Part
 
-_STREAMINFO = 4 + 4 + 34  # bytes: the mark, the head of the first block, and its content
+_STREAMINFO = 4 + 4 + 34  # bytes: magic, header of the first block, and its content
 _TAG = 128  # bytes of an ID3v1 tag
-_LARGEST_FRAME = 1 << 17  # looked through at the end, if the header gives no size
+_LARGEST_FRAME = 1 << 17  # searched at the end, if the header gives no size
 
 
 def parts(file: BinaryIO, size: int) -> list[Part] | None:
-    """What is to be decoded, in the place of the file; None where that is the file.
+    """The parts to decode instead of the file; None for the file itself.
 
     Args:
         file: the file.
@@ -50,10 +50,10 @@ def samples(file: BinaryIO, end: int, head: bytes) -> int:
 
 
 def _frame_end(data: bytes, fixed: int) -> int:
-    """The number behind the last sample of the frame whose header this is; 0 if it is none."""
+    """Number of samples up to the end of the frame with this header; 0 if it is not a header."""
     if len(data) < 6 or data[1] & 0xFE != 0xF8:
         return 0
-    ones = 8 - (data[4] ^ 0xFF).bit_length()  # the number is coded as in UTF-8
+    ones = 8 - (data[4] ^ 0xFF).bit_length()  # the number is encoded as in UTF-8
     length = max(1, ones)
     number = data[4] & (0x7F >> ones if ones else 0x7F)
     for byte in data[5 : 4 + length]:
@@ -72,7 +72,7 @@ def _frame_end(data: bytes, fixed: int) -> int:
 
 
 def _crc8(data: bytes) -> int:
-    """The check of a frame header: polynomial x^8 + x^2 + x + 1."""
+    """CRC-8 of a frame header: polynomial x^8 + x^2 + x + 1."""
     value = 0
     for byte in data:
         value ^= byte

@@ -1,6 +1,7 @@
-"""MP3 files that go on after what their first header announces: joined ones, or cut ones.
+"""MP3 files that continue after the number of frames in their first header.
 
-A Xing, Info or VBRI frame at the front says how many frames follow, and libsndfile stops there.
+These are concatenated or edited files. A Xing, Info or VBRI header at the start gives the number of
+frames, and libsndfile stops there.
 """
 
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import BinaryIO
 
 from las.audio.spliced import Part
 
-# kbit/s by the four bits of the header; MPEG 1 layers II and III, MPEG 2 and 2.5 likewise.
+# kbit/s by bits of the header: (MPEG 1 or not, layer).
 _RATES = {
     (True, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
     (True, 3): (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
@@ -16,34 +17,34 @@ _RATES = {
     (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
 _HERTZ = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
-_SLACK = 2  # frames that some encoders do not count
-_LOST = 1 << 16  # bytes between two frames that are looked through
+_SLACK = 2  # frames, as some encoders do not count all
+_LOST = 1 << 16  # bytes searched for the next frame
 
 
 @dataclass
 class _Link:
-    """What one header speaks of."""
+    """The frames after one header."""
 
     start: int
-    first: int  # where its first frame of sound starts
-    announced: int | None  # frames of sound
-    frames: int = 0  # that were found
+    first: int  # byte of the first frame of sound
+    announced: int | None  # frames of sound, by the header
+    frames: int = 0  # frames found
 
 
 def parts(file: BinaryIO, size: int) -> list[Part] | None:
-    """What is to be decoded, in the place of the file; None where that is the file.
+    """The parts to decode instead of the file; None for the file itself.
 
     Args:
         file: the file.
         size: in bytes.
     """
     source = _Window(file, size)
-    place = _behind_tag(source, 0)
+    place = _after_tag(source, 0)
     links: list[_Link] = []
     while place < size:
         length = _length(source.at(place, 4))
         if not length:
-            following: int | None = _behind_tag(source, place)
+            following: int | None = _after_tag(source, place)
             if following == place:
                 following = _next_frame(source, place + 1) if links else None
             if following is None:
@@ -53,7 +54,7 @@ def parts(file: BinaryIO, size: int) -> list[Part] | None:
         found = _header(source.at(place, 160))
         if found is not None or not links:
             if not links and found is None:
-                return None  # nothing is announced: libsndfile reads to the end
+                return None  # no header: libsndfile reads to the end
             links.append(_Link(place, place + length, found))
         else:
             links[-1].frames += 1
@@ -72,23 +73,23 @@ def _exceeded(link: _Link) -> bool:
 
 
 def tag_end(head: bytes) -> int:
-    """Bytes of the ID3v2 tag that begins with these, at least 10; 0 if there is none."""
+    """Size in bytes of the ID3v2 tag that starts with these 10 bytes or more; 0 if it is none."""
     if head[:3] != b"ID3" or len(head) < 10:
         return 0
-    # id3.org: sizes have 7 bits a byte
+    # sizes have 7 bits a byte
     size = sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
     return 10 + size + (10 if head[5] & 0x10 else 0)  # 0x10: a footer
 
 
 class _Window:
-    """Bytes of a file in order, read in blocks."""
+    """Sequential access to the bytes of a file, in blocks."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self.file, self.size = file, size
         self.start, self.data = 0, b""
 
     def at(self, place: int, count: int) -> bytes:
-        """Bytes at a place, fewer at the end of the file."""
+        """Bytes at a position, fewer at the end of the file."""
         inside = place - self.start
         if inside < 0 or inside + count > len(self.data):
             self.file.seek(place)
@@ -98,7 +99,7 @@ class _Window:
 
 
 def _length(head: bytes) -> int:
-    """Bytes of the frame whose first four these are; 0 if they are of none."""
+    """Size in bytes of the frame with these first four bytes; 0 if they are not of a frame."""
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
         return 0
     version, layer = head[1] >> 3 & 3, 4 - (head[1] >> 1 & 3)
@@ -112,7 +113,7 @@ def _length(head: bytes) -> int:
 
 
 def _header(frame: bytes) -> int | None:
-    """Frames that a Xing, Info or VBRI header announces; None if this is another frame."""
+    """Number of frames in a Xing, Info or VBRI header; None for other frames."""
     one, single = frame[1] >> 3 & 3 == 3, frame[3] >> 6 == 3
     place = 4 + ((17 if single else 32) if one else (9 if single else 17))
     for at in (place, place + 2):  # with a checksum
@@ -124,8 +125,8 @@ def _header(frame: bytes) -> int | None:
     return None
 
 
-def _behind_tag(source: _Window, place: int) -> int:
-    """Where a tag at this place ends; the place itself if there is none."""
+def _after_tag(source: _Window, place: int) -> int:
+    """The end of a tag at a position; the position itself if there is none."""
     head = source.at(place, 32)
     if size := tag_end(head):
         return place + size
@@ -137,7 +138,7 @@ def _behind_tag(source: _Window, place: int) -> int:
 
 
 def _next_frame(source: _Window, place: int) -> int | None:
-    """The next place with a frame that another one follows; None if there is none nearby."""
+    """The next position of a frame that another one follows; None if there is none nearby."""
     for at in range(place, min(place + _LOST, source.size)):
         length = _length(source.at(at, 4))
         if length and _length(source.at(at + length, 4)):

@@ -1,4 +1,4 @@
-"""Silence for libraries that write to the C library's standard error and have no switch for it."""
+"""Suppresses messages of C libraries to standard error."""
 
 import ctypes
 import functools
@@ -8,16 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _lock = threading.Lock()
-_users = 0  # that want silence now, over all threads
+_users = 0  # active contexts, over all threads
 _before: int | None = None
 
 
 @contextmanager
 def c_stderr() -> Iterator[None]:
-    """Let what C code prints to ``stderr`` go nowhere.
+    """Discard what C code prints to ``stderr``.
 
-    Python writes to the descriptor itself and is heard, in this thread and in others. Does nothing
-    where the C library is neither glibc nor that of macOS: elsewhere ``stderr`` may be constant.
+    Python writes to the file descriptor and is not affected. Does nothing if the C library is
+    neither glibc nor that of macOS, as ``stderr`` may be constant there.
     """
     global _users, _before
     found = _streams()
@@ -40,7 +40,7 @@ def c_stderr() -> Iterator[None]:
 
 @functools.cache
 def _streams() -> tuple[ctypes.c_void_p, int] | None:
-    """C's variable ``stderr``, and a stream that goes nowhere."""
+    """The variable ``stderr`` of C, and a stream to /dev/null."""
     name = {"linux": "stderr", "darwin": "__stderrp"}.get(sys.platform)
     library = ctypes.CDLL(None) if name is not None else None
     if name is None or library is None:

@@ -1,6 +1,6 @@
-"""Ogg files of several links, one stream behind the other (RFC 3533): libsndfile reads the first.
+"""Chained Ogg files (RFC 3533), of which libsndfile reads only the first link.
 
-The pages are followed to the end of the file; what is missing between or in them is an error.
+The pages are followed to the end of the file; missing or incomplete pages are an error.
 """
 
 from dataclasses import dataclass, field
@@ -17,15 +17,15 @@ _TAGS = (b"TAG", b"APETAGEX", b"LYRICSBEGIN")
 
 @dataclass
 class _Link:
-    """Streams that begin together."""
+    """A link of the chain: streams that begin together."""
 
     start: int
     next: dict[int, int] = field(default_factory=dict)  # serial number -> number of the next page
-    begun: bool = False  # a page that begins no stream has come
+    begun: bool = False  # a page that does not begin a stream was read
 
 
 def parts(path: Path, file: BinaryIO, size: int) -> list[Part] | None:
-    """What is to be decoded, in the place of the file; None where that is the file.
+    """The parts to decode instead of the file; None for the file itself.
 
     Args:
         path: for messages.
@@ -33,7 +33,7 @@ def parts(path: Path, file: BinaryIO, size: int) -> list[Part] | None:
         size: in bytes.
 
     Raises:
-        AudioError: pages are missing or not whole.
+        AudioError: pages are missing or incomplete.
         NotSupportedError: links hold several streams each.
     """
     links: list[_Link] = []
@@ -49,7 +49,7 @@ def parts(path: Path, file: BinaryIO, size: int) -> list[Part] | None:
         table = head[_HEAD : _HEAD + head[26]] if len(head) >= _HEAD else b""
         end = place + _HEAD + len(table) + sum(table)
         if len(head) < _HEAD or len(table) < head[26] or end > size:
-            raise cut_short(path, "its last page is not whole")
+            raise cut_short(path, "its last page is incomplete")
         begins = bool(head[5] & _BEGINS)
         serial, number = (int.from_bytes(head[i : i + 4], "little") for i in (14, 18))
         if begins and (not links or links[-1].begun):

@@ -1,7 +1,7 @@
-"""Any audio file -> mono float32 at 16 kHz, whole or in blocks, or an error that says what to do.
+"""Reads audio files as mono float32 at 16 kHz, whole or in blocks.
 
-Which formats there are is in `las.audio.sndfile` and `las.audio.ffmpeg`, and what of their damage
-is seen in `las.audio.containers`. This module knows nothing of features, models or corpora.
+Formats are decoded by `las.audio.sndfile` and `las.audio.ffmpeg`; damage is detected by
+`las.audio.containers`.
 """
 
 import math
@@ -43,12 +43,12 @@ __all__ = [
 SAMPLE_RATE = 16000
 """Hz; what the models are trained on."""
 
-_FIRST_SAMPLES = 1 << 22  # reserved on the word of the header alone; more as samples arrive
+_FIRST_SAMPLES = 1 << 22  # reserved before samples arrive, whatever the header says
 
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What an audio file says of itself.
+    """Properties of an audio file.
 
     Attributes:
         num_samples: Samples per channel, at the file's own rate.
@@ -66,7 +66,7 @@ class AudioInfo:
 def load(path: str | Path, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
     """Read a file, average its channels and resample.
 
-    The file is read in blocks, so that nothing but the mono waveform grows with its length.
+    The file is read in blocks, so that only the mono waveform grows with its length.
 
     Args:
         path: An audio file that libsndfile reads, or that ffmpeg reads where it is installed.
@@ -76,8 +76,8 @@ def load(path: str | Path, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
         The waveform, float32 [S]; full scale is 1.
 
     Raises:
-        AudioError: The path is missing, a directory, unreadable, empty, not audio, damaged or cut
-            short, shorter than `MIN_SECONDS`, or holds samples that are not numbers.
+        AudioError: The file is missing, a directory, unreadable, empty, not audio, damaged,
+            truncated, shorter than `MIN_SECONDS`, or has samples that are not numbers.
     """
     path = _checked(path)
     with open_stream(path) as stream:
@@ -90,18 +90,18 @@ def load(path: str | Path, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
 def read(
     path: str | Path, start: float = 0.0, seconds: float | None = None
 ) -> tuple[np.ndarray, int]:
-    """Read a file, or some of it, as it is.
+    """Read a file, or a part of it, with its own rate and channels.
 
     Args:
-        path: As for :func:`load`.
-        start: Seconds to leave out.
-        seconds: To read, at most; None is all. What lies behind is not checked.
+        path: See :func:`load`.
+        start: Seconds to skip.
+        seconds: Maximum length; None reads to the end. What follows is not checked.
 
     Returns:
         The samples, float32 [S, channels], and their rate in Hz.
 
     Raises:
-        AudioError: As :func:`load` does.
+        AudioError: See :func:`load`.
     """
     path = _checked(path)
     with open_stream(path) as stream:
@@ -121,19 +121,19 @@ def read(
 def blocks(
     source: str | Path | BinaryIO, sample_rate: int = SAMPLE_RATE, notes: list[str] | None = None
 ) -> Iterator[np.ndarray]:
-    """The samples of :func:`load` in blocks of any size, in memory that does not grow.
+    """The samples of :func:`load` in blocks of any size, in constant memory.
 
     Args:
-        source: As for :func:`load`; or a binary stream, standard input say. A stream is copied to
-            a temporary file first: most formats tell of damage only when one can seek.
+        source: See :func:`load`; or a binary stream such as standard input. A stream is copied to
+            a temporary file first, as damage is detected in most formats only by seeking.
         sample_rate: Hz of the result.
-        notes: what a user should know of what was read is added to it, at the end.
+        notes: list to which notes for the user are added, at the end.
 
     Yields:
         Float32 [n], at least one sample each.
 
     Raises:
-        AudioError: As :func:`load` does. Damage may show only after blocks that were good.
+        AudioError: See :func:`load`. Damage may be detected only after some blocks.
     """
     if isinstance(source, str | Path):
         path = _checked(source)
@@ -152,17 +152,17 @@ def blocks(
 
 @contextmanager
 def copied(source: BinaryIO, name: Path) -> Iterator[Path]:
-    """A copy of a stream that no folder shows: however this process ends, nothing is left of it.
+    """Copy a stream to an unnamed temporary file, which disappears with this process.
 
     Args:
         source: the stream.
-        name: of it, for messages.
+        name: of the stream, for messages.
 
     Yields:
-        what to open; only this process can.
+        the path to open, valid in this process.
 
     Raises:
-        AudioError: the stream cannot be read, or there is no room.
+        AudioError: the stream cannot be read, or the disk is full.
     """
     with tempfile.TemporaryFile(prefix="las-") as copy:
         try:
@@ -170,14 +170,14 @@ def copied(source: BinaryIO, name: Path) -> Iterator[Path]:
             copy.flush()
         except (OSError, ValueError) as problem:
             what = getattr(problem, "strerror", None) or str(problem)
-            cure = "save the audio to a file first, or set TMPDIR to a folder that has room"
+            cure = "save the audio to a file first, or set TMPDIR to a folder with free space"
             raise error(name, f"cannot be copied ({what})", cure) from None
         yield Path(f"/dev/fd/{copy.fileno()}")
 
 
 @contextmanager
 def open_stream(path: Path) -> Iterator[Stream]:
-    """Open a file with libsndfile, or else with ffmpeg.
+    """Open a file with libsndfile, else with ffmpeg.
 
     Raises:
         AudioError: neither reads it, or it is damaged (on opening, or while blocks are read).
@@ -188,7 +188,7 @@ def open_stream(path: Path) -> Iterator[Stream]:
         return
     except NotSupportedError as problem:
         unknown = problem
-    except OSError as problem:  # a disk that fails, a server that goes away
+    except OSError as problem:  # a failing disk or server
         what = f"cannot be read ({problem.strerror or problem})"
         raise error(path, what, "copy it to another disk, or fetch it again") from None
     program = ffmpeg.program()
@@ -204,7 +204,7 @@ def open_stream(path: Path) -> Iterator[Stream]:
 
 
 def shown_name(source: str | Path | BinaryIO) -> Path:
-    """The path of a source; of a stream its name, if it has one."""
+    """The path of a source; the name of a stream, if it has one."""
     if isinstance(source, str | Path):
         return Path(source)
     name = getattr(source, "name", None)
@@ -214,15 +214,14 @@ def shown_name(source: str | Path | BinaryIO) -> Path:
 def info(path: str | Path) -> AudioInfo:
     """Read the length, rate and channels of a file from its header.
 
-    Only a file whose header does not tell its length (FLAC written to a pipe, MP3 without a Xing
-    header, whatever ffmpeg reads) is decoded, to count. Damage behind the header is found by
-    `load`, not here.
+    A file whose header has no length (FLAC written to a pipe, MP3 without a Xing header, formats of
+    ffmpeg) is decoded to count samples. Damage after the header is detected by `load`, not here.
 
     Args:
-        path: As for :func:`load`.
+        path: See :func:`load`.
 
     Raises:
-        AudioError: The path is missing, a directory, unreadable, empty, not audio, or shorter than
+        AudioError: The file is missing, a directory, unreadable, empty, not audio, or shorter than
             its header says.
     """
     path = _checked(path)
@@ -234,9 +233,9 @@ def info(path: str | Path) -> AudioInfo:
 
 
 def resampled(source: Iterable[np.ndarray], rate: int, target: int) -> Iterator[np.ndarray]:
-    """Blocks of mono samples at another rate; their edges leave no trace.
+    """Resample blocks of mono samples; the result does not depend on the blocks.
 
-    The samples are those of ``librosa.resample`` over the whole (soxr at its high quality, the
+    The samples are those of ``librosa.resample`` of the whole recording (soxr in high quality, the
     length rounded up).
 
     Args:
@@ -247,7 +246,7 @@ def resampled(source: Iterable[np.ndarray], rate: int, target: int) -> Iterator[
     if rate == target:
         yield from source
         return
-    import soxr  # most corpora need no resampling
+    import soxr  # imported here, as most corpora need no resampling
 
     stream = soxr.ResampleStream(rate, target, 1, dtype="float32", quality="HQ")
     read = written = 0
@@ -268,7 +267,7 @@ def _mono(path: Path, stream: Stream, sample_rate: int) -> Iterator[np.ndarray]:
 
 
 def _checked(path: str | Path) -> Path:
-    """Turn what the file system refuses into an AudioError, before any library sees the file."""
+    """Raise an AudioError for what the file system refuses, before a library opens the file."""
     path = Path(path)
     try:
         status = path.stat()
@@ -292,12 +291,12 @@ def _checked(path: str | Path) -> Path:
 
 
 def _gather(source: Iterable[np.ndarray], expected: int) -> np.ndarray:
-    """Join blocks [n] into one array of [S] samples, of which ``expected`` are announced."""
+    """Concatenate blocks [n] to one array [S]; the header announces ``expected`` samples."""
     whole = np.empty(min(expected, _FIRST_SAMPLES), np.float32)
     length = 0
     for block in source:
         end = length + len(block)
-        if end > len(whole):  # never beyond what the header says, unless the samples do come
+        if end > len(whole):  # not beyond the announced length, unless there are more samples
             whole.resize(max(end, min(expected, 2 * len(whole))), refcheck=False)
         whole[length:end] = block
         length = end

@@ -1,4 +1,4 @@
-"""Files of chunks (WAV, RF64, AIFF, CAF) and AU: where the samples are, whatever the sizes say."""
+"""WAV, RF64, AIFF, CAF and AU: where the samples are, even if the sizes are wrong."""
 
 import struct
 from dataclasses import dataclass, field
@@ -9,14 +9,14 @@ from las.audio.spliced import Part
 from las.audio.stream import cut_short, error
 
 STREAMED_BYTES = 0x7FFF0000
-"""Sizes from here up are placeholders of programs that write to pipes."""
+"""Sizes from here on are placeholders of programs that write to pipes."""
 
 _MP3_IN_WAV = 0x55  # WAVE_FORMAT_MPEGLAYER3
 _WRITE_AGAIN = "write it again from its source, or convert it with `sox --ignore-length`"
-_NOTHING = 64  # bytes behind the end that cannot hold a word: 40 ms of GSM at 8 kHz
-# What is put behind files of any kind, and is no sound.
+_NOTHING = 64  # bytes after the end that are ignored: 40 ms of GSM at 8 kHz
+# Tags at the end of files of any format.
 _TAGS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN", b"3DI")
-# Chunks that hold no sound: they may be cut short.
+# Chunks without sound: they may be truncated.
 _SILENT = frozenset(
     b"LIST|id3 |ID3 |bext|cue |smpl|inst|fact|PEAK|JUNK|junk|PAD |FLLR|iXML|axml|_PMX|afsp|acid|"
     b"strc|cart|DISP|umid|minf|elm1|regn|chna|levl|MARK|INST|COMT|APPL|NAME|AUTH|(c) |ANNO|info|"
@@ -26,13 +26,13 @@ _SILENT = frozenset(
 
 @dataclass(frozen=True)
 class Kind:
-    """How the chunks of a format are written."""
+    """The chunks of a format."""
 
     magic: bytes
-    chunk: str  # for struct: its id and size
-    first: int  # where the first one is
-    samples: bytes  # the id of the one that holds the samples
-    inside: int = 0  # bytes before the samples in it, which its size counts
+    chunk: str  # id and size, for struct
+    first: int  # byte of the first chunk
+    samples: bytes  # id of the chunk with the samples
+    inside: int = 0  # bytes before the samples in it, included in its size
     padded: bool = True  # to an even size
 
 
@@ -47,7 +47,7 @@ _KINDS = {
 
 
 def kind(head: bytes) -> Kind | None:
-    """The kind of a file by its first 12 bytes."""
+    """The format of a file by its first 12 bytes."""
     if head[:4] != b"caff" and head[8:12] not in (b"WAVE", b"AIFF", b"AIFC"):
         return None
     return _KINDS.get(head[:4])
@@ -55,45 +55,45 @@ def kind(head: bytes) -> Kind | None:
 
 @dataclass
 class _Found:
-    """What the chunks of one file say."""
+    """The samples of one file."""
 
-    stretches: list[range] = field(default_factory=list)  # of samples
-    front: int = 0  # where the first chunk of samples starts
-    as_said: bool = True  # the sizes are right
+    stretches: list[range] = field(default_factory=list)  # bytes of samples
+    front: int = 0  # byte of the first chunk of samples
+    sizes_right: bool = True
     mp3: bool = False
-    end: int = 0  # behind the last chunk
+    end: int = 0  # byte after the last chunk
 
 
 @dataclass(frozen=True)
 class _Chunk:
     name: bytes
     place: int
-    start: int  # of what is in it
-    size: int  # as it says
+    start: int  # of its content
+    size: int  # by its header
 
 
 def parts(path: Path, file: BinaryIO, size: int, kind: Kind, base: int = 0) -> list[Part] | None:
-    """What is to be decoded, in the place of the file.
+    """The parts to decode instead of the file.
 
     Args:
         path: for messages.
         file: the file.
         size: of the file, in bytes.
         kind: of its chunks.
-        base: where it begins, if another one stands before it.
+        base: byte where the file begins, if another one precedes it.
 
     Returns:
-        None where libsndfile reads it right.
+        None where libsndfile reads it correctly.
 
     Raises:
-        AudioError: samples are missing, or it goes on in a way that is not understood.
+        AudioError: samples are missing, or unknown data follows them.
     """
     found = _Walk(path, file, size, kind, base).found()
     if not found.stretches:
         return None
     file.seek(found.end)
     another = file.read(4) == kind.magic
-    if found.as_said and len(found.stretches) == 1 and not another and not base:
+    if found.sizes_right and len(found.stretches) == 1 and not another and not base:
         return [Part(tuple(found.stretches), mp3=True)] if found.mp3 else None
     pieces = tuple(found.stretches) if found.mp3 else _rewritten(file, kind, base, found)
     rest = parts(path, file, size, kind, found.end) if another else None
@@ -101,7 +101,7 @@ def parts(path: Path, file: BinaryIO, size: int, kind: Kind, base: int = 0) -> l
 
 
 class _Walk:
-    """From chunk to chunk; for the arguments see :func:`parts`."""
+    """Follows the chunks of a file; see :func:`parts` for the arguments."""
 
     def __init__(self, path: Path, file: BinaryIO, size: int, kind: Kind, base: int) -> None:
         self.path, self.file, self.size, self.kind, self.base = path, file, size, kind, base
@@ -133,7 +133,7 @@ class _Walk:
         return found
 
     def _samples(self, chunk: _Chunk, wide_size: int | None, found: _Found) -> int:
-        """Note a chunk of samples; where it ends."""
+        """Add a chunk of samples; returns its end."""
         size, inside = chunk.size, self.kind.inside
         to_the_end = not 0 <= size < STREAMED_BYTES
         if to_the_end and wide_size is not None:
@@ -143,14 +143,14 @@ class _Walk:
             has = max(0, available - inside)
             raise cut_short(self.path, f"{has} of {size - inside} bytes are there")
         if not to_the_end and size <= inside and self._goes_on(chunk.start + size):
-            to_the_end, found.as_said = True, False  # a recorder was killed
+            to_the_end, found.sizes_right = True, False  # the recorder was killed
         end = self.size if to_the_end else chunk.start + size
         if end - chunk.start > inside:
             found.stretches.append(range(chunk.start + inside, end))
         return end
 
     def _chunk(self, place: int) -> _Chunk | None:
-        """The chunk at a place, or behind a byte of padding, which is often forgotten."""
+        """The chunk at a position or after a byte of padding, which is often missing."""
         shape = struct.Struct(self.kind.chunk)
         odd = self.kind.padded and (place - self.base) % 2
         for at in (place + 1, place) if odd else (place,):
@@ -166,7 +166,7 @@ class _Walk:
         return None
 
     def _goes_on(self, place: int) -> bool:
-        """Whether what is at a place may be sound: no chunk, tag, other file or zeros."""
+        """Whether sound may follow at a position: not a chunk, tag, other file or zeros."""
         if self.size - place < _NOTHING or self._chunk(place) is not None:
             return False
         head, known = self._read(place, 12), (*_TAGS, self.kind.magic)
@@ -175,14 +175,14 @@ class _Walk:
         return not _zeros(self.file, place)
 
     def _read(self, place: int, count: int) -> bytes:
-        if place >= self.size:  # not every place can be sought
+        if place >= self.size:  # may be too large to seek
             return b""
         self.file.seek(place)
         return self.file.read(count)
 
 
 def _zeros(file: BinaryIO, place: int) -> bool:
-    """Whether nothing else follows."""
+    """Whether only zeros follow."""
     file.seek(place)
     while block := file.read(1 << 20):
         if block.strip(b"\0"):
@@ -191,7 +191,7 @@ def _zeros(file: BinaryIO, place: int) -> bool:
 
 
 def _rewritten(file: BinaryIO, kind: Kind, base: int, found: _Found) -> tuple[bytes | range, ...]:
-    """The file with the sizes that it should have."""
+    """The file with corrected sizes."""
     count = sum(map(len, found.stretches)) + kind.inside
     file.seek(base)
     head = bytearray(file.read(found.front - base).replace(b"ds64", b"JUNK", 1))
@@ -208,7 +208,7 @@ def _rewritten(file: BinaryIO, kind: Kind, base: int, found: _Found) -> tuple[by
 
 
 def au(path: Path, file: BinaryIO, size: int) -> list[Part] | None:
-    """As :func:`parts`, of an AU file, which has one header and nothing behind the samples."""
+    """As :func:`parts`, for an AU file, which has one header and nothing after the samples."""
     file.seek(4)
     offset, count = struct.unpack(">II", file.read(8).ljust(8, b"\0"))
     rest = size - offset - count

@@ -1,4 +1,4 @@
-"""libsndfile, through soundfile: wav, flac, ogg, opus, mp3, NIST SPHERE, aiff and more."""
+"""Decoding by libsndfile (soundfile): wav, flac, ogg, opus, mp3, NIST SPHERE, aiff and more."""
 
 import io
 import os
@@ -17,11 +17,11 @@ from las.audio import containers, mpeg, mute_stderr, riff, stream
 from las.audio.spliced import Part, Spliced
 from las.audio.stream import UNKNOWN_LENGTH, NotSupportedError, Stream, cut_short, error
 
-_MIN_RATE = 2000  # Hz; a header that lies with 1 Hz would be resampled to 16,000 times its size
-_MP3_SLACK = 2 * 1152  # some encoders count the Xing frame or the last, partial one
-# libsndfile's codes for "not recognised", "encoding not supported" and (an .mp3) "not MPEG".
+_MIN_RATE = 2000  # Hz; a wrong header of 1 Hz would be resampled to 16,000 times the size
+_MP3_SLACK = 2 * 1152  # some encoders count the Xing frame or the last, incomplete one
+# Codes of libsndfile: "not recognised", "encoding not supported" and (an .mp3) "not MPEG".
 _NOT_SUPPORTED = frozenset({1, 4, 7})
-# libsndfile's log of W64 (riff), WAV and CAF (data), AIFF (SSND), AU (Data Size); of RF64.
+# Log of libsndfile, of W64 (riff), WAV and CAF (data), AIFF (SSND), AU (Data Size); of RF64.
 _BYTES_MISSING = re.compile(
     r"^\s*(?:riff|data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE
 )
@@ -48,7 +48,7 @@ def open_stream(path: Path) -> Iterator[Stream]:
 
 @contextmanager
 def _decoding(path: Path) -> Iterator[None]:
-    """What libsndfile says while blocks are read, as an error with a cure."""
+    """Convert errors of libsndfile while blocks are read."""
     try:
         yield
     except soundfile.LibsndfileError as problem:
@@ -57,11 +57,11 @@ def _decoding(path: Path) -> Iterator[None]:
 
 
 class _Reader(soundfile.SoundFile):
-    """Reads from front to back.
+    """Reads sequentially.
 
-    soundfile seeks to the present place after every block, which loses MP3 frames at the block's
-    edge and fails for a FLAC of unknown length. What mpg123, which is inside libsndfile, prints
-    about a damaged MP3 is not let through: an error is one line.
+    soundfile seeks to the current position after every block, which loses MP3 frames at the edge of
+    the block and fails for a FLAC of unknown length. Messages of mpg123 (part of libsndfile) about
+    damaged MP3 files are suppressed.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -83,14 +83,14 @@ def _blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
 
 
 def _slack(file: soundfile.SoundFile) -> int:
-    """Samples that a header may announce too many."""
+    """Samples by which the length in the header may be too large."""
     return _MP3_SLACK if file.format == "MP3" else 0
 
 
 def _joined(
     path: Path, raw: BinaryIO, first: soundfile.SoundFile, parts: Sequence[Part | None]
 ) -> Iterator[np.ndarray]:
-    """The blocks of all parts, of which the first is open."""
+    """The blocks of all parts; the first is open."""
     yield from _whole(path, first)
     for number, part in enumerate(parts[1:], start=2):
         try:
@@ -98,7 +98,7 @@ def _joined(
                 if (file.samplerate, file.channels) != (first.samplerate, first.channels):
                     shapes = [f"{f.samplerate} Hz, {f.channels} channels" for f in (file, first)]
                     what = f"part {number} of {len(parts)} has {shapes[0]}, the first {shapes[1]}"
-                    raise error(path, what, "cut it into its parts, or convert them to one rate")
+                    raise error(path, what, "split it into its parts, or convert them to one rate")
                 yield from _whole(path, file)
         except NotSupportedError as problem:
             what = f"part {number} of {len(parts)} cannot be decoded ({problem})"
@@ -120,11 +120,11 @@ def _opened(path: Path, raw: BinaryIO, part: Part | None) -> Iterator[soundfile.
 
     Raises:
         NotSupportedError: libsndfile does not open it.
-        AudioError: what its header says cannot be.
+        AudioError: its header is not plausible.
     """
     if part is None:
-        if path.suffix.lower() == ".raw":  # soundfile takes it as headerless, whatever it holds
-            raise NotSupportedError("raw samples do not tell their rate")
+        if path.suffix.lower() == ".raw":  # soundfile expects raw samples by this suffix
+            raise NotSupportedError("raw samples have no sample rate")
         with _reader(path, raw, os.fsencode(path)) as file:
             if file.format != "MP3":
                 yield file
@@ -135,19 +135,19 @@ def _opened(path: Path, raw: BinaryIO, part: Part | None) -> Iterator[soundfile.
         with _reader(path, raw, spliced) as file:
             yield file
         return
-    # From a path, libsndfile guesses the length of an MP3 that has no Xing header from the first
-    # frame's bit rate and stops there: a third of the way in, for speech at a variable rate. From
-    # a pipe it reads to the end.
+    # For a path, libsndfile estimates the length of an MP3 without a Xing header by the bit rate of
+    # the first frame and stops there: after a third, for speech at a variable bit rate. From a pipe
+    # it reads to the end.
     with _piped(spliced) as descriptor, _reader(path, raw, descriptor) as file:
         yield file
 
 
 def _reader(path: Path, raw: BinaryIO, source: bytes | int | Spliced) -> _Reader:
-    """An open source, with what its header says looked at."""
+    """Open a source and check its header."""
     try:
         file = _Reader(source, closefd=False)
     except soundfile.LibsndfileError as problem:
-        damaged = problem.code not in _NOT_SUPPORTED and not containers.followed(raw)
+        damaged = problem.code not in _NOT_SUPPORTED and not containers.checks_structure(raw)
         raise NotSupportedError(problem.error_string.rstrip("."), damaged) from None
     if file.samplerate < _MIN_RATE:
         what = f"the header gives a sample rate of {file.samplerate} Hz"
@@ -159,7 +159,7 @@ def _reader(path: Path, raw: BinaryIO, source: bytes | int | Spliced) -> _Reader
 
 @contextmanager
 def _piped(source: BinaryIO | Spliced) -> Iterator[int]:
-    """A descriptor from which a file can be read, without an ID3v2 tag at its front."""
+    """A pipe with the content of a file, without an ID3v2 tag at its start."""
     reading, writing = os.pipe()
 
     def feed() -> None:
@@ -177,7 +177,7 @@ def _piped(source: BinaryIO | Spliced) -> Iterator[int]:
 
 
 def _shortage(path: Path, file: soundfile.SoundFile) -> str | None:
-    """Say what is missing where libsndfile sees that a file is cut short and reads on quietly."""
+    """What is missing in a truncated file that libsndfile reads without an error."""
     log = file.extra_info
     if file.format == "OGG" and "lacks an end-of-stream bit" in log:
         return "its last page is missing"

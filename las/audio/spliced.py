@@ -1,4 +1,4 @@
-"""Bytes and stretches of a file as a file of their own."""
+"""Parts of a file as a file object."""
 
 import io
 from collections.abc import Sequence
@@ -8,11 +8,11 @@ from typing import Any, BinaryIO
 
 @dataclass(frozen=True)
 class Part:
-    """What is to be decoded as if it were a file.
+    """A part of a file that is decoded like a file.
 
     Attributes:
-        pieces: bytes, and the bytes of a file from start to stop, in order.
-        mp3: whether they are frames of MPEG audio, which tell their length only by their end.
+        pieces: literal bytes, and ranges of bytes of the file, in order.
+        mp3: whether they are MPEG audio frames, whose number is known only at the end.
     """
 
     pieces: tuple[bytes | range, ...]
@@ -20,11 +20,11 @@ class Part:
 
 
 class Spliced(io.RawIOBase):
-    """The pieces of a part, to read and to seek in.
+    """The pieces of a part as a readable and seekable file.
 
     Args:
-        file: what the ranges are of; its position is moved.
-        pieces: as of a :class:`Part`.
+        file: of the ranges; its position is changed.
+        pieces: see :class:`Part`.
     """
 
     def __init__(self, file: BinaryIO, pieces: Sequence[bytes | range]) -> None:
@@ -36,25 +36,25 @@ class Spliced(io.RawIOBase):
         self._position = 0
 
     def readable(self) -> bool:
-        """Always."""
+        """True."""
         return True
 
     def seekable(self) -> bool:
-        """Always."""
+        """True."""
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a place, as in any file."""
+        """Change the position, as in any file."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._starts[-1]}[whence]
         self._position = max(0, base + offset)
         return self._position
 
     def tell(self) -> int:
-        """The place."""
+        """The position."""
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        """Fill a buffer as far as there are bytes."""
+        """Read into a buffer, as far as there are bytes."""
         view = memoryview(buffer).cast("B")
         done = 0
         for start, piece in zip(self._starts, self._pieces, strict=False):

@@ -1,11 +1,9 @@
-"""A stream of samples at its own rate, and the errors that say what to do about a file.
+"""A stream of samples at the rate of the file, and errors about audio files.
 
-`las.audio.sndfile` and `las.audio.ffmpeg` open files, `las.audio.containers` looks whether they are
-whole. A damaged file is an error and never just its first part, as far as its format lets the
-damage be seen: raw frames of AAC, AC-3 or MP2, an MP3 without a Xing header, and a WAV written to a
-pipe do not say how long they should be.
-
-Knows nothing of resampling: `las.audio.reader` does that, and is what other modules use.
+`las.audio.sndfile` and `las.audio.ffmpeg` open files; `las.audio.containers` checks that they are
+complete. A damaged file is an error, and its first part is never returned instead, as far as the
+format allows this: raw frames of AAC, AC-3 or MP2, an MP3 without a Xing header, and a WAV written
+to a pipe have no length. Other modules use `las.audio.reader`.
 """
 
 from collections.abc import Iterator
@@ -17,21 +15,21 @@ import numpy as np
 from las.errors import LASError, shown
 
 MIN_SECONDS = 0.05
-"""Shorter audio is refused: it holds a few frames at most, and no word."""
+"""Minimum duration; shorter audio has a few frames and no word."""
 UNKNOWN_LENGTH = 1 << 62
-"""Frames of a stream that does not tell; libsndfile's SF_COUNT_MAX is above this."""
+"""Frames of a stream of unknown length; SF_COUNT_MAX of libsndfile is larger."""
 BLOCK_SAMPLES = 1 << 18
-"""Read at once, over all channels."""
+"""Samples of a block, over all channels."""
 
-_MAX_LEVEL = 1e10  # full scale is 1 (2**31 in integers kept as floats); above, powers overflow
+_MAX_LEVEL = 1e10  # full scale is 1, or 2**31 for integers stored as floats; higher levels overflow
 
 
 class AudioError(LASError):
-    """A file that gives no usable audio; the message is one line with the file and the cure.
+    """A file without usable audio; the message is one line with the file and the cure.
 
     Attributes:
         path: of the file.
-        what: is wrong, without the file and the cure.
+        what: the problem, without the file and the cure.
     """
 
     path: Path | None = None
@@ -39,11 +37,11 @@ class AudioError(LASError):
 
 
 class NotSupportedError(Exception):
-    """libsndfile does not open the file: another program may.
+    """libsndfile cannot open the file; another program may.
 
     Args:
-        what: libsndfile says.
-        damaged: whether it knows the format, and takes the file for damaged.
+        what: message of libsndfile.
+        damaged: whether it knows the format, and reports damage.
     """
 
     def __init__(self, what: str, damaged: bool = False) -> None:
@@ -53,14 +51,14 @@ class NotSupportedError(Exception):
 
 @dataclass
 class Stream:
-    """An open source: `blocks` yields float32 [n, channels], `frames` in all if that is known."""
+    """An open file: `blocks` yields float32 [n, channels], in total `frames` if known."""
 
     rate: int
     channels: int
     frames: int
     blocks: Iterator[np.ndarray]
     slack: int = 0
-    notes: list[str] = field(default_factory=list)  # what a user should know of what was read
+    notes: list[str] = field(default_factory=list)  # for the user, about the file
 
 
 def checked(path: Path, stream: Stream) -> Iterator[np.ndarray]:
@@ -68,7 +66,7 @@ def checked(path: Path, stream: Stream) -> Iterator[np.ndarray]:
 
     Raises:
         AudioError: at the end, if samples are missing, not numbers, or too few. No block follows
-            one that holds a sample that is not a number.
+            one with a sample that is not a number.
     """
     length = bad = 0
     for block in stream.blocks:
@@ -80,9 +78,9 @@ def checked(path: Path, stream: Stream) -> Iterator[np.ndarray]:
     if stream.frames < UNKNOWN_LENGTH and length < stream.frames - stream.slack:
         raise cut_short(path, f"{length} of {stream.frames} samples are there")
     if length == 0:
-        raise error(path, "holds no samples", "fetch or record it again")
+        raise error(path, "has no samples", "fetch or record it again")
     if bad:
-        what = f"holds {bad} samples that are NaN, infinite or beyond {_MAX_LEVEL:g}"
+        what = f"has {bad} samples that are NaN, infinite or beyond {_MAX_LEVEL:g}"
         raise error(path, what, "write it again from its source")
     if length < MIN_SECONDS * stream.rate:
         what = f"lasts only {1000 * length / stream.rate:.3g} ms"
@@ -90,7 +88,7 @@ def checked(path: Path, stream: Stream) -> Iterator[np.ndarray]:
 
 
 def error(path: Path, what: str, cure: str) -> AudioError:
-    """An error of one line."""
+    """An error with a one-line message."""
     what = " ".join(what.split())
     found = AudioError(f"{shown(path)}: {what}; {cure}")
     found.path, found.what = path, what
@@ -98,6 +96,6 @@ def error(path: Path, what: str, cure: str) -> AudioError:
 
 
 def cut_short(path: Path, what: str) -> AudioError:
-    """The error of a file that announces more than there is."""
+    """The error of a truncated file."""
     cure = "fetch it again, or convert what is left of it to wav"
     return error(path, f"the file is cut short ({what})", cure)

@@ -28,7 +28,7 @@ def bpe(
         from las.lm import corpus as lm_corpus
         from las.storage.atomic import check_file, replacing
         from las.text.characters import Characters
-        from las.text.subwords import Pieces, learn
+        from las.text.subwords import Subwords, learn
 
     check_file(output)
     if text.name.endswith((".jsonl.gz", ".jsonl")):
@@ -39,7 +39,7 @@ def bpe(
         bounds = zip(read.offsets, read.offsets[1:], strict=False)
         lines = [characters.decode(read.ids[a:b].tolist()) for a, b in bounds]
     subwords = learn(lines, size)
-    Pieces(alphabet, subwords, normalizer.value)  # checks them
+    Subwords(alphabet, subwords, normalizer.value)  # checks them
     with replacing(output) as temporary:
         temporary.write_text("".join(subword + "\n" for subword in subwords), encoding="utf-8")
     print(f"{output}: {len(subwords)} subwords from {len(lines)} sentences")

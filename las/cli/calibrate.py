@@ -48,15 +48,15 @@ def calibrate(
     for file in (path, model / confidence.CONFIDENCE):
         check_file(file)
     config, lm = stored_search(model, place)
-    words_of = calibration.listen(las, manifests, place, config, lm, batch_seconds)
+    words_of = calibration.score_words(las, manifests, place, config, lm, batch_seconds)
     after = calibration.held_out(words_of, seed)
-    everyone = calibration.together(words_of.values())
+    everyone = calibration.concatenate(words_of.values())
     chosen = calibration.fit(*everyone)
     report: dict[str, Any] = {
         "manifests": ["/".join(path.parts[-2:]) for path in manifests],
         "speakers": len(words_of),
-        "words": len(everyone.right),
-        "right": float(everyone.right.mean()),
+        "words": len(everyone.correct),
+        "right": float(everyone.correct.mean()),
         "bins": calibration.BINS,
         "before": {
             "mean": float(everyone.probabilities.mean()),

@@ -1,8 +1,7 @@
-"""What happens to training utterances, drawn by (seed, epoch, utterance). Knows no batches.
+"""Augmentation of training utterances; the random choices depend on (seed, epoch, utterance).
 
-In the order in which the world does it: speed, room, noise, volume, codec. A share of the
-utterances can be replaced by sounds that are no speech, with nothing to write; a share can be
-joined into longer ones.
+In the physical order: speed, room, noise, volume, codec. A share of the utterances can be replaced
+by sounds that are not speech, with an empty transcript; a share can be joined into longer ones.
 """
 
 import zlib
@@ -20,42 +19,42 @@ from las.data.codec import KILOBITS, through_mp3
 from las.data.noise import add_random_noise, random_sound
 from las.data.rooms import ROOMS, add_room
 
-GAINS = (-30.0, 6.0)  # dB, of `volume`
-JOINED_SECONDS = (6.0, 20.0)  # about how long joined utterances are
-GAPS = (0.1, 0.9)  # seconds of silence between two of them
-_WAITING = 32  # utterances that wait to be joined
+GAINS = (-30.0, 6.0)  # dB, range of `data.volume`
+JOINED_SECONDS = (6.0, 20.0)  # shortest and longest joined utterance, approximately
+GAPS = (0.1, 0.9)  # seconds of silence between two utterances
+_BUFFER = 32  # utterances that are held to be joined
 
 
 def draw(kind: str, seed: int, epoch: int, cut: Cut) -> int:
-    """32 bits that follow from their arguments."""
+    """A pseudo-random 32-bit number that depends on the arguments."""
     return zlib.crc32(f"{kind} {seed} {epoch} {cut.id}".encode())
 
 
-def _due(kind: str, share: float, seed: int, epoch: int, cut: Cut) -> bool:
+def _selected(kind: str, share: float, seed: int, epoch: int, cut: Cut) -> bool:
     return draw(kind, seed, epoch, cut) < share * 2**32
 
 
 def text_of(cut: Cut) -> str:
-    """Its transcript; of a joined cut those of its parts."""
-    return " ".join(said.text for said in cut.supervisions if said.text)
+    """The transcript of a cut; of a joined cut those of its parts."""
+    return " ".join(supervision.text for supervision in cut.supervisions if supervision.text)
 
 
 def perturbed(cut: Cut, speeds: list[float], seed: int, epoch: int) -> Cut:
     """A cut at one of the speeds, drawn by (seed, epoch, utterance)."""
-    # Without a kind, as trainings of before drew it.
+    # Without a kind, as in older versions, so that their trainings can be repeated.
     speed = speeds[zlib.crc32(f"{seed} {epoch} {cut.id}".encode()) % len(speeds)]
     return cut if speed == 1.0 else cut.perturb_speed(speed)
 
 
 def silenced(cut: Cut, share: float, seed: int, epoch: int) -> Cut:
-    """A share of the cuts without a transcript: they will not sound like speech either."""
-    if not _due("silence", share, seed, epoch, cut):
+    """A share of the cuts without a transcript; :func:`distorted` replaces their audio."""
+    if not _selected("silence", share, seed, epoch, cut):
         return cut
     return cut.map_supervisions(partial(fastcopy, text=""))
 
 
 def mp3_kilobits(cut: Cut, share: float, seed: int, epoch: int) -> int:
-    """The bit rate of MP3 for a share of the cuts, else 0; by (seed, epoch, utterance)."""
+    """MP3 bit rate in kbit/s for a share of the cuts, else 0; by (seed, epoch, utterance)."""
     drawn = draw("mp3", seed, epoch, cut)
     return KILOBITS[drawn % len(KILOBITS)] if drawn < share * 2**32 else 0
 
@@ -63,33 +62,33 @@ def mp3_kilobits(cut: Cut, share: float, seed: int, epoch: int) -> int:
 def distorted(
     cut: Cut, samples: np.ndarray, config: DataConfig, sample_rate: int, seed: int, epoch: int
 ) -> np.ndarray:
-    """The samples [S] in a room, with noise, louder or softer, through MP3: each by chance."""
+    """Samples [S] with room, noise, gain and MP3 codec applied, each with its probability."""
     if not text_of(cut):
         random = np.random.default_rng(draw("sound", seed, epoch, cut))
         samples = random_sound(len(samples), sample_rate, random)
-    if _due("room", config.rooms, seed, epoch, cut):
+    if _selected("room", config.rooms, seed, epoch, cut):
         samples = add_room(samples, sample_rate, draw("room", seed, epoch, cut) % ROOMS)
     drawn = draw("noise", seed, epoch, cut)
     if drawn < config.noise * 2**32:
         samples = add_random_noise(samples, np.random.default_rng(drawn))
-    if _due("volume", config.volume, seed, epoch, cut):
+    if _selected("volume", config.volume, seed, epoch, cut):
         random = np.random.default_rng(draw("volume", seed, epoch, cut))
         gain = np.float32(10 ** (random.uniform(*GAINS) / 20))
-        samples = np.clip(samples * gain, -1, 1)  # as a recorder overdriven does
+        samples = np.clip(samples * gain, -1, 1)  # as an overdriven recorder does
     kilobits = mp3_kilobits(cut, config.mp3, seed, epoch)
     return through_mp3(samples, sample_rate, kilobits) if kilobits else samples
 
 
 @dataclass
 class Joined:
-    """The cuts of a set, a share of which is joined into longer ones.
+    """A set of cuts in which a share of the short ones is joined into longer ones.
 
-    Most come one after another in the manifest, which is by speaker; some are of two speakers.
-    Only a few cuts are held at a time, however many there are.
+    Half of the joined cuts consist of neighbours in the manifest, mostly of one speaker, the others
+    of random cuts. Only a few cuts are held in memory.
 
     Args:
         cuts: utterances.
-        share: how many of those shorter than the shortest joined ones take part.
+        share: of the cuts under 6 s that are joined.
         seed: of the training.
         epoch: counted from 0.
     """
@@ -104,22 +103,22 @@ class Joined:
         waiting: list[Cut] = []
         for cut in self.cuts:
             short = cut.duration < JOINED_SECONDS[0] and text_of(cut)
-            if not (short and _due("join", self.share, self.seed, self.epoch, cut)):
+            if not (short and _selected("join", self.share, self.seed, self.epoch, cut)):
                 yield cut
                 continue
             waiting.append(cut)
-            if len(waiting) == _WAITING:
+            if len(waiting) == _BUFFER:
                 yield self._join(waiting, random)
         while waiting:
             yield self._join(waiting, random)
 
     def _join(self, waiting: list[Cut], random: np.random.Generator) -> Cut:
-        """Takes the first and, as long as there is room, neighbours or others out of the list."""
+        """Remove the first cut from the list, and others that fit, and join them."""
         found = waiting.pop(0)
         limit = random.uniform(*JOINED_SECONDS)
-        stays = random.random() < 0.5
+        neighbours = random.random() < 0.5
         while waiting:
-            index = 0 if stays else int(random.integers(len(waiting)))
+            index = 0 if neighbours else int(random.integers(len(waiting)))
             gap = random.uniform(*GAPS)
             if found.duration + gap + waiting[index].duration > limit:
                 break
@@ -129,5 +128,5 @@ class Joined:
 
 
 def joined(cuts: CutSet, share: float, seed: int, epoch: int) -> CutSet:
-    """The set with a share of its short utterances joined; itself where that is nothing."""
+    """The set with a share of its short utterances joined."""
     return CutSet(Joined(cuts, share, seed, epoch)) if share else cuts

@@ -1,4 +1,4 @@
-"""Speech as MP3 leaves it: a lossy codec as augmentation of the training audio."""
+"""MP3 as augmentation of training audio."""
 
 import io
 
@@ -7,16 +7,16 @@ import soundfile
 
 from las.errors import LASError
 
-# MPEG-2's and 2.5's; MPEG-1's higher ones have no bit rates as low as these.
+# Of MPEG-2 and 2.5; the higher ones of MPEG-1 have no such low bit rates.
 SAMPLE_RATES = (8000, 11025, 12000, 16000, 22050, 24000)
 KILOBITS = (16, 24, 32, 40, 48)
-_DELAY = 1105  # samples: LAME's 576 and the 529 of any decoder
+_DELAY = 1105  # samples: 576 of LAME and 529 of the decoder
 
 
 def through_mp3(samples: np.ndarray, sample_rate: int, kilobits: int) -> np.ndarray:
     """Encode as MP3 of a constant bit rate and decode again.
 
-    Low rates empty the upper bands of a spectrum and leave holes where they save bits.
+    Low bit rates remove upper bands of the spectrum and leave holes in others.
 
     Args:
         samples: float32 ``[S]``.
@@ -30,12 +30,12 @@ def through_mp3(samples: np.ndarray, sample_rate: int, kilobits: int) -> np.ndar
         LASError: MP3 has no such sample rate.
     """
     check_rate(sample_rate)
-    # libsndfile names a bit rate by its place between the highest (0) and the lowest (1).
+    # libsndfile gives a bit rate by its position between the highest (0) and the lowest (1).
     highest = 160 if sample_rate >= 16000 else 64
     file = io.BytesIO()
     soundfile.write(
         file,
-        # Zeros at the end: the last frame that is written is not always decoded.
+        # Zeros at the end, as the last frame is not always decoded.
         np.pad(samples, (0, 2 * _DELAY)),
         sample_rate,
         format="MP3",
@@ -45,17 +45,17 @@ def through_mp3(samples: np.ndarray, sample_rate: int, kilobits: int) -> np.ndar
     )
     file.seek(0)
     decoded, _ = soundfile.read(file, dtype="float32")
-    # A reader drops the delay if a header tells of it, for which the frames of low rates are too
-    # small; the length is then that of whole frames.
+    # The decoder removes the delay if a header gives it. Frames of low bit rates are too small for
+    # that header; the length is then that of whole frames.
     start = 0 if len(decoded) == len(samples) + 2 * _DELAY else _DELAY
     return decoded[start : start + len(samples)]
 
 
 def check_rate(sample_rate: int) -> None:
-    """Refuse a sample rate that MP3 does not have.
+    """Check that MP3 has a sample rate.
 
     Raises:
-        LASError: what to change.
+        LASError: it has not.
     """
     if sample_rate not in SAMPLE_RATES:
         rates = ", ".join(map(str, SAMPLE_RATES))

@@ -1,7 +1,7 @@
-"""Corpora on disk -> manifests of utterances whose audio and text are known to be usable.
+"""Prepares corpora: checks the audio and text of every utterance and writes manifests.
 
-A reader of a layout (:mod:`las.data.layouts`) only says what should be there, as :class:`Item`;
-checking it, and counting what is left out and why, is done once for all of them.
+The readers of corpus layouts (:mod:`las.data.layouts`) list the utterances as :class:`Item`; they
+are checked, and skipped ones counted by reason, in the same way for all layouts.
 """
 
 import json
@@ -39,17 +39,17 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Skipped:
-    """An utterance that was left out."""
+    """An utterance that was skipped."""
 
     id: str
     path: str
-    reason: str  # a kind that is counted, such as "missing audio"
+    reason: str  # counted by this, such as "missing audio"
     detail: str
 
 
 @dataclass
 class Prepared:
-    """What became of one part of a corpus."""
+    """The result for one part of a corpus."""
 
     part: str
     manifest: Path
@@ -57,10 +57,10 @@ class Prepared:
     seconds: float = 0.0
     speakers: set[str] = field(default_factory=set)
     skipped: list[Skipped] = field(default_factory=list)
-    unaccented: int = 0  # transcripts that lost accents by their normalizer
+    unaccented: int = 0  # transcripts whose accents the normalizer removed
 
     def counts(self) -> dict[str, int]:
-        """Number of utterances left out, by reason."""
+        """Number of skipped utterances, by reason."""
         counts: dict[str, int] = defaultdict(int)
         for skipped in self.skipped:
             counts[skipped.reason] += 1
@@ -70,19 +70,22 @@ class Prepared:
 def split_speakers(
     items: Sequence[Item], speakers: int, seed: int = 0
 ) -> tuple[list[Item], list[Item]]:
-    """Carve a development set out of a training set, by speaker.
+    """Split a development set off a training set, by speaker.
 
     Args:
         items: the training set.
-        speakers: how many speakers to move.
-        seed: of the draw.
+        speakers: number of speakers of the development set.
+        seed: of the random choice.
 
     Returns:
-        what stays in training, and the development set.
+        the rest of the training set, and the development set.
+
+    Raises:
+        LASError: there are not more speakers than that.
     """
     names = sorted({item.speaker for item in items if item.speaker and not item.beside})
     if speakers >= len(names):
-        raise LASError(f"cannot carve {speakers} speakers out of {len(names)}: use fewer")
+        raise LASError(f"cannot take {speakers} speakers of {len(names)}: use fewer")
     chosen = set(random.Random(seed).sample(names, speakers))
     return (
         [item for item in items if item.speaker not in chosen],
@@ -103,22 +106,22 @@ def prepare(
 ) -> Prepared:
     """Check utterances and write ``<part>.jsonl.gz`` and, if any, ``<part>.skipped.jsonl``.
 
-    Left out are: missing, unreadable, too short and silent audio, missing, unreadable and empty
-    text, characters outside the alphabet after normalisation, repeated ids, and what lies beside
-    the utterances. One that cannot be used never ends the others, whatever is wrong with it.
+    Skipped are: missing, unreadable, too short and silent audio; missing, unreadable and empty
+    text; characters outside the alphabet after normalisation; repeated ids; and other files of the
+    corpus. An unusable utterance does not stop the preparation.
 
     Args:
         part: name of the manifest.
-        items: what the corpus announces.
+        items: utterances of the corpus.
         output: folder for the manifests.
-        alphabet: what a transcript may hold.
-        normalizer: what brings transcripts into the form in which a model writes.
-        strict: raise at the first utterance that would be left out; what lies beside them may.
-        decode: decode every file, which finds damage beyond the header; False believes headers.
+        alphabet: characters that a transcript may have.
+        normalizer: of the transcripts.
+        strict: raise at the first utterance that would be skipped; other files are still skipped.
+        decode: decode every file, which finds damage after the header; False reads headers only.
         progress: called with the number of utterances done.
 
     Raises:
-        LASError: with ``strict``; if nothing is left; or if ``output`` is no folder.
+        LASError: see ``strict``; or no utterance is usable; or ``output`` is not a folder.
     """
     check_alphabet(alphabet, normalizer)
     characters = Characters(alphabet, normalizer)
@@ -126,12 +129,14 @@ def prepare(
     result = Prepared(part, output / f"{part}.jsonl.gz")
     cuts: list[MonoCut | MultiCut] = []
     seen: set[str] = set()
-    with ThreadPoolExecutor() as pool:  # the decoders run outside Python's lock
+    with ThreadPoolExecutor() as pool:  # the decoders release the GIL
         checked = pool.map(partial(_check, characters=characters, decode=decode), items)
         for done, (item, cut) in enumerate(zip(items, checked, strict=True), start=1):
             if not item.beside:
                 if item.id in seen:
-                    cut = Skipped(item.id, str(item.path), "repeated id", "one came before")
+                    cut = Skipped(
+                        item.id, str(item.path), "repeated id", "an earlier utterance has this id"
+                    )
                 seen.add(item.id)
             if isinstance(cut, Skipped):
                 if strict and not item.beside:
@@ -140,8 +145,8 @@ def prepare(
                 result.skipped.append(cut)
             else:
                 cuts.append(cut)
-                kept = normalise(item.text, "upper")
-                result.unaccented += normalizer == "english" and kept != characters.normalise(
+                accented = normalise(item.text, "upper")
+                result.unaccented += normalizer == "english" and accented != characters.normalise(
                     item.text
                 )
                 result.speakers.add(item.speaker)
@@ -160,7 +165,7 @@ def prepare(
 
 
 def _check(item: Item, characters: Characters, decode: bool) -> MonoCut | MultiCut | Skipped:
-    """A usable utterance, or why it is not."""
+    """The cut of an utterance, or why it is skipped."""
     skipped = partial(Skipped, item.id, str(item.path))
     if item.flaw is not None:
         return skipped(*item.flaw)
@@ -179,8 +184,8 @@ def _check(item: Item, characters: Characters, decode: bool) -> MonoCut | MultiC
         if decode:
             samples = reader.load(item.path, header.sample_rate)
             if levels.silent(samples, header.sample_rate):
-                return skipped("silent audio", "nothing in it is loud enough to be heard")
-            # What is read counts: headers of compressed audio are not exact.
+                return skipped("silent audio", "its level is below -70 dB of full scale throughout")
+            # The decoded length counts: headers of compressed audio are not exact.
             header = replace(header, num_samples=len(samples))
         cut = _cut(item, text, header)
         json.dumps(cut.to_dict(), ensure_ascii=False).encode()
@@ -188,7 +193,7 @@ def _check(item: Item, characters: Characters, decode: bool) -> MonoCut | MultiC
         return skipped("unreadable audio", str(error))
     except UnicodeEncodeError:
         return skipped("name that is not UTF-8", "manifests cannot hold it; rename it")
-    except Exception as error:  # whatever a library raises for this file
+    except Exception as error:  # libraries raise various types
         reason = " ".join(str(error).split())
         return skipped("unreadable audio", f"{type(error).__name__}: {reason}")
     return cut

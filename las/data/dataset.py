@@ -1,7 +1,7 @@
-"""Manifests -> batches of waveforms and transcripts. Knows nothing of the model.
+"""Batches of waveforms and transcripts from manifests.
 
-Everything random is a function of (seed, epoch, utterance): a training resumes exactly by
-passing over the batches it has had, whatever its reader processes had read ahead.
+The random choices depend only on (seed, epoch, utterance). A resumed training skips the batches
+that it has had, whatever its reader processes had read ahead.
 """
 
 import signal
@@ -28,13 +28,13 @@ from las.data.codec import check_rate
 from las.errors import LASError
 from las.text.characters import Characters
 
-# An utterance longer than a batch may be has a batch of its own: that is no news to the user.
+# An utterance longer than the limit has a batch of its own.
 warnings.filterwarnings("ignore", "We have exceeded the max_duration constraint")
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Utterances side by side."""
+    """A padded batch of utterances."""
 
     ids: list[str]
     texts: list[str]
@@ -44,7 +44,7 @@ class Batch:
     token_lengths: Tensor  # [B]
 
     def to(self, device: torch.device) -> "Batch":
-        """The batch with waveforms and tokens on a device; lengths stay: see ``LAS.forward``."""
+        """Move waveforms and tokens to a device; lengths stay on the CPU, see ``LAS.forward``."""
         return replace(
             self,
             waveforms=self.waveforms.to(device, non_blocking=True),
@@ -55,13 +55,13 @@ class Batch:
 class Utterances(Dataset):
     """Reads the audio of a batch of cuts.
 
-    A failure is returned, not raised: the message of an exception that crosses a process
-    boundary would come with a traceback.
+    An error is returned, not raised: an exception from a reader process would come with a
+    traceback.
 
     Args:
         text: the alphabet.
         sample_rate: of the waveforms.
-        change: what happens to the samples of a cut before a model hears them.
+        change: augmentation of the samples of a cut.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Utterances(Dataset):
 
 
 class _Batches:
-    """A sampler that passes over the first batches of an epoch."""
+    """A sampler that skips the first batches of an epoch."""
 
     def __init__(self, sampler: Iterable[CutSet], skip: int) -> None:
         self.sampler = sampler
@@ -130,47 +130,46 @@ def training_batches(
 ) -> Iterable[Batch | LASError]:
     """Batches of one epoch.
 
-    A batch is complete when another utterance as long as its longest would exceed a limit. So
-    the last one, if it is the longest, may exceed ``batch_seconds`` by as much as durations differ
-    within a bucket.
+    A batch is complete when another utterance as long as its longest would exceed a limit. It may
+    exceed ``batch_seconds`` by as much as durations differ within a bucket.
 
     Args:
         cuts: utterances, already filtered.
-        count: how many they are.
+        count: number of utterances.
         text: the alphabet.
         config: sizes of batches, speeds, noise and codec.
         sample_rate: of the waveforms.
         seed: of the training.
-        epoch: counted from 0; the order and all distortions follow from it and the seed.
+        epoch: counted from 0; with the seed it determines the order and the augmentation.
         skip: batches of this epoch that were already used.
-        rank: of this process among `world` training together; each gets its own batches.
-        world: number of processes.
+        rank: of this process; each process gets its own batches.
+        world: number of processes of the training.
 
     Raises:
-        LASError: there is no MP3 of this sample rate, and the configuration asks for it.
+        LASError: the settings ask for MP3, which does not have this sample rate.
     """
     if config.mp3:
         check_rate(sample_rate)
     change = partial(distorted, config=config, sample_rate=sample_rate, seed=seed, epoch=epoch)
-    # The sampler draws by the sum of its seed and the epoch: neighbouring seeds would share orders.
+    # The sampler uses the sum of seed and epoch: without a hash, seeds 1 and 2 would share orders.
     common = {"world_size": world, "rank": rank, "seed": zlib.crc32(str(seed).encode())}
     limits = {"max_duration": config.batch_seconds, "max_cuts": config.batch_utterances}
-    spoken = cuts.map(
+    utterances = cuts.map(
         partial(perturbed, speeds=config.speeds, seed=seed, epoch=epoch), apply_fn=None
     )
     if config.silence:
-        spoken = spoken.map(
+        utterances = utterances.map(
             partial(silenced, share=config.silence, seed=seed, epoch=epoch), apply_fn=None
         )
-    spoken = joined(spoken, config.joins, seed, epoch)
+    utterances = joined(utterances, config.joins, seed, epoch)
     if epoch < config.short_first:
-        sampler = _in_order(spoken, ascending=True, **limits, **common)
-    elif count < 8:  # too few for lhotse to find the limits of buckets
-        sampler = DynamicCutSampler(spoken, shuffle=True, **limits, **common)
+        sampler = _in_order(utterances, ascending=True, **limits, **common)
+    elif count < 8:  # too few for the buckets of lhotse
+        sampler = DynamicCutSampler(utterances, shuffle=True, **limits, **common)
     else:
         buckets = max(2, min(config.buckets, count // 8))
         sampler = DynamicBucketingSampler(
-            spoken, shuffle=True, num_buckets=buckets, **limits, **common
+            utterances, shuffle=True, num_buckets=buckets, **limits, **common
         )
     sampler.set_epoch(epoch)
     return DataLoader(
@@ -179,7 +178,7 @@ def training_batches(
         sampler=_Batches(sampler, skip),
         num_workers=config.workers,
         prefetch_factor=8 if config.workers else None,
-        worker_init_fn=_leave_signals,
+        worker_init_fn=_ignore_signals,
     )
 
 
@@ -192,7 +191,7 @@ def evaluation_batches(
     batch_utterances: int = 32,
     workers: int = 0,
 ) -> Iterable[Batch | LASError]:
-    """All utterances, the longest batch first, so that memory runs out at once or never."""
+    """All utterances in order of falling duration, so that memory runs out at once or never."""
     sampler = _in_order(
         cuts,
         ascending=False,
@@ -206,15 +205,12 @@ def evaluation_batches(
         batch_size=None,
         sampler=_Batches(sampler, 0),
         num_workers=workers,
-        worker_init_fn=_leave_signals,
+        worker_init_fn=_ignore_signals,
     )
 
 
-def _leave_signals(_: int) -> None:
-    """Signals to a whole process group are for the main process, which still needs its readers.
-
-    Readers end when it lets go of them, and when it is gone.
-    """
+def _ignore_signals(_: int) -> None:
+    """Ignore signals in a reader process: the main process handles them, and ends its readers."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
@@ -222,7 +218,7 @@ def _leave_signals(_: int) -> None:
 def _in_order(cuts: CutSet, ascending: bool, **settings: Any) -> DynamicCutSampler:
     """Batches in order of duration."""
     with warnings.catch_warnings():
-        # It advises to read lazily, which sorting cannot.
+        # It recommends lazy reading, which is not possible with sorting.
         warnings.filterwarnings("ignore", "You are using DynamicCutSampler with an eagerly")
         return DynamicCutSampler(
             cuts.to_eager().sort_by_duration(ascending=ascending), shuffle=False, **settings

@@ -1,7 +1,7 @@
-"""Layouts of corpora on disk -> what they announce; `las.data.corpora` checks it.
+"""Readers of corpus layouts; `las.data.corpora` checks the utterances that they list.
 
-Nothing below a corpus is passed over unsaid: what a layout has no use for comes as an item too,
-with the reason.
+Every file of a corpus is accounted for: a file that a layout does not use is an item with the
+reason.
 """
 
 import os
@@ -22,14 +22,14 @@ _COMMONVOICE = ("train", "dev", "test")
 
 @dataclass(frozen=True)
 class Item:
-    """One utterance as a corpus announces it."""
+    """One utterance as the corpus lists it."""
 
     id: str
     path: Path
     text: str
     speaker: str
-    flaw: tuple[str, str] | None = None  # known already: a kind such as "empty text", and details
-    beside: bool = False  # no utterance: something that lies among them and is passed over
+    flaw: tuple[str, str] | None = None  # known problem: a kind such as "empty text", and details
+    beside: bool = False  # not an utterance but another file, which is skipped
 
 
 def librispeech(root: Path, parts: Sequence[str] = ()) -> dict[str, list[Item]]:
@@ -37,10 +37,10 @@ def librispeech(root: Path, parts: Sequence[str] = ()) -> dict[str, list[Item]]:
 
     Args:
         root: the folder that holds the parts, under any names.
-        parts: which; all folders that hold transcripts if empty.
+        parts: names of the parts; all folders with transcripts if empty.
 
     Raises:
-        LASError: a part is missing or holds no transcripts.
+        LASError: a part is missing or has no transcripts.
     """
     _need_folder(root)
     names = list(parts) or sorted(
@@ -73,7 +73,7 @@ def librispeech(root: Path, parts: Sequence[str] = ()) -> dict[str, list[Item]]:
 
 
 def an4(root: Path) -> dict[str, list[Item]]:
-    """Read AN4 as CMU ships it: ``etc/an4_{train,test}.{fileids,transcription}`` and ``wav/``.
+    """Read the layout of AN4 by CMU: ``etc/an4_{train,test}.{fileids,transcription}`` and ``wav/``.
 
     Raises:
         LASError: one of the lists is missing or cannot be read.
@@ -101,15 +101,15 @@ def an4(root: Path) -> dict[str, list[Item]]:
 
 
 def commonvoice(source: Path, parts: Sequence[str] = ()) -> dict[str, list[Item]]:
-    """Read Common Voice as Mozilla ships it: ``<part>.tsv`` and ``clips/``.
+    """Read the layout of Common Voice by Mozilla: ``<part>.tsv`` and ``clips/``.
 
     Args:
         source: the folder of a language.
-        parts: names of TSV files without their suffix; of train, dev and test those that there
-            are if empty.
+        parts: names of TSV files without their suffix; if empty, those of train, dev and test that
+            exist.
 
     Raises:
-        LASError: a part is missing, or has not Common Voice's columns.
+        LASError: a part is missing, or lacks the columns of Common Voice.
     """
     _need_folder(source)
     names = list(parts) or [part for part in _COMMONVOICE if (source / f"{part}.tsv").is_file()]
@@ -135,7 +135,7 @@ def _clips(path: Path) -> Iterator[Item]:
             continue
         row = dict(zip(header, fields, strict=True))
         clip = path.parent / "clips" / row["path"]
-        if not clip.suffix:  # so in the first releases
+        if not clip.suffix:  # as in the first releases
             clip = _sibling(clip.parent, clip.name)
         yield Item(Path(row["path"]).stem, clip, row["sentence"], row["client_id"])
 
@@ -144,12 +144,12 @@ def folder(source: Path) -> dict[str, list[Item]]:
     """Read a user's own data.
 
     Args:
-        source: a CSV, TSV or JSONL file with ``audio`` and ``text`` (and, if wanted, ``id`` and
-            ``speaker``), paths relative to the file; or a folder whose audio files have a
-            ``.txt`` of the same name beside them, subfolders being speakers.
+        source: a CSV, TSV or JSONL file with ``audio`` (relative to the file) and ``text``, and
+            optionally ``id`` and ``speaker``; or a folder of audio files with a ``.txt`` of the
+            same name beside each, where subfolders are speakers.
 
     Raises:
-        LASError: there is nothing, or a row is malformed.
+        LASError: there is no audio, or a row is malformed.
     """
     if source.suffix.lower() in tables.SUFFIXES:
         return {source.stem: list(_table(source))}
@@ -160,25 +160,25 @@ def folder(source: Path) -> dict[str, list[Item]]:
         for path in files
         if path.suffix.lower() == ".txt"
     }
-    heard = [path for path in files if path.suffix.lower() in ANY_AUDIO]
-    if not heard:
+    recordings = [path for path in files if path.suffix.lower() in ANY_AUDIO]
+    if not recordings:
         raise LASError(f"{source}: no audio ({' '.join(AUDIO_SUFFIXES)}) below it")
-    for path in heard:
+    for path in recordings:
         relative = path.relative_to(source)
         speaker = relative.parts[0] if len(relative.parts) > 1 else relative.stem
         text, flaw = _text(path, texts.get(path.with_suffix("")))
         items.append(Item("-".join(relative.with_suffix("").parts), path, text, speaker, flaw))
-    of_audio = {texts.get(path.with_suffix("")) for path in heard}
+    of_audio = {texts.get(path.with_suffix("")) for path in recordings}
     for path in files:
         if path.suffix.lower() not in ANY_AUDIO and path not in of_audio:
             is_text = path.suffix.lower() == ".txt"
             reason = "text without audio" if is_text else "not audio by its name"
-            items.append(_beside(source, path, reason, "nothing is taken from it"))
+            items.append(_beside(source, path, reason, "not used"))
     return {source.resolve().name: items}
 
 
 def _text(audio: Path, transcript: Path | None) -> tuple[str, tuple[str, str] | None]:
-    """The text of a recording, or why there is none."""
+    """The text of a recording, and the problem if there is none."""
     if transcript is None:
         return "", ("empty text", f"there is no {audio.stem}.txt beside it")
     try:
@@ -193,7 +193,7 @@ def _table(path: Path) -> Iterator[Item]:
         relative = Path(row["audio"])
         source = path.parent / relative
         id = row.get("id") or "-".join((*relative.parent.parts, relative.stem)).lstrip("/-")
-        above = Path(os.path.abspath(source)).parent  # noqa: PTH100 (links keep their names)
+        above = Path(os.path.abspath(source)).parent  # noqa: PTH100 (does not resolve links)
         yield Item(id, source, row["text"], row.get("speaker") or above.name or path.stem)
 
 
@@ -206,10 +206,10 @@ def _lines(transcript: Path) -> Iterator[tuple[str, str]]:
 
 
 def _searched(root: Path) -> tuple[list[Path], list[Item]]:
-    """The files below a folder, and what of it is passed over."""
-    files, passed = walk(root)
+    """The files below a folder, and items for what is skipped."""
+    files, skipped = walk(root)
     items = []
-    for one in passed:
+    for one in skipped:
         flaw, beside = (one.reason, one.detail), one.reason != UNREADABLE
         items.append(Item(_id(root, one.path), one.path, "", "", flaw, beside))
     return files, items
@@ -218,7 +218,7 @@ def _searched(root: Path) -> tuple[list[Path], list[Item]]:
 def _unnamed(
     root: Path, files: Iterable[Path], items: Iterable[Item], bad: dict[Path, str]
 ) -> list[Item]:
-    """What of LibriSpeech's files no transcript names; ``bad`` folders have one that is no text."""
+    """Files of LibriSpeech that no transcript names; ``bad``: folders with an unreadable one."""
     named = {item.path for item in items}
     found: dict[Path, list[Item]] = defaultdict(list)
     rest = []
@@ -230,7 +230,7 @@ def _unnamed(
                     flaw = ("unreadable text", bad[path.parent])
                 found[path.parent].append(Item(path.stem, path, "", "", flaw))
         elif not path.name.endswith(".trans.txt"):
-            rest.append(_beside(root, path, "not audio by its name", "nothing is taken from it"))
+            rest.append(_beside(root, path, "not audio by its name", "not used"))
     for parent, problem in bad.items():
         if not found[parent]:
             rest.append(Item(_id(root, parent), parent, "", "", ("unreadable text", problem)))
@@ -246,18 +246,18 @@ def _id(root: Path, path: Path) -> str:
 
 
 def _sibling(parent: Path, stem: str) -> Path:
-    """The audio file of this name, whatever its suffix; ``.flac`` if there is none."""
+    """The audio file of this name with any suffix; ``.flac`` if there is none."""
     paths = (parent / (stem + suffix) for suffix in AUDIO_SUFFIXES)
     return next((path for path in paths if exists(path)), parent / f"{stem}.flac")
 
 
 def exists(path: Path) -> bool:
-    """Whether there is something of this name, as far as one can see."""
+    """Whether a path exists; True if its folder cannot be read."""
     try:
         return path.exists()
     except PermissionError:
         return True
-    except OSError:  # a name too long to be one
+    except OSError:  # for example a name that is too long
         return False
 
 

@@ -1,4 +1,4 @@
-"""Manifests as `las prepare` writes them: read, checked, filtered for training."""
+"""Reads and checks the manifests of `las prepare`, and filters them for training."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -15,7 +15,7 @@ from las.text.characters import ctc_frames as frames_needed
 
 
 def read_manifest(path: str | Path) -> CutSet:
-    """A lazily read manifest, as ``las prepare`` writes it.
+    """Open a manifest, which is then read lazily.
 
     Raises:
         LASError: the file is missing or not a manifest of cuts with one transcript each.
@@ -36,7 +36,7 @@ def _utterances(cuts: CutSet, origin: str | Path) -> Iterator[Cut]:
             cut = next(iterator)
         except StopIteration:
             return
-        except Exception as error:  # whatever a foreign or damaged file makes the reader raise
+        except Exception as error:  # various types, for another or a damaged file
             raise LASError(
                 f"{origin}: not a manifest or damaged ({type(error).__name__}: {_line(error)}); "
                 "`las prepare` makes one"
@@ -55,7 +55,7 @@ def _line(error: Exception) -> str:
 
 
 class Trainable(NamedTuple):
-    """What of a manifest can be trained on, and how many utterances were left out."""
+    """The utterances that can be trained on, and how many were left out."""
 
     cuts: CutSet
     size: int
@@ -66,16 +66,16 @@ class Trainable(NamedTuple):
 def trainable(
     cuts: CutSet, text: Characters, config: DataConfig, ctc_frames: Callable[[float], int]
 ) -> Trainable:
-    """Leave out what is too long, and what CTC could not align at the fastest speed.
+    """Leave out utterances that are too long, or that CTC cannot align at the fastest speed.
 
     Args:
         cuts: a manifest.
         text: the alphabet.
         config: longest duration and speeds.
-        ctc_frames: frames of the CTC head from seconds of audio.
+        ctc_frames: number of frames of the CTC head for seconds of audio.
 
     Raises:
-        LASError: nothing is left, or over 1 % cannot be aligned.
+        LASError: no utterance is left, or more than 1 % cannot be aligned.
     """
     fastest = max(config.speeds)
     long, count, dense = 0, 0, set()
@@ -105,7 +105,11 @@ def _kept(cut: Cut, longest: float, dense: set[str]) -> bool:
 
 
 def check_alphabet(cuts: CutSet, text: Characters, origin: str) -> None:
-    """Refuse a manifest that holds characters the model cannot write, or a damaged line."""
+    """Check that all transcripts of a manifest are in the alphabet of a model.
+
+    Raises:
+        LASError: a transcript is not, or a line is damaged.
+    """
     for cut in _utterances(cuts, origin):
         strange = outside(cut.supervisions[0].text, text.alphabet)
         if strange:

@@ -1,14 +1,14 @@
-"""Background noise for training: no room is silent, not even between words.
+"""Synthetic noise for training.
 
-A model that was trained on clean recordings alone loses words to noise that a listener hardly
-hears (recipes/general/RESULTS.md).
+A model that was trained on clean recordings only loses words at noise that people hardly notice
+(recipes/general/RESULTS.md).
 """
 
 import numpy as np
 import torch
 import torchaudio
 
-DECIBELS = (10.0, 50.0)  # of the speech above the noise: from a noisy room to a quiet one
+DECIBELS = (10.0, 50.0)  # signal-to-noise ratio, from a noisy room to a quiet one
 TILTS = (0.0, 2.0)  # the noise's power falls as 1 / frequency**tilt: white, pink at 1, brown at 2
 
 
@@ -19,9 +19,9 @@ def add_noise(
 
     Args:
         samples: [S] float32; nothing is added to digital silence.
-        decibels: of the speech above the noise, over the whole utterance with its pauses.
+        decibels: signal-to-noise ratio over the whole utterance, pauses included.
         tilt: the noise's power falls as 1 / frequency**tilt.
-        random: where the noise is drawn from.
+        random: generator of the noise.
 
     Returns:
         [S] float32.
@@ -34,27 +34,30 @@ def add_noise(
 
 def _coloured(count: int, tilt: float, random: np.random.Generator) -> np.ndarray:
     """Gaussian noise [count] float32 whose power falls as 1 / frequency**tilt."""
-    from scipy.fft import irfft, next_fast_len, rfft  # slow to import; search needs none of it
+    from scipy.fft import irfft, next_fast_len, rfft  # slow to import
 
-    size = next_fast_len(max(count, 1), real=True)  # some lengths take ten times longer than others
+    size = next_fast_len(max(count, 1), real=True)  # other lengths take up to ten times as long
     spectrum = rfft(random.standard_normal(size, np.float32))
-    # Below a hundredth of the band brown noise would be all that there is, and nothing to hear.
+    # Without a lower limit all power of brown noise would be at inaudible frequencies.
     bins = np.maximum(np.arange(len(spectrum), dtype=np.float32), 0.01 * len(spectrum))
     return irfft(spectrum * bins ** np.float32(-tilt / 2), size)[:count]
 
 
 def add_random_noise(samples: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Add noise [S] to samples [S], its level and spectrum drawn from ``random`` as well."""
+    """Add noise of random level and spectrum to samples [S]."""
     return add_noise(samples, random.uniform(*DECIBELS), random.uniform(*TILTS), random)
 
 
 def random_sound(count: int, sample_rate: int, random: np.random.Generator) -> np.ndarray:
-    """Sounds that are no speech: silence, steady or swelling noise, tones, clicks; [count] float32.
+    """A random sound that is not speech: silence, noise, swelling noise, tones or clicks.
 
     Args:
-        count: samples.
+        count: number of samples.
         sample_rate: in Hz.
-        random: where it is drawn from.
+        random: generator of the sound.
+
+    Returns:
+        [count] float32.
     """
     time = np.arange(count, dtype=np.float32) / sample_rate
     kind = random.choice(["silence", "noise", "swell", "tones", "clicks"])

@@ -1,6 +1,6 @@
-"""The recordings of a manifest, read by `las.audio.reader`: what is prepared is readable.
+"""Reads the recordings of a manifest through `las.audio.reader`, as an audio backend of lhotse.
 
-lhotse asks its backend for samples; this one is ours. Nothing here knows of batches or models.
+So what `las prepare` accepted is read in the same way in training.
 """
 
 from collections.abc import Iterator
@@ -15,11 +15,11 @@ from lhotse.cut import Cut
 from las.audio import downmix, reader
 from las.errors import LASError, shown
 
-_SAME_SECONDS = 0.025  # as far as lhotse lets files differ from their manifest
+_SAME_SECONDS = 0.025  # tolerance of lhotse between a file and its manifest
 
 
 class LASBackend(LibsndfileBackend):
-    """Reads files with `las.audio.reader`, members of archives and the like as lhotse does."""
+    """Reads files with `las.audio.reader`; members of archives and the like as lhotse does."""
 
     def read_audio(
         self,
@@ -28,7 +28,7 @@ class LASBackend(LibsndfileBackend):
         duration: float | None = None,
         force_opus_sampling_rate: int | None = None,
     ) -> tuple[np.ndarray, int]:
-        """Samples [channels, S] and their rate; see lhotse.
+        """Samples [channels, S] and their sample rate; see lhotse.
 
         Raises:
             AudioError: the file gives no usable audio.
@@ -50,13 +50,13 @@ def waveform(cut: Cut, sample_rate: int) -> np.ndarray:
         sample_rate: Hz of the result.
 
     Raises:
-        LASError: a file has gone, changed or is damaged; the message names it.
+        LASError: a file was deleted, changed or damaged; the message names it.
     """
     try:
         if cut.sampling_rate != sample_rate:
             cut = cut.resample(sample_rate)
         samples = cut.load_audio()
-    except Exception as problem:  # whatever is raised for a file that has changed
+    except Exception as problem:  # various types, for a file that has changed
         raise _reason(cut, problem) from None
     if len(samples) == 1:
         return samples.mean(0, dtype="float32")
@@ -64,10 +64,10 @@ def waveform(cut: Cut, sample_rate: int) -> np.ndarray:
 
 
 def _reason(cut: Cut, problem: BaseException) -> LASError:
-    """The error of the file that is to blame."""
+    """The error that names the file that caused it."""
     again = "prepare the data again"
     cause: BaseException | None = problem
-    while cause is not None:  # lhotse raises anew, with more words
+    while cause is not None:  # lhotse wraps the original error
         if isinstance(cause, reader.AudioError) and cause.path is not None:
             return reader.error(cause.path, cause.what, again)
         cause = cause.__context__
@@ -98,7 +98,7 @@ def _before(recording: Recording) -> float:
 
 
 def _recordings(cut: Cut) -> Iterator[Recording]:
-    """Those that the cut was made of, before anything was changed."""
+    """The original recordings of a cut."""
     for part in [track.cut for track in getattr(cut, "tracks", [])] or [cut]:
         recording = getattr(part, "recording", None)
         if recording is not None:

@@ -1,7 +1,7 @@
-"""Reverberation for training: speech as a room carries it to a microphone.
+"""Reverberation for training.
 
-The rooms are simulated by lhotse (FRA-RIR, Luo and Gu 2022). Making one takes longer than passing
-an utterance through it, so there is a fixed number of them.
+The rooms are simulated by lhotse (FRA-RIR, Luo and Gu 2022). Simulating one takes longer than
+applying it to an utterance, so there is a fixed number of rooms.
 """
 
 import functools
@@ -14,7 +14,7 @@ ROOMS = 64
 
 @functools.lru_cache(maxsize=ROOMS)
 def impulse_response(room: int, sample_rate: int) -> np.ndarray:
-    """A room's response to an impulse, float32 [N], direct sound first and of amplitude 1.
+    """Impulse response of a room, float32 [N]; direct sound first, with amplitude 1.
 
     Args:
         room: its number, 0 to :data:`ROOMS` - 1.
@@ -23,7 +23,7 @@ def impulse_response(room: int, sample_rate: int) -> np.ndarray:
     from lhotse.augmentation.utils import FastRandomRIRGenerator
 
     generator = FastRandomRIRGenerator(sr=sample_rate, room_seed=room, source_seed=room)
-    with torch.random.fork_rng(devices=[]):  # some of its draws are from torch's generator
+    with torch.random.fork_rng(devices=[]):  # it also uses torch's generator
         torch.manual_seed(room)
         response = generator(1)[0]
     first = int(np.abs(response).argmax())
@@ -31,17 +31,17 @@ def impulse_response(room: int, sample_rate: int) -> np.ndarray:
 
 
 def add_room(samples: np.ndarray, sample_rate: int, room: int) -> np.ndarray:
-    """Samples [S] as they sound in a room, aligned with the direct sound and as loud as before.
+    """Samples [S] with the reverberation of a room, aligned with the direct sound, of equal power.
 
     Args:
         samples: float32 [S].
         sample_rate: in Hz.
         room: its number.
     """
-    from scipy.signal import oaconvolve  # slow to import, and few trainings have rooms
+    from scipy.signal import oaconvolve  # slow to import
 
-    heard = oaconvolve(samples, impulse_response(room, sample_rate))[: len(samples)]
-    power = np.square(heard).mean()
+    reverberant = oaconvolve(samples, impulse_response(room, sample_rate))[: len(samples)]
+    power = np.square(reverberant).mean()
     if power > 0:
-        heard *= np.sqrt(np.square(samples).mean() / power)
-    return heard.astype(np.float32)
+        reverberant *= np.sqrt(np.square(samples).mean() / power)
+    return reverberant.astype(np.float32)

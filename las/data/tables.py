@@ -1,7 +1,7 @@
-"""Rows of CSV, TSV and JSONL files, each with the number of the line it begins on.
+"""Rows of CSV, TSV and JSONL files with their line numbers.
 
-Each format by its own rules: CSV has quotes (RFC 4180), TSV has none (a quote is a character like
-others, as in Common Voice's files), and a line of JSONL is a JSON object.
+CSV has quotes (RFC 4180), TSV has none (as in the files of Common Voice), and a line of JSONL is a
+JSON object.
 """
 
 import csv
@@ -16,17 +16,17 @@ SUFFIXES = (".csv", ".tsv", ".jsonl")
 
 
 def rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Rows of a table, by its suffix.
+    """Rows of a table.
 
     Args:
-        path: of a suffix in :data:`SUFFIXES`.
-        needed: columns that each row has to have; the first of them not empty.
+        path: a file with a suffix in :data:`SUFFIXES`, which determines the format.
+        needed: columns that each row must have; the first must not be empty.
 
     Yields:
         number of the row's first line, and its columns.
 
     Raises:
-        LASError: the file cannot be read, or a row: the message names its line.
+        LASError: the file or a row cannot be read; the message names the line.
     """
     kind = path.suffix.lower()
     if kind == ".jsonl":
@@ -40,7 +40,7 @@ def rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, dict[str, str
 
 
 def tsv(path: Path) -> Iterator[tuple[int, list[str] | str]]:
-    """Lines of a TSV file that are not empty: their fields, or why one cannot be read.
+    """The fields of each line of a TSV file that is not empty, or why it cannot be read.
 
     Raises:
         LASError: the file cannot be opened.
@@ -58,10 +58,10 @@ def tsv(path: Path) -> Iterator[tuple[int, list[str] | str]]:
 
 
 def read(path: Path) -> str:
-    """A text file; its lines end in a line feed alone, whatever the file has.
+    """Read a text file; line ends become a line feed.
 
     Raises:
-        LASError: it cannot be read, or is not UTF-8.
+        LASError: it cannot be read, or is not UTF-8; the message names the line.
     """
     try:
         return path.read_text(encoding="utf-8-sig")
@@ -79,7 +79,7 @@ def _unreadable(path: Path, error: OSError) -> LASError:
 def _named(
     path: Path, found: Iterator[tuple[int, list[str]]], needed: Sequence[str]
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """Rows with the names that the first of them gives."""
+    """Rows as dictionaries, by the names in the header."""
     _, header = next(found, (0, []))
     if not set(needed) <= set(header):
         cure = ""
@@ -87,9 +87,9 @@ def _named(
             cure = "; for Common Voice write `las prepare commonvoice`"
         raise LASError(f"{path}: the header lacks {_quoted(needed)}: it is {header}{cure}")
     for number, fields in found:
-        if len(fields) > len(header):  # a text with a comma would lose what follows it
+        if len(fields) > len(header):  # a comma in the text
             cure = (
-                "put a text that holds a comma in double quotes"
+                "put a text with a comma in double quotes"
                 if path.suffix.lower() == ".csv"
                 else "a text in it cannot hold a tab"
             )

@@ -84,7 +84,7 @@ class _BeamSearch:
             self.ctc = CTCPrefixScorer(encoded.ctc, encoded.ctc_lengths)
         self.word_penalty = None  # [V]
         if config.word_penalty > 0:
-            spaces = [float(" " in model.text.written(i)) for i in range(len(model.text))]
+            spaces = [float(" " in model.text.symbol(i)) for i in range(len(model.text))]
             self.word_penalty = config.word_penalty * encoded.ctc.new_tensor(spaces)
         self.records: list[StepRecord] = []
 

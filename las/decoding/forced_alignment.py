@@ -54,7 +54,7 @@ def score_text(
         if words is not None:
             scores, word_state = words.step(word_state, last, config.unknown_word)
             total += config.word_weight * float(scores[0, 0, token])
-        if token != EOS and " " in model.text.written(token):
+        if token != EOS and " " in model.text.symbol(token):
             total -= config.word_penalty
         last = same + token
         if ctc is not None and prefix is not None:

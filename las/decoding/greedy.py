@@ -24,7 +24,7 @@ def greedy(model: LAS, encoded: Encoded) -> list[Hypothesis]:
         One hypothesis an utterance, in the batch's order.
     """
     limits = step_limits(encoded)
-    found = model.speller.write(encoded.memory, limits) or _step_by_step(model, encoded, limits)
+    found = model.speller.greedy(encoded.memory, limits) or _step_by_step(model, encoded, limits)
     ids, log_probs, attention = (x.cpu() for x in found)
     attention = attention.float()
     # In the order and precision of beam search, which adds them up step by step.

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from las.text.characters import Characters
-from las.text.subwords import Pieces
+from las.text.subwords import Subwords
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Hypothesis:
         character; the others follow with certainty.
         """
         text = units.decode(ids.tolist())
-        if isinstance(units, Pieces):
-            spelt = units.spell(ids.tolist())
+        if isinstance(units, Subwords):
+            spelt = units.to_characters(ids.tolist())
             rows = [row for row, characters in enumerate(spelt) for _ in characters]
             first = [place == 0 for characters in spelt for place in range(len(characters))]
             alignment = alignment[rows]

@@ -20,7 +20,7 @@ from las.model.folder import bundled, model_settings
 from las.storage.atomic import locked, replacing
 from las.storage.settings import save_settings
 from las.text.characters import Characters
-from las.text.subwords import Pieces, units
+from las.text.subwords import Subwords, tokenizer
 
 SETTINGS = "search.yaml"
 LM = "lm"
@@ -53,7 +53,7 @@ def stored_search(
         return config, None
     model = model_settings(folder)
     return config, load_both(
-        lm, words, units(model.alphabet, model.pieces, model.text.normalizer), device
+        lm, words, tokenizer(model.alphabet, model.pieces, model.text.normalizer), device
     )
 
 
@@ -124,7 +124,7 @@ def load_words(folder: Path, units: Characters, device: str | torch.device) -> W
         LASError: it cannot be read, or has other units.
     """
     model = WordModel.load(folder, device)
-    if isinstance(units, Pieces):
+    if isinstance(units, Subwords):
         raise LASError(
             f"{folder}: this word model needs a recogniser of characters, and this one writes "
             "subwords: search without it"
@@ -144,7 +144,7 @@ def load_lm(folder: Path, units: Characters, device: str | torch.device) -> Lang
         LASError: it cannot be read, or has other units.
     """
     model = load(folder, device)
-    if isinstance(units, Pieces):
+    if isinstance(units, Subwords):
         raise LASError(
             f"{folder}: this language model predicts characters and the recogniser writes "
             "subwords: search without it"

@@ -1,9 +1,9 @@
-"""How sure a model is of a word -> how often such a word is right.
+"""Calibration of word probabilities, so that they say how often a word is correct.
 
-A speller that is trained on few data is too sure, and how sure it is depends on the search. A
-logistic map of the logit (Platt 1999, with his targets) has two numbers, so that a thousand words
-of some speakers are enough to fit it. A model folder keeps them in ``confidence.yaml``
-(`las calibrate` writes it); without it probabilities are what the speller says.
+A speller that is trained on little data is overconfident, and its probabilities depend on the
+search. Platt scaling (Platt 1999) is a logistic map with two parameters, so that a thousand words
+of several speakers are enough to fit it. `las calibrate` writes them to ``confidence.yaml`` in the
+model folder; without that file probabilities are those of the speller.
 """
 
 import random
@@ -22,47 +22,47 @@ from las.model.las import LAS
 from las.transcription.confidence import Calibration, logit, sigmoid
 from las.transcription.word_timestamps import word_probabilities
 
-BINS = 10  # of the expected calibration error
-_FLATTEST = 0.01  # slope; a surer word never becomes a less probable one
+BINS = 10  # for the expected calibration error
+_FLATTEST = 0.01  # minimum slope, so that the order of the probabilities is kept
 _TOO_FEW = "there are not two speakers with words: give more manifests or utterances"
 _STEPS = 50  # of Newton's method, which needs about ten
 
 
-class Heard(NamedTuple):
-    """The words that a model has written of a speaker's utterances."""
+class ScoredWords(NamedTuple):
+    """Recognised words of a speaker."""
 
-    probabilities: np.ndarray  # [N] as the speller says
-    right: np.ndarray  # [N] whether the reference has the word there
+    probabilities: np.ndarray  # [N] of the speller
+    correct: np.ndarray  # [N] booleans, whether the reference has the word
 
 
-def expected_error(probabilities: np.ndarray, right: np.ndarray, bins: int = BINS) -> float:
+def expected_error(probabilities: np.ndarray, correct: np.ndarray, bins: int = BINS) -> float:
     """Expected calibration error (Guo et al. 2017), 0 to 1.
 
-    Words are put into bins of equal width by their probability; the error is the mean over words
-    of how far the mean probability of their bin is from the share of its words that are right.
+    Words are binned by probability, in bins of equal width. The error is the mean over words of the
+    difference between the mean probability and the share of correct words in their bin.
 
     Args:
         probabilities: [N], at least one.
-        right: [N] booleans.
+        correct: [N] booleans.
         bins: number of bins.
     """
     at = np.minimum((np.asarray(probabilities) * bins).astype(int), bins - 1)
-    excess = np.bincount(at, np.asarray(probabilities) - np.asarray(right), bins)
+    excess = np.bincount(at, np.asarray(probabilities) - np.asarray(correct), bins)
     return float(np.abs(excess).sum() / len(at))
 
 
-def fit(probabilities: np.ndarray, right: np.ndarray) -> Calibration:
-    """The map of the largest likelihood.
+def fit(probabilities: np.ndarray, correct: np.ndarray) -> Calibration:
+    """Fit the map by maximum likelihood.
 
     Args:
-        probabilities: [N] of words, as the speller says.
-        right: [N] booleans.
+        probabilities: [N] of words, by the speller.
+        correct: [N] booleans.
     """
-    right = np.asarray(right, bool)
-    count = right.sum()
-    # Platt's targets: words that are all right, or all wrong, do not make it infinitely sure.
-    targets = np.where(right, (count + 1) / (count + 2), 1 / (len(right) - count + 2))
-    inputs = np.stack([logit(probabilities), np.ones(len(right))], 1)
+    correct = np.asarray(correct, bool)
+    count = correct.sum()
+    # Platt's targets keep the fit finite where all words are correct or all are wrong.
+    targets = np.where(correct, (count + 1) / (count + 2), 1 / (len(correct) - count + 2))
+    inputs = np.stack([logit(probabilities), np.ones(len(correct))], 1)
     weights = _newton(inputs, targets)
     if weights[0] < _FLATTEST:
         offset = _newton(inputs[:, 1:], targets, _FLATTEST * inputs[:, 0])
@@ -92,15 +92,15 @@ def _newton(inputs: np.ndarray, targets: np.ndarray, base: np.ndarray | float = 
 
 
 @torch.inference_mode()
-def listen(
+def score_words(
     model: LAS,
     manifests: Iterable[Path],
     device: torch.device,
     config: SearchConfig | None = None,
     lm: LanguageModel | None = None,
     batch_seconds: float = 60.0,
-) -> dict[str, Heard]:
-    """What a model writes of manifests, by speaker.
+) -> dict[str, ScoredWords]:
+    """Recognise manifests and score the words, by speaker.
 
     Args:
         model: in evaluation mode.
@@ -111,9 +111,9 @@ def listen(
         batch_seconds: audio in a batch.
 
     Raises:
-        LASError: a manifest or one of its files is not usable, or all are of one speaker.
+        LASError: a manifest or one of its files is not usable, or there is only one speaker.
     """
-    # Who only applies a map need not wait for lhotse.
+    # Slow to import (lhotse), and not needed to apply a map.
     from las.data.dataset import evaluation_batches
     from las.data.manifests import check_alphabet, read_manifest
 
@@ -134,23 +134,27 @@ def listen(
                 raise batch
             encoded = model.encode(batch.waveforms.to(device), batch.samples)
             best = [several[0] for several in search(model, encoded, config, lm)]
-            for id, pairs in zip(batch.ids, judged(batch.ids, batch.texts, best), strict=True):
+            for id, pairs in zip(
+                batch.ids, word_outcomes(batch.ids, batch.texts, best), strict=True
+            ):
                 found.setdefault(speakers[id], []).extend(pairs)
-    return {name: _heard(pairs) for name, pairs in sorted(found.items())}
+    return {name: _scored_words(pairs) for name, pairs in sorted(found.items())}
 
 
-def _heard(pairs: Sequence[tuple[float, bool]]) -> Heard:
-    probabilities, right = zip(*pairs, strict=True) if pairs else ((), ())
-    return Heard(np.array(probabilities, float), np.array(right, bool))
+def _scored_words(pairs: Sequence[tuple[float, bool]]) -> ScoredWords:
+    probabilities, correct = zip(*pairs, strict=True) if pairs else ((), ())
+    return ScoredWords(np.array(probabilities, float), np.array(correct, bool))
 
 
-def judged(
+def word_outcomes(
     ids: Sequence[str], texts: Sequence[str], hypotheses: Sequence[Hypothesis]
 ) -> list[list[tuple[float, bool]]]:
-    """Probability of each word that was written, and whether it is right, by utterance."""
+    """Probability of each recognised word, and whether it is correct, by utterance."""
     from las.scoring.alignment import Utterance, align  # jiwer
 
-    said = [Utterance(*both) for both in zip(ids, texts, (h.text for h in hypotheses), strict=True)]
+    utterances = [
+        Utterance(*both) for both in zip(ids, texts, (h.text for h in hypotheses), strict=True)
+    ]
     return [
         list(
             zip(
@@ -159,35 +163,36 @@ def judged(
                 strict=True,
             )
         )
-        for hypothesis, aligned in zip(hypotheses, align(said), strict=True)
+        for hypothesis, aligned in zip(hypotheses, align(utterances), strict=True)
     ]
 
 
-def together(heard: Iterable[Heard]) -> Heard:
+def concatenate(words: Iterable[ScoredWords]) -> ScoredWords:
     """The words of several speakers."""
-    return Heard(*(np.concatenate(values) for values in zip(*heard, strict=True)))
+    return ScoredWords(*(np.concatenate(values) for values in zip(*words, strict=True)))
 
 
-def held_out(heard: dict[str, Heard], seed: int = 0) -> Heard:
-    """Words with the probability that a map gives them which was fitted on other speakers.
+def held_out(words: dict[str, ScoredWords], seed: int = 0) -> ScoredWords:
+    """Words with probabilities calibrated on other speakers: two-fold cross-validation.
 
-    Speakers are drawn into two halves; the map of each half is applied to the other.
+    Speakers are split into random halves; the map of each half is applied to the other.
 
     Args:
-        heard: by speaker.
-        seed: of the draw.
+        words: by speaker.
+        seed: of the split.
 
     Raises:
         LASError: a half has no words.
     """
-    names = random.Random(seed).sample(sorted(heard), len(heard))
+    names = random.Random(seed).sample(sorted(words), len(words))
     halves = [
-        together([heard[n] for n in half]) if half else None for half in (names[::2], names[1::2])
+        concatenate([words[n] for n in half]) if half else None
+        for half in (names[::2], names[1::2])
     ]
     first, second = halves
-    if first is None or second is None or not (len(first.right) and len(second.right)):
+    if first is None or second is None or not (len(first.correct) and len(second.correct)):
         raise LASError(_TOO_FEW)
-    return together(
-        Heard(fit(*one).of(other.probabilities), other.right)
+    return concatenate(
+        ScoredWords(fit(*one).of(other.probabilities), other.correct)
         for one, other in ((first, second), (second, first))
     )

@@ -1,4 +1,4 @@
-"""A model on a manifest: error rates, and proof that batches change nothing."""
+"""Recognition of a manifest for scoring, and a check that texts do not depend on the batch."""
 
 import platform
 import shlex
@@ -32,7 +32,7 @@ def transcribe_manifest(
     config: SearchConfig | None = None,
     lm: LanguageModel | None = None,
 ) -> list[Utterance]:
-    """References and hypotheses of a manifest, sorted by id.
+    """Recognise a manifest; references and hypotheses sorted by id.
 
     Args:
         model: in evaluation mode.
@@ -46,8 +46,7 @@ def transcribe_manifest(
 
     Raises:
         LASError: the manifest cannot be scored (see :func:`las.scoring.wer.check`), or it or one of
-        its
-            files is not usable.
+            its files is not usable.
     """
     cuts = read_manifest(manifest)
     check_alphabet(cuts, model.text, str(manifest))
@@ -79,7 +78,7 @@ def check_batching(
     config: SearchConfig | None = None,
     lm: LanguageModel | None = None,
 ) -> tuple[int, list[str], float]:
-    """Compare every utterance alone with itself in a padded batch.
+    """Compare the recognition of each utterance alone and in a padded batch.
 
     Args:
         model: in evaluation mode.
@@ -89,8 +88,8 @@ def check_batching(
         lm: a language model for the search, on the same device.
 
     Returns:
-        how many utterances were compared, the ids of those whose text differs, and the largest
-        absolute difference of the listener's output.
+        number of utterances, ids of those whose text differs, and the largest absolute difference
+        of keys and values.
     """
     differ: list[str] = []
     largest, count = 0.0, 0
@@ -98,28 +97,28 @@ def check_batching(
     for batch in evaluation_batches(read_manifest(manifest), model.text, sample_rate=rate):
         if isinstance(batch, LASError):
             raise batch
-        # Half a second more of padding than the batch needs.
+        # Half a second of further padding.
         padded = torch.nn.functional.pad(batch.waveforms, (0, rate // 2)).to(device)
         encoded = model.encode(padded, batch.samples)
-        together = search(model, encoded, config, lm)
+        batched = search(model, encoded, config, lm)
         for row, id in enumerate(batch.ids):
             samples = batch.samples[row : row + 1]
-            alone = batch.waveforms[row : row + 1, : int(samples)]
-            single = model.encode(alone.to(device), samples)
+            waveform = batch.waveforms[row : row + 1, : int(samples)]
+            single = model.encode(waveform.to(device), samples)
             frames = single.memory.values.shape[1]
             for a, b in (
                 (encoded.memory.values[row, :frames], single.memory.values[0]),
                 (encoded.memory.keys[row, :frames], single.memory.keys[0]),
             ):
                 largest = max(largest, float((a - b).abs().max()))
-            if search(model, single, config, lm)[0][0].text != together[row][0].text:
+            if search(model, single, config, lm)[0][0].text != batched[row][0].text:
                 differ.append(id)
             count += 1
     return count, differ, largest
 
 
 def provenance(device: torch.device) -> dict[str, str]:
-    """Command, date, versions and device of a run, for its report."""
+    """Command, date, versions and device, for a report."""
     name = platform.processor() or platform.machine()
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)

@@ -1,4 +1,4 @@
-"""Pictures: attention over the spectrogram, learning curves."""
+"""Figures: attention over the spectrogram, learning curves."""
 
 import json
 import math
@@ -13,21 +13,21 @@ from las.config import FrontendConfig
 from las.errors import LASError
 from las.storage.atomic import replacing
 
-mpl.rcParams["svg.hashsalt"] = "las"  # the same picture has the same bytes
+mpl.rcParams["svg.hashsalt"] = "las"  # reproducible files
 
 
 def attention(
     waveform: np.ndarray, alignment: np.ndarray, text: str, frontend: FrontendConfig
 ) -> Figure:
-    """Log-mel spectrogram, and below it which part of it each character attended to.
+    """Log-mel spectrogram, and below it the attention of each character.
 
     Args:
         waveform: [S] at the frontend's rate.
         alignment: [U, T] of each step over the memory, the end of sentence last.
-        text: what the steps wrote, one character each.
+        text: of the hypothesis, one character a step.
         frontend: settings of the spectrogram.
     """
-    import librosa  # slow to import, and only pictures need it
+    import librosa  # slow to import
     import librosa.display
 
     mel = librosa.feature.melspectrogram(
@@ -75,26 +75,26 @@ def learning_curves(log: Path) -> Figure:
     """Losses by step and dev error rates by step from a run's ``log.jsonl``.
 
     Raises:
-        LASError: the log is missing or holds no steps.
+        LASError: the log is missing or has no steps.
     """
     try:
-        # A training that still writes, or was killed, may leave an unfinished last line.
+        # The last line of a running or killed training may be incomplete.
         lines = log.read_text(encoding="utf-8").split("\n")[:-1]
         rows = [json.loads(line) for line in lines]
     except OSError as error:
         raise LASError(f"{log}: cannot read the training log ({error.strerror})") from None
-    except ValueError:  # no JSON, or no text at all
+    except ValueError:  # not JSON, or not text
         raise LASError(f"{log}: not a training log: expected one JSON object a line") from None
     if not all(isinstance(row, dict) and "step" in row for row in rows):
         raise LASError(f"{log}: not a training log: a line has no step")
     steps = [row for row in rows if "dev" not in row]
     devs = [row for row in rows if "dev" in row]
     if not steps:
-        raise LASError(f"{log}: the log holds no steps yet")
+        raise LASError(f"{log}: the log has no steps yet")
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     for name in ("attention", "ctc"):
-        # Attention has no loss, 0, while CTC is trained alone: a gap.
+        # While CTC is trained alone the attention loss is 0: a gap in the curve.
         values = [r[name] or math.nan for r in steps]
         left.plot([r["step"] for r in steps], values, lw=0.5, label=name)
         values = [r["dev"][name] or math.nan for r in devs]
@@ -114,10 +114,10 @@ def learning_curves(log: Path) -> Figure:
 
 
 def kind_of(path: Path) -> str:
-    """The format of a picture, by its suffix.
+    """The format of a figure, by its suffix.
 
     Raises:
-        LASError: no picture has this suffix.
+        LASError: no format has this suffix.
     """
     kind = path.suffix.lstrip(".").lower() or "png"
     known = FigureCanvasBase.get_supported_filetypes()
@@ -127,7 +127,7 @@ def kind_of(path: Path) -> str:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a picture under a temporary name, then rename; see :func:`kind_of`."""
+    """Write a figure, atomically; the suffix is its format."""
     kind = kind_of(path)
     with replacing(path) as temporary:
         figure.savefig(temporary, format=kind, dpi=110)

@@ -1,1 +1,1 @@
-"""Language models: of characters and words, counted or trained."""
+"""Language models of characters and words: n-grams and LSTM."""

@@ -14,15 +14,15 @@ from las.text.normalizer import Normalizer, check_alphabet
 
 
 class LMModelConfig(Settings):
-    """What defines a language model; stored beside its weights."""
+    """A language model; stored as ``lm.yaml`` beside its weights."""
 
-    # Ids are kept as bytes, and blank and the end of sentence take two of the 256.
+    # Characters of the text, at most 254, as ids are stored as bytes.
     alphabet: Annotated[str, Field(min_length=1, max_length=254)] = ALPHABET
     normalizer: Normalizer = "english"  # of the text; see las.config.TextConfig
-    layers: Positive = 1
-    width: Positive = 512
-    embedding: Positive = 64
-    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    layers: Positive = 1  # number of LSTM layers
+    width: Positive = 512  # units of each layer
+    embedding: Positive = 64  # width of the embedding of a character
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1  # dropout probability
 
     @model_validator(mode="after")
     def _check(self) -> "LMModelConfig":
@@ -34,26 +34,28 @@ class LMModelConfig(Settings):
 
 
 class LMTrainingConfig(Settings):
-    """The loop. It ends after ``steps`` or ``max_minutes``, whichever comes first."""
+    """The training loop. It ends after ``steps`` or ``max_minutes``, whichever comes first."""
 
-    steps: Positive = 20000
-    max_minutes: Annotated[float, Field(gt=0)] | None = None  # of training, over all resumes
-    seed: Natural = 1
-    threads: Positive = 1
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    steps: Positive = 20000  # number of optimizer steps
+    # Minutes of training, over all resumes; null: no limit.
+    max_minutes: Annotated[float, Field(gt=0)] | None = None
+    seed: Natural = 1  # of all random numbers
+    threads: Positive = 1  # CPU threads
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU if there is one
     precision: Literal["float32", "bfloat16"] = "float32"  # of the matrix products
-    batch_characters: Positive = 4096  # at most, ends of sentence included
+    batch_characters: Positive = 4096  # limit of the characters of a batch, ends included
     max_characters: Positive = 1000  # longer lines are left out
-    dev_every: Annotated[int, Field(ge=0)] = 100  # a sentence in so many is held out; 0: none
-    dev_sentences: Positive = 2000  # of those, how many are measured during training
-    evaluate_every: Positive = 500  # steps
-    log_every: Positive = 20  # steps
-    checkpoint_minutes: Annotated[float, Field(gt=0)] = 5.0
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-3  # the peak
-    warmup: Natural = 100  # steps from 0 to the peak
-    final_rate: Share = 0.02  # share of the peak at the end of the cosine decay
-    clip: Annotated[float, Field(gt=0)] = 1.0  # norm of the gradient
-    max_skipped: Positive = 20  # non-finite steps in a row before giving up
+    # One sentence in so many, by a hash of its text, is in the dev set; 0: no dev set.
+    dev_every: Annotated[int, Field(ge=0)] = 100
+    dev_sentences: Positive = 2000  # limit of the dev sentences that are measured
+    evaluate_every: Positive = 500  # steps between validations
+    log_every: Positive = 20  # steps between rows of log.jsonl
+    checkpoint_minutes: Annotated[float, Field(gt=0)] = 5.0  # minutes between checkpoints
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3  # peak of the learning rate
+    warmup: Natural = 100  # steps of linear warm-up to the peak
+    final_rate: Share = 0.02  # final learning rate as a share of the peak, after cosine decay
+    clip: Annotated[float, Field(gt=0)] = 1.0  # limit of the norm of the gradient
+    max_skipped: Positive = 20  # steps in a row with a non-finite gradient that end the training
 
     @model_validator(mode="after")
     def _check(self) -> "LMTrainingConfig":
@@ -68,12 +70,12 @@ class LMTrainingConfig(Settings):
 
 
 class LMConfig(LMModelConfig):
-    """A training run: the model and the loop."""
+    """A training run: model and training loop."""
 
     training: LMTrainingConfig = LMTrainingConfig()
 
     def model_settings(self) -> LMModelConfig:
-        """The part that goes with the weights."""
+        """The settings of the model alone."""
         return LMModelConfig(**{name: getattr(self, name) for name in LMModelConfig.model_fields})
 
 
@@ -81,7 +83,7 @@ def load(path: str | Path | None, overrides: Sequence[str] = ()) -> LMConfig:
     """Settings of a YAML file, or the defaults, with ``key=value`` overrides applied in order.
 
     Raises:
-        LASError: the file is missing or no YAML, or a key or value is not right.
+        LASError: the file is missing or not YAML, or a key or value is not valid.
     """
     if path is not None:
         return configuration.load(LMConfig, path, overrides)

@@ -1,7 +1,7 @@
-"""Text files as encoded sentences: one a line, a byte a character, in memory once.
+"""Text files as encoded sentences: one sentence a line, one byte a character.
 
-The text is read as a stream. A sentence is held out for the dev set by a hash of its normalised
-text, not by its place, so that a sentence that occurs twice is never on both sides.
+The text is read as a stream. A hash of its normalised text decides whether a sentence belongs to
+the dev set, so that repetitions of a sentence are all in the same set.
 """
 
 import gzip
@@ -21,24 +21,24 @@ from torch import Tensor
 from las.errors import LASError
 from las.text.characters import EOS, Characters
 
-# What every normalizer leaves as it is: most lines of prepared text, and these 20 times faster.
+# Text that no normalizer changes, like most lines of prepared text; the test is 20 times as fast.
 _NORMAL = re.compile(r"[A-Z][A-Z']*(?: [A-Z][A-Z']*)*")
 
 
 @dataclass(frozen=True)
 class Sentences:
-    """Encoded sentences, without their ends."""
+    """Encoded sentences, without ends of sentence."""
 
-    ids: np.ndarray  # uint8, all sentences after one another
+    ids: np.ndarray  # uint8, all sentences concatenated
     offsets: np.ndarray  # int64 [sentences + 1]
-    space: int  # the id between words; 0 where the alphabet has none
+    space: int  # id of the space; 0 if the alphabet has none
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     @property
     def characters(self) -> int:
-        """Number of characters, ends of sentence not counted."""
+        """Number of characters, without ends of sentence."""
         return len(self.ids)
 
     @property
@@ -58,35 +58,35 @@ class Sentences:
         return torch.from_numpy(tokens), torch.from_numpy(lengths)
 
     def batches(self, order: np.ndarray, characters: int) -> Iterator[np.ndarray]:
-        """Cut an order of sentences into batches of at most so many characters and ends."""
+        """Split an order of sentences into batches of at most so many characters, ends included."""
         total = np.concatenate([[0], np.cumsum(self.offsets[order + 1] - self.offsets[order] + 1)])
         begin = 0
         while begin < len(order):
             end = int(np.searchsorted(total, total[begin] + characters, side="right")) - 1
-            end = max(end, begin + 1)  # a sentence too long for any batch is one by itself
+            end = max(end, begin + 1)  # a sentence that is too long is a batch of its own
             yield order[begin:end]
             begin = end
 
     def shuffled(self, characters: int, seed: int, epoch: int) -> Iterator[np.ndarray]:
-        """Batches of an epoch: all sentences once, at random.
+        """Batches of an epoch: all sentences once, in random order.
 
-        They are not put together by length, as is usual: in a batch of sentences of one length
-        all end at the same place, and its gradient teaches that.
+        They are not grouped by length, as is usual: all sentences of such a batch end at the same
+        position, which biases its gradient.
         """
         order = np.random.default_rng([seed, epoch]).permutation(len(self))
         return self.batches(order, characters)
 
     def parts(self, batch: np.ndarray, count: int) -> list[np.ndarray]:
-        """A batch in parts of similar length, to be padded apart from one another."""
+        """Split a batch into parts of similar length, which are padded separately."""
         order = batch[np.argsort(self.offsets[batch + 1] - self.offsets[batch], kind="stable")]
         return [part for part in np.array_split(order, count) if len(part)]
 
     def by_length(self, characters: int) -> Iterator[np.ndarray]:
-        """Batches in order of length, for measuring."""
+        """Batches in order of length, for evaluation."""
         return self.batches(np.argsort(np.diff(self.offsets), kind="stable"), characters)
 
     def sample(self, count: int, seed: int) -> "Sentences":
-        """At most ``count`` sentences drawn without replacement, in their order."""
+        """At most ``count`` random sentences, in their order."""
         if len(self) <= count:
             return self
         drawn = np.sort(np.random.default_rng(seed).choice(len(self), count, replace=False))
@@ -107,24 +107,24 @@ class _Builder:
         self.offsets.append(len(self.ids))
 
     def build(self) -> Sentences:
-        """What was added, without a copy."""
+        """The sentences, without a copy."""
         ids = np.frombuffer(self.ids, dtype=np.uint8)
         return Sentences(ids, np.frombuffer(self.offsets, dtype=np.int64), self.space)
 
 
 @dataclass(frozen=True)
 class Text:
-    """A text file: what is trained on, what is held out, and what could not be used."""
+    """The training set and dev set of a text file, and the numbers of skipped lines."""
 
     train: Sentences
     dev: Sentences
-    empty: int  # lines with nothing left after normalisation
+    empty: int  # lines that are empty after normalisation
     outside: int  # lines with characters outside the alphabet
     long: int  # lines over the limit
 
     @property
     def skipped(self) -> str:
-        """The unusable lines in words."""
+        """The numbers of skipped lines, as text."""
         return (
             f"{self.empty} empty, {self.outside} with characters outside the alphabet, "
             f"{self.long} too long"
@@ -138,7 +138,7 @@ def read(path: Path, text: Characters, max_characters: int, dev_every: int = 0) 
         path: the file.
         text: the characters; lines with others (digits, say) are skipped and counted.
         max_characters: longer lines are skipped and counted.
-        dev_every: hold out about one sentence in so many, all its repetitions with it; 0: none.
+        dev_every: one sentence in so many, with its repetitions, is in the dev set; 0: none.
 
     Raises:
         LASError: the file is missing, corrupt, not UTF-8, or has no usable line.
@@ -159,7 +159,7 @@ def read(path: Path, text: Characters, max_characters: int, dev_every: int = 0) 
                     empty += 1
                 elif not allowed.issuperset(sentence):
                     outside += 1
-                elif len(sentence) > max_characters:  # some characters become several
+                elif len(sentence) > max_characters:  # some characters become several ones
                     long += 1
                 else:
                     ids = sentence.translate(table).encode("latin-1")
@@ -168,7 +168,7 @@ def read(path: Path, text: Characters, max_characters: int, dev_every: int = 0) 
     except UnicodeDecodeError:
         raise LASError(f"{path}: not a UTF-8 text; convert it to UTF-8") from None
     except (EOFError, lzma.LZMAError, gzip.BadGzipFile, zlib.error) as error:
-        raise LASError(f"{path}: corrupt or cut off ({' '.join(str(error).split())})") from None
+        raise LASError(f"{path}: corrupt or truncated ({' '.join(str(error).split())})") from None
     except OSError as error:
         raise LASError(f"{path}: cannot read the text ({error.strerror or error})") from None
     result = Text(train.build(), dev.build(), empty, outside, long)
@@ -178,12 +178,12 @@ def read(path: Path, text: Characters, max_characters: int, dev_every: int = 0) 
 
 
 def checksum(sentences: Sentences) -> int:
-    """A number that tells one text from another; where sentences end counts too."""
+    """A checksum of the sentences and their boundaries."""
     return zlib.crc32(sentences.offsets.data, zlib.crc32(sentences.ids.data))
 
 
 def open_text(path: Path) -> TextIO:
-    """A text file to read from: plain, ``.gz`` or ``.xz``."""
+    """Open a text file: plain, ``.gz`` or ``.xz``."""
     if path.suffix == ".xz":
         return lzma.open(path, "rt", encoding="utf-8-sig")
     if path.suffix == ".gz":
@@ -192,7 +192,7 @@ def open_text(path: Path) -> TextIO:
 
 
 def _lines(file: TextIO, limit: int) -> Iterator[str | None]:
-    """Lines without their ends; None for one over the limit, which is never held whole."""
+    """Lines without line ends; None for one over the limit, which is never held in memory."""
     size = limit + 1  # the end of the line
     while line := file.readline(size):
         if line.endswith("\n") or len(line) < size:

@@ -1,7 +1,7 @@
-"""Counts the n-grams of a text and makes a model of them: modified Kneser-Ney discounting.
+"""Estimates a character n-gram model from a text with modified Kneser-Ney discounting.
 
-An n-gram of characters is one 64-bit number, so that counting is sorting: minutes of one
-core for 230 million characters at an order of 12, and some 40 bytes of memory a character.
+An n-gram is a 64-bit number, and counting is sorting: some minutes on one core for 230 million
+characters at order 12, and about 40 bytes of memory per character.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,14 +19,14 @@ from las.text.characters import EOS
 
 Codes = NDArray[np.uint64]
 _SHIFT = np.uint64(BITS)
-_HEADER = 1000  # bytes of a model's file that do not grow with its n-grams
+_HEADER = 1000  # bytes of a model's file besides the n-grams
 
 
 class Level(NamedTuple):
     """All n-grams of one length."""
 
     codes: Codes  # sorted
-    counts: NDArray[np.int32]  # how often each occurs
+    counts: NDArray[np.int32]  # number of occurrences
 
 
 def build(
@@ -36,7 +36,7 @@ def build(
     max_bytes: int | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> NgramModel:
-    """A model of a text: :func:`count`, then :func:`assemble`."""
+    """Estimate a model from a text: :func:`count`, then :func:`assemble`."""
     return assemble(count(sentences, config.order, progress), config, least, max_bytes, progress)
 
 
@@ -47,17 +47,17 @@ def count(
 
     Args:
         sentences: the text.
-        order: their greatest length.
-        progress: told what was done.
+        order: the maximum length.
+        progress: called with a line after each length.
 
     Raises:
-        LASError: there is nothing to count.
+        LASError: the text has no sentence.
     """
     if not len(sentences):
         raise LASError("no sentence to count n-grams in")
     stream = _stream(sentences)
     starts = np.flatnonzero(stream == EOS)
-    # How many ids of its own sentence stand before each, its start among them.
+    # Number of ids before each position in its sentence, including the start.
     before = np.zeros(len(stream), np.uint8)
     within = np.arange(1, len(stream)) - np.repeat(starts[:-1], np.diff(starts))
     before[1:] = np.minimum(within, order)
@@ -81,21 +81,21 @@ def assemble(
     max_bytes: int | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> NgramModel:
-    """A model of counted n-grams.
+    """Estimate a model from counts.
 
     Args:
         levels: of :func:`count`.
         config: alphabet and order.
-        least: how often n-grams of length 1, 2 ... must occur to be kept; the last one holds for
-            the rest.
-        max_bytes: of the model's file; rare n-grams are left out until it fits.
-        progress: told what was done.
+        least: minimum counts of n-grams of length 1, 2 ...; the last value applies to all longer
+            ones.
+        max_bytes: of the model's file; rare n-grams are removed until it fits.
+        progress: called with a line of progress.
 
     Raises:
-        LASError: no model is as small.
+        LASError: no model is that small.
     """
     limits = [least[min(n, len(least) - 1)] for n in range(len(levels))]
-    limits = np.maximum.accumulate(limits).tolist()  # what is kept, is kept without its first id
+    limits = np.maximum.accumulate(limits).tolist()  # the suffix of a kept n-gram is kept
     if max_bytes is not None:
         floor = _floor(levels, limits, max_bytes)
         limits = [max(limit, floor) for limit in limits]
@@ -107,7 +107,7 @@ def assemble(
         codes, counts = levels[n - 1]
         keep = counts >= limits[n - 1]
         kept.insert(0, codes[keep])
-        # Single characters are all seen, and far more often than twice.
+        # All single characters occur, and far more than twice.
         found = discounts(weights) if n > 1 else np.zeros(4)
         shares.insert(0, _shares(codes, weights, found)[keep])
         if n > 1:
@@ -124,11 +124,11 @@ def assemble(
 
 
 def _passed(codes: Codes, passed: NDArray[np.int32], shorter: Level, n: int) -> NDArray[np.int32]:
-    """What shorter n-grams are to count, from those of length n.
+    """Kneser-Ney counts of the shorter n-grams, from n-grams of length n.
 
-    A shorter context is asked only where a longer one does not know. So it counts in how many
-    longer ones an n-gram is known, not how often (Kneser & Ney 1995), and one that the model
-    leaves out as often as it occurs. At the start of a sentence there is no longer one.
+    A shorter context is used only where a longer one is not found. So an n-gram counts once for
+    each longer one that is kept (Kneser & Ney 1995), and as often as it occurs for those that are
+    removed. At the start of a sentence there is no longer one.
     """
     places = np.searchsorted(shorter.codes, codes & np.uint64((1 << (BITS * (n - 1))) - 1))
     sums = np.bincount(places, passed, minlength=len(shorter.codes)).astype(np.int32)
@@ -136,7 +136,7 @@ def _passed(codes: Codes, passed: NDArray[np.int32], shorter: Level, n: int) -> 
 
 
 def _stream(sentences: Sentences) -> NDArray[np.uint8]:
-    """All sentences after one another, an end before, between and after them."""
+    """All sentences concatenated, with an end of sentence before, between and after them."""
     lengths = np.diff(sentences.offsets)
     stream = np.full(len(sentences.ids) + len(sentences) + 1, EOS, np.uint8)
     stream[np.arange(1, len(sentences.ids) + 1) + np.repeat(np.arange(len(lengths)), lengths)] = (
@@ -146,19 +146,19 @@ def _stream(sentences: Sentences) -> NDArray[np.uint8]:
 
 
 def _unique(codes: Codes) -> tuple[Codes, NDArray[np.int32]]:
-    """Sorts in place."""
+    """Distinct codes and their counts; sorts in place."""
     codes.sort()
     first = _changes(codes)
     return codes[first], np.diff(first, append=len(codes)).astype(np.int32)
 
 
 def _changes(values: Codes) -> NDArray[np.int64]:
-    """Where values differ from the ones before."""
+    """Positions where a value differs from the one before."""
     return np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]])[: len(values)])
 
 
 def discounts(counts: NDArray[np.integer]) -> NDArray[np.float64]:
-    """What to take off counts of 0, 1, 2, and 3 or more (Chen & Goodman 1999, equation 17)."""
+    """Discounts of counts 0, 1, 2, and 3 or more (Chen & Goodman 1999, equation 17)."""
     once, twice, thrice, four = (int((counts == times).sum()) for times in (1, 2, 3, 4))
     if not once * twice * thrice:  # too little text for an estimate
         return np.array([0.0, 0.5, 0.75, 0.75])
@@ -168,21 +168,21 @@ def discounts(counts: NDArray[np.integer]) -> NDArray[np.float64]:
 
 
 def _shares(
-    codes: Codes, counts: NDArray[np.int32], taken: NDArray[np.float64]
+    codes: Codes, counts: NDArray[np.int32], discount: NDArray[np.float64]
 ) -> NDArray[np.uint8]:
-    """What each n-gram takes of its context's probability."""
+    """Share of each n-gram in the probability of its context, after discounting."""
     first = _changes(codes >> _SHIFT)
     totals = np.add.reduceat(counts.astype(np.int64), first)
     totals = np.repeat(totals, np.diff(first, append=len(codes)))
-    shares = (counts - taken[np.minimum(counts, 3)]) / totals
+    shares = (counts - discount[np.minimum(counts, 3)]) / totals
     return quantise(torch.from_numpy(shares.astype(np.float32))).numpy()
 
 
 def _floor(levels: list[Level], limits: list[int], max_bytes: int) -> int:
-    """The least count at which what occurs as often fits so many bytes."""
+    """The lowest minimum count with which the model fits so many bytes."""
     low, high = 1, max(int(level.counts.max(initial=1)) for level in levels)
     if _bytes(levels, limits, high) > max_bytes:
-        raise LASError(f"no n-gram model of this text fits {max_bytes:,} bytes")
+        raise LASError(f"no n-gram model of this text fits {max_bytes:,} bytes; allow more")
     while low < high:
         middle = (low + high) // 2
         if _bytes(levels, limits, middle) > max_bytes:
@@ -193,7 +193,7 @@ def _floor(levels: list[Level], limits: list[int], max_bytes: int) -> int:
 
 
 def _bytes(levels: list[Level], limits: list[int], floor: int) -> int:
-    """Of the file: a byte an n-gram, a bit if it may have followers, and four bytes if it has."""
+    """Size of the file: a byte an n-gram, a bit if it may have followers, four bytes if it has."""
     size = _HEADER
     kept = [
         level.codes[level.counts >= (max(limit, floor) if n else 1)]
@@ -207,7 +207,7 @@ def _bytes(levels: list[Level], limits: list[int], floor: int) -> int:
 
 
 def _followers(codes: Codes, longer: Codes) -> NDArray[np.int32]:
-    """The bits of the ids that follow each n-gram."""
+    """Bit masks of the ids that follow each n-gram."""
     followers = np.zeros(len(codes), np.int32)
     if len(longer):
         contexts = longer >> _SHIFT

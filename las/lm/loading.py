@@ -1,4 +1,4 @@
-"""The kinds of language model there are, told apart by what is in their folders."""
+"""Loads a language model of any kind, which the files in its folder identify."""
 
 from pathlib import Path
 
@@ -11,15 +11,15 @@ from las.lm import lstm, ngram, word_ngram
 def load(
     folder: str | Path, device: str | torch.device = "cpu"
 ) -> lstm.LanguageModel | ngram.NgramModel:
-    """Read the folder of a language model of either kind.
+    """Load a character language model, LSTM or n-gram.
 
     Raises:
-        LASError: it is not one, or a file is missing or corrupt.
+        LASError: the folder has none, or a file is missing or corrupt.
     """
     folder = Path(folder)
     if (folder / ngram.CONFIG).is_file():
         if (folder / lstm.CONFIG).is_file():
-            raise LASError(f"{folder}: holds both {lstm.CONFIG} and {ngram.CONFIG}; remove one")
+            raise LASError(f"{folder}: has both {lstm.CONFIG} and {ngram.CONFIG}; remove one")
         return ngram.NgramModel.load(folder, device)
     if (folder / word_ngram.CONFIG).is_file():
         raise LASError(f"{folder}: a model of words, not of characters; give it by --words")

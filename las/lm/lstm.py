@@ -1,8 +1,7 @@
-"""A character language model: embedding, LSTM layers and an output; its folders; its steps.
+"""A character LSTM language model.
 
-It knows the ids of :class:`las.text.characters.Characters`. CTC's blank is never predicted; a
-sentence ends with EOS, which is its first input too, so that a model starts every sentence from
-nothing.
+Its ids are those of :class:`las.text.characters.Characters`. Blank is never predicted. EOS ends a
+sentence and is also its first input; every sentence starts from the zero state.
 """
 
 import math
@@ -26,12 +25,12 @@ from las.text.characters import BLANK, EOS, Characters
 if TYPE_CHECKING:
     from las.lm.ngram import NgramModel
 
-# Not the name of a recogniser's settings: either kind of folder is told from the other.
+# Not the name in a recogniser's folder, so that the two kinds of folder can be distinguished.
 CONFIG = "lm.yaml"
 
 
 class LMState(NamedTuple):
-    """Where hypotheses are: the LSTM's memory, [layers, B, N, width] each."""
+    """The LSTM state of hypotheses, [layers, B, N, width] each."""
 
     hidden: Tensor
     cell: Tensor
@@ -41,10 +40,10 @@ class LanguageModel(nn.Module):
     """Character LSTM (Mikolov et al. 2010, with the cell of Hochreiter & Schmidhuber 1997).
 
     In a search: ``state = start(B, N)``; ``log_probs, state = step(state, tokens)``, beginning
-    with EOS; ``state = select(state, index)`` when hypotheses change places.
+    with EOS; ``state = select(state, index)`` when hypotheses are reordered.
 
     Args:
-        config: the alphabet and the sizes.
+        config: alphabet and sizes.
     """
 
     def __init__(self, config: LMModelConfig) -> None:
@@ -60,15 +59,15 @@ class LanguageModel(nn.Module):
             dropout=config.dropout if config.layers > 1 else 0.0,
         )
         self.dropout = nn.Dropout(config.dropout)
-        # Blank is the first id: without an output for it, it needs no mask in the softmax.
+        # No output for blank, the first id, so that the softmax needs no mask.
         self.output = nn.Linear(config.width, len(self.text) - 1)
         with torch.no_grad():
             for layer in range(config.layers):
                 bias = getattr(self.lstm, f"bias_ih_l{layer}")
-                bias[config.width : 2 * config.width] = 1.0  # forget gates start open
+                bias[config.width : 2 * config.width] = 1.0  # open forget gates
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Log-probabilities [B, U + 1, V] of each character of tokens [B, U] and of what follows.
+        """Log-probabilities [B, U + 1, V] after each prefix of tokens [B, U].
 
         Position u is predicted from the u tokens before it; blank has minus infinity.
         """
@@ -77,7 +76,7 @@ class LanguageModel(nn.Module):
         return self._predict(outputs)
 
     def losses(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """Nats [B] of whole sentences, their ends included; tokens [B, U] are padded."""
+        """Negative log-probabilities [B] in nats of padded sentences [B, U], ends included."""
         columns = torch.arange(tokens.shape[1] + 1, device=tokens.device)
         targets = nn.functional.pad(tokens, (0, 1), value=EOS)
         targets = targets.masked_fill(columns >= lengths[:, None], EOS)
@@ -122,11 +121,11 @@ class LanguageModel(nn.Module):
         return nn.functional.pad(log_probs, (BLANK + 1, 0), value=-math.inf)
 
     def save_pretrained(self, folder: str | Path, info: Mapping[str, str] | None = None) -> None:
-        """Write ``model.safetensors`` and ``lm.yaml``; each file is whole or not at all.
+        """Write ``model.safetensors`` and ``lm.yaml``, each atomically.
 
         Args:
             folder: made if it is missing.
-            info: what to remember with the weights: text, steps, perplexity, licence.
+            info: metadata to store with the weights: text, steps, perplexity, licence.
         """
         folder = Path(folder)
         make_folder(folder)
@@ -136,7 +135,7 @@ class LanguageModel(nn.Module):
 
     @classmethod
     def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> "LanguageModel":
-        """Read a language model's folder, for use; nothing is unpickled.
+        """Load a model folder, in evaluation mode; nothing is unpickled.
 
         Raises:
             LASError: a file is missing, corrupt, or not of a language model of this project.
@@ -153,7 +152,7 @@ class LanguageModel(nn.Module):
 
 
 class Perplexity(NamedTuple):
-    """How well a text is predicted. Ends of sentence are predicted, and counted, like the rest."""
+    """Perplexity of a text. Ends of sentence are predicted, and counted, like characters."""
 
     nats: float
     sentences: int
@@ -167,7 +166,7 @@ class Perplexity(NamedTuple):
 
     @property
     def per_word(self) -> float:
-        """Perplexity over words and ends of sentence, comparable with a word model's."""
+        """Perplexity over words and ends of sentence, comparable with that of a word model."""
         try:
             return math.exp(self.nats / (self.words + self.sentences))
         except OverflowError:  # an untrained model on very long words
@@ -189,7 +188,7 @@ class Perplexity(NamedTuple):
 def measure(
     model: "LanguageModel | NgramModel", sentences: Sentences, batch_characters: int = 16384
 ) -> Perplexity:
-    """Perplexity of sentences; the model's mode is left as it was."""
+    """Perplexity of sentences; restores the mode of the model."""
     training = model.training
     model.eval()
     device = next(iter(model.state_dict().values())).device

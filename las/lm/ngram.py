@@ -1,12 +1,12 @@
-"""A character n-gram language model: a trie of n-grams, its folders and its steps.
+"""A character n-gram language model: a trie of n-grams.
 
-It needs minutes of one core where a recurrent model needs hours. The probability of a character w
-after a context c is interpolated, from the shortest context to the longest that was seen (Kneser
-& Ney 1995, Chen & Goodman 1999)::
+It is estimated in minutes on one core, where an LSTM is trained for hours. The probability of a
+character w after a context c is interpolated from the shortest context to the longest known one
+(Kneser & Ney 1995, Chen & Goodman 1999)::
 
     p(w | c) = share(c, w) + (1 - sum of share(c, .)) p(w | c without its first character)
 
-Only the shares are stored; :mod:`las.lm.kneser_ney` makes them from a text.
+Only the shares are stored; :mod:`las.lm.kneser_ney` estimates them from a text.
 """
 
 from collections.abc import Mapping
@@ -27,14 +27,14 @@ from las.text.characters import ALPHABET, EOS, Characters
 from las.text.normalizer import Normalizer, check_alphabet
 
 CONFIG = "ngram.yaml"
-BITS = 5  # of an id: a node's followers are bits of one int32, an n-gram is a 64-bit number
+BITS = 5  # of an id: the followers of a node are bits of one int32, an n-gram is a 64-bit number
 MAX_ORDER = 64 // BITS
-STEPS = 20.0  # of a stored share, a nat: 0.05 nats apart, down to exp(-12.75)
-_LEAST = 1e-5  # share of what was never seen, so that nothing is impossible
+STEPS = 20.0  # quantisation steps per nat of a stored share: 0.05 nats, down to exp(-12.75)
+_LEAST = 1e-5  # minimum share of shorter contexts, so that nothing is impossible
 
 
 class NgramConfig(Settings):
-    """What defines an n-gram model; stored beside its shares."""
+    """Settings of an n-gram model; stored beside its shares."""
 
     alphabet: Annotated[str, Field(min_length=1, max_length=2**BITS - 3)] = ALPHABET
     normalizer: Normalizer = "english"  # of the text; see las.config.TextConfig
@@ -50,38 +50,38 @@ class NgramConfig(Settings):
 
 
 class NgramState(NamedTuple):
-    """The contexts that hypotheses are in."""
+    """The contexts of hypotheses."""
 
-    nodes: Tensor  # [B, N, order], the nodes of the last 0, 1, 2 ... characters
+    nodes: Tensor  # [B, N, order], nodes of the last 0, 1, 2 ... characters
 
 
 class NgramModel(nn.Module):
-    """Steps of a search as :class:`las.decoding.hypothesis.LanguageModel` asks for them.
+    """A language model for search; see :class:`las.decoding.hypothesis.LanguageModel`.
 
-    A node is an n-gram. Node 0 is the empty one; nodes are numbered by length, and within a length
-    in order of their ids, so that the followers of a node are neighbours.
+    A node is an n-gram; node 0 is the empty one. Nodes are numbered by length and then in order of
+    their ids, so that the followers of a node are consecutive.
 
     Args:
         config: alphabet and order.
-        followers: int32, of every node shorter than ``order``: bit w says that the node and then
-            id w is a node, too.
-        shares: uint8, of every node but the first: see :func:`quantise`.
+        followers: int32, of every node shorter than ``order``: bit w is set if the node followed
+            by id w is a node.
+        shares: uint8, of every node but the first; see :func:`quantise`.
     """
 
     followers: Tensor
     shares: Tensor
-    first: Tensor  # follower of each node
-    decoded: Tensor  # share that each byte stands for
+    first: Tensor  # first follower of each node
+    decoded: Tensor  # share of each byte
 
     def __init__(self, config: NgramConfig, followers: Tensor, shares: Tensor) -> None:
         super().__init__()
         self.config = config
         self.text = Characters(config.alphabet, config.normalizer)
         none = torch.zeros(1, dtype=torch.int32)
-        # One more, without followers, stands for every context that was not seen.
+        # One more node, without followers, for every unknown context.
         self.register_buffer("followers", torch.cat([followers, none]))
         self.register_buffer("shares", torch.cat([none.byte(), shares]))
-        # In parts that fit a cache: over all at once it takes ten times as long.
+        # In parts that fit the cache, which is ten times as fast.
         counts = torch.cat([population(part) for part in self.followers.split(1 << 16)])
         first = counts.cumsum(0, dtype=torch.int32).sub_(counts).add_(1)
         self.register_buffer("first", first)
@@ -119,7 +119,7 @@ class NgramModel(nn.Module):
         child = self.first[nodes][..., None] + bits.cumsum(-1) - bits
         shares = self.decoded[self.shares[child * bits].int()] * bits
         rest = (1 - shares.sum(-1, keepdim=True)).clamp_min(_LEAST)
-        # What a context leaves goes to the next shorter one, and at last to all alike.
+        # The rest of a context goes to the next shorter one, and at last to the uniform one.
         passed = rest.flip(2).cumprod(2).flip(2)
         weights = torch.cat([passed[..., 1:, :], torch.ones_like(rest[..., :1, :])], 2)
         total = (shares * weights).sum(2) + passed[:, :, 0] / (len(self.text) - EOS)
@@ -133,7 +133,7 @@ class NgramModel(nn.Module):
         return NgramState(state.nodes.gather(1, index))
 
     def losses(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """Nats [B] of whole sentences, their ends included; tokens [B, U] are padded."""
+        """Negative log-probabilities [B] in nats of padded sentences [B, U], ends included."""
         nats = torch.zeros(len(tokens), device=tokens.device)
         state = self.start(len(tokens), 1)
         read = torch.full_like(tokens[:, :1], EOS)
@@ -146,13 +146,13 @@ class NgramModel(nn.Module):
         return nats
 
     def save_pretrained(self, folder: str | Path, info: Mapping[str, str] | None = None) -> None:
-        """Write ``model.safetensors`` and ``ngram.yaml``; each file is whole or not at all.
+        """Write ``model.safetensors`` and ``ngram.yaml``, each atomically.
 
-        Most nodes have no followers: a bit each says which have.
+        Most nodes have no followers; one bit for each says whether it has.
 
         Args:
             folder: made if it is missing.
-            info: what to remember with the model: text, sentences, perplexity, licence.
+            info: metadata to store with the model: text, sentences, perplexity, licence.
         """
         folder = Path(folder)
         make_folder(folder)
@@ -171,7 +171,7 @@ class NgramModel(nn.Module):
 
     @classmethod
     def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> "NgramModel":
-        """Read an n-gram model's folder; nothing is unpickled.
+        """Load a model folder; nothing is unpickled.
 
         Raises:
             LASError: a file is missing, corrupt, or not of an n-gram model of this project.
@@ -206,7 +206,7 @@ def quantise(shares: Tensor) -> Tensor:
 
 
 def population(words: Tensor) -> Tensor:
-    """Number of bits that are set in each non-negative int32."""
+    """Number of set bits of each non-negative int32."""
     words = words - ((words >> 1) & 0x55555555)
     words = (words & 0x33333333) + ((words >> 2) & 0x33333333)
     words = (words + (words >> 4)) & 0x0F0F0F0F
@@ -221,6 +221,6 @@ def pack(bits: Tensor) -> Tensor:
 
 
 def unpack(packed: Tensor, count: int) -> Tensor:
-    """The booleans [count] that :func:`pack` made bytes of."""
+    """Invert :func:`pack`: booleans [count]."""
     bits = (packed[:, None] >> torch.arange(8, dtype=torch.uint8)) & 1
     return bits.flatten()[:count].bool()

@@ -1,15 +1,14 @@
 """Training of the character language model on a text file.
 
-A batch holds whole sentences, each from the zero state, rather than pieces of one running text
-(truncated back-propagation): a recogniser asks for utterances one by one, in no order, so context
-from before a sentence would be trained but never used; and sentences are short enough to go
-through back-propagation whole. They are drawn at random, not by length (see
-:meth:`las.lm.corpus.Sentences.shuffled`); for less padding a batch goes through the model in parts
-of similar length, whose gradients add up to the batch's.
+A batch holds whole sentences, each from the zero state, and not segments of a continuous text
+(truncated back-propagation): a recogniser scores utterances independently, so context from before a
+sentence would be learnt but never used. Batches are random and not grouped by length (see
+:meth:`las.lm.corpus.Sentences.shuffled`). To save padding, a batch is computed in parts of similar
+length, whose gradients are added.
 
-Everything random in a step follows from (seed, step), so that a resumed training computes the same
-bits as one that was never stopped, as long as the end is a number of steps: with ``max_minutes``
-the learning rate follows the clock.
+The random numbers of a step depend only on (seed, step), so that a resumed training is
+bit-identical to an uninterrupted one if its end is given in steps. With ``max_minutes`` the
+learning rate depends on the time.
 """
 
 import json
@@ -39,13 +38,13 @@ from las.runtime import (
     stop_signals,
 )
 from las.storage import checkpoint, settings_diff
-from las.storage.atomic import check_folder, make_folder, naming
+from las.storage.atomic import attribute_errors, check_folder, make_folder
 from las.storage.logs import timestamped, truncate_rows
 from las.storage.settings import save_settings
 from las.storage.weights import fit_weights
 
 STATE = "training.pt"
-# What a training that goes on may have otherwise than before; see las.training.trainer.
+# Settings that may change when a training is resumed; see las.training.trainer.
 _FREE = frozenset(
     [
         "training.steps",
@@ -58,11 +57,11 @@ _FREE = frozenset(
     ]
 )
 _LINE_SECONDS = 15.0  # between lines of progress
-_PARTS = 4  # of a batch
+_PARTS = 4  # of a batch, each padded separately
 
 
 class InterruptedLMTrainingError(LASError):
-    """The user or the system asked the training to stop; its state was saved."""
+    """The training was stopped by a signal; its state was saved."""
 
 
 @dataclass
@@ -82,8 +81,8 @@ class LMTrainer:
     """Trains one language model.
 
     Args:
-        config: the run.
-        text: a text of one sentence a line; see :func:`las.lm.corpus.read`.
+        config: of the run.
+        text: file with one sentence a line; see :func:`las.lm.corpus.read`.
         output: folder of the run: ``model`` (the best on the dev set), ``log.jsonl``,
             ``train.log`` and the state to resume from.
 
@@ -96,7 +95,7 @@ class LMTrainer:
         self.settings = config.training
         self.output = output
         self.device = choose_device(self.settings.device)
-        self.halves = self.settings.precision == "bfloat16"
+        self.bfloat16 = self.settings.precision == "bfloat16"
         choose_threads(self.settings.threads, "training.threads")
         seed_everything(self.settings.seed)
         self.model = LanguageModel(config.model_settings()).to(self.device)
@@ -115,13 +114,13 @@ class LMTrainer:
         self.stop = StopRequest()
 
     def run(self) -> Path:
-        """Train to the end, resuming what the output folder holds.
+        """Train to the end; resumes if the output folder holds a checkpoint.
 
         Returns:
             the folder of the model.
 
         Raises:
-            LASError: the folder is of another training, or the training broke down.
+            LASError: the folder is of another training, or too many steps were skipped.
             InterruptedLMTrainingError: a signal asked to stop.
         """
         check_folder(self.output)
@@ -195,14 +194,14 @@ class LMTrainer:
         return self._progress() >= 1.0
 
     def _progress(self) -> float:
-        """Share of the budget that is spent."""
+        """Share of the steps or minutes that is done, 0 to 1."""
         progress = self.position.step / self.settings.steps
         if self.settings.max_minutes is not None:
             progress = max(progress, self.position.minutes / self.settings.max_minutes)
         return progress
 
     def _update(self, index: np.ndarray) -> tuple[float, int]:
-        """One optimizer step; a gradient that is not finite is thrown away and counted.
+        """One optimizer step.
 
         Returns:
             nats per character, and the number of characters, ends of sentence included.
@@ -215,7 +214,7 @@ class LMTrainer:
         value = 0.0
         for part in train.parts(index, _PARTS):
             tokens, lengths = train.select(part)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.halves):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
                 losses = self.model.losses(tokens.to(self.device), lengths.to(self.device))
             loss = losses.sum() / count
             loss.backward()
@@ -236,7 +235,7 @@ class LMTrainer:
         return value, count
 
     def _validate(self) -> None:
-        """Measure the dev set, and keep the model if it is the best so far."""
+        """Measure the dev set, and save the model if it is the best so far."""
         if not len(self.dev):
             return
         result = measure(self.model, self.dev, max(16384, self.settings.batch_characters))
@@ -296,7 +295,7 @@ class LMTrainer:
             self._line(f"resumes with changed settings: {settings_diff.shown(changed)}")
 
     def _fingerprint(self) -> list[int]:
-        """What tells one text from another."""
+        """Identifies the text."""
         train = self.text.train
         return [len(train), train.characters, corpus.checksum(train), len(self.text.dev)]
 
@@ -312,5 +311,5 @@ class LMTrainer:
 
     def _append(self, name: str, line: str) -> None:
         path = self.output / name
-        with naming(path), path.open("a", encoding="utf-8") as file:
+        with attribute_errors(path), path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")

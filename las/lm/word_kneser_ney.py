@@ -1,8 +1,8 @@
-"""Counts the words of a text and makes a model of them: modified Kneser-Ney discounting.
+"""Estimates a word n-gram model from a text with modified Kneser-Ney discounting.
 
-With all n-grams kept it is the interpolated model of Chen & Goodman (1999), its lowest order
-interpolated with the uniform distribution. Where a model must be small, the n-grams stay that gain
-most where they are used, and the rest is estimated anew for what stays.
+With all n-grams it is the interpolated model of Chen & Goodman (1999), whose lowest order is
+interpolated with the uniform distribution. For a small model the n-grams with the least gain are
+pruned, and the probabilities estimated for the remaining ones.
 """
 
 from collections.abc import Callable
@@ -29,8 +29,8 @@ from las.lm.word_ngram import (
 )
 from las.text.characters import EOS, Characters
 
-_HEADER = 2000  # bytes of a model's file that do not grow with its n-grams
-_HALVINGS = 24  # of the search for the least gain
+_HEADER = 2000  # bytes of a model's file besides the n-grams
+_HALVINGS = 24  # bisection steps of the search for the minimum gain
 
 Mask = NDArray[np.bool_]
 
@@ -45,11 +45,11 @@ class Level(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """Of the n-grams of one length; of those that are not kept, what the rest of the model says."""
+    """Estimates for the n-grams of one length; for pruned ones, by the rest of the model."""
 
     probs: NDArray[np.float64]  # of the last word after the others
-    shorter: NDArray[np.float64]  # what they would be if the n-gram alone were not kept
-    rest: NDArray[np.float64]  # what the n-gram, as a context, leaves to shorter ones
+    shorter: NDArray[np.float64]  # the same if only this n-gram were pruned
+    rest: NDArray[np.float64]  # back-off weight of the n-gram as a context
 
 
 def build(
@@ -59,17 +59,17 @@ def build(
     max_bytes: int | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> WordModel:
-    """A model of a text.
+    """Estimate a model from a text.
 
     Args:
         sentences: the text.
         config: alphabet and order.
-        vocabulary: so many of the most frequent words are known, at most.
-        max_bytes: of the model's file; the n-grams that gain least are left out until it fits.
-        progress: told what was done.
+        vocabulary: maximum number of known words, the most frequent ones.
+        max_bytes: of the model's file; the n-grams with the least gain are pruned until it fits.
+        progress: called with a line of progress.
 
     Raises:
-        LASError: there is nothing to count, or no model is as small.
+        LASError: the text has no sentence, or no model is that small.
     """
     words, stream = words_of(sentences, Characters(config.alphabet, config.normalizer), vocabulary)
     progress(f"{len(words):,} words, {np.mean(stream == UNKNOWN):.2%} of the text outside them")
@@ -86,30 +86,30 @@ def build(
 def words_of(
     sentences: Sentences, text: Characters, vocabulary: int
 ) -> tuple[list[str], NDArray[np.int64]]:
-    """The most frequent words, and the text as ids: each sentence from its start to its end.
+    """The most frequent words, and the text as ids, with starts and ends of sentence.
 
-    Of words that are as frequent, the earlier one of the text is known.
+    Of equally frequent words, those that occur first are known.
 
     Raises:
         LASError: there is no sentence.
     """
     if not len(sentences):
         raise LASError("no sentence to count words in")
-    # The places of spaces, and of the sentence ends that the array does not hold.
+    # Positions of spaces and of the ends of sentence, which the array does not have.
     ids = np.insert(sentences.ids, sentences.offsets[1:], EOS)
     breaks = np.flatnonzero((ids == sentences.space) | (ids == EOS))
     starts = np.concatenate([[0], breaks[:-1] + 1])
-    spelt, first, inverse, counts = np.unique(
+    hashes, first, inverse, counts = np.unique(
         hash_spans(ids, starts, breaks - starts),
         return_index=True,
         return_inverse=True,
         return_counts=True,
     )
-    counts[spelt == 0] = 0  # between two spaces there is no word
+    counts[hashes == 0] = 0  # between two spaces
     kept = np.lexsort((first, -counts))[: min(vocabulary, int((counts > 0).sum()))]
-    known = np.full(len(spelt), UNKNOWN)
+    known = np.full(len(hashes), UNKNOWN)
     known[kept] = np.arange(len(kept)) + FIRST
-    known[spelt == 0] = -1
+    known[hashes == 0] = -1
     words = [text.decode(ids[starts[i] : breaks[i]].tolist()) for i in first[kept].tolist()]
     stream = known[inverse]
     places = np.flatnonzero(ids[breaks] == EOS) + 1  # after the last word of each sentence
@@ -124,7 +124,7 @@ def count(stream: NDArray[np.int64], vocabulary: int, order: int) -> list[Level]
     Args:
         stream: of :func:`words_of`.
         vocabulary: the number of ids.
-        order: the greatest length.
+        order: the maximum length.
     """
     ids = np.arange(vocabulary)
     counts = np.bincount(stream, minlength=vocabulary)
@@ -151,11 +151,11 @@ def count(stream: NDArray[np.int64], vocabulary: int, order: int) -> list[Level]
 
 
 def estimate(levels: list[Level], keep: list[Mask]) -> list[Estimate]:
-    """Probabilities by modified Kneser-Ney of the n-grams that are kept; all single words are.
+    """Modified Kneser-Ney estimates with the n-grams in ``keep``, which has all single words.
 
-    A shorter context is asked only where a longer one does not know. So it counts after how many
-    words an n-gram is known, not how often, and one that the model leaves out as often as it
-    occurs. At the start of a sentence there is no longer one.
+    A shorter context is used only where a longer one is not found. So an n-gram counts once for
+    each longer one that is kept, and as often as it occurs for those that are pruned. At the start
+    of a sentence there is no longer one.
     """
     weights = [levels[-1].counts]
     for n in range(len(levels) - 1, 0, -1):
@@ -185,7 +185,7 @@ def estimate(levels: list[Level], keep: list[Mask]) -> list[Estimate]:
 
 
 def tables(levels: list[Level], keep: list[Mask]) -> list[Table]:
-    """The model of the n-grams that are kept, with which their contexts must be."""
+    """The tables of the n-grams in ``keep``, which must have their contexts."""
     found = []
     rows = np.zeros(1, np.int64)
     with np.errstate(divide="ignore"):
@@ -203,13 +203,13 @@ def tables(levels: list[Level], keep: list[Mask]) -> list[Table]:
 
 
 def _fitting(levels: list[Level], spelling: int, max_bytes: int) -> list[Mask]:
-    """The n-grams that gain most, as many as fit.
+    """Masks of the n-grams with the largest gain that fit the size.
 
-    The gain is how much less likely the text would be without an n-gram: its count times the
-    difference of log-probabilities (the weighted difference of Seymore & Rosenfeld 1996).
+    The gain of an n-gram is its count times the change of log-probability if it is pruned (the
+    weighted difference of Seymore & Rosenfeld 1996).
 
     Raises:
-        LASError: even single words do not.
+        LASError: even single words do not fit.
     """
     gains = [np.zeros(0)]
     for level, found in zip(levels[1:], estimate(levels, _all(levels))[1:], strict=True):

@@ -1,12 +1,12 @@
-"""A word n-gram language model: back-off tables, its folders, and its part in a search.
+"""A word n-gram language model: back-off tables, as in ARPA files, and scores for search.
 
-The form of an ARPA file (Katz 1987): an n-gram that is listed has its log-probability, and any
-other that of its shorter context, plus what the longer one's back-off says::
+A listed n-gram has a log-probability; any other one has that of the shorter context plus a back-off
+weight (Katz 1987)::
 
-    log p(w | c) = listed(c, w), or else backoff(c) + log p(w | c without its first word)
+    log p(w | c) = listed(c, w), else backoff(c) + log p(w | c without its first word)
 
-:mod:`las.lm.word_kneser_ney` makes such tables from a text, :mod:`las.lm.arpa` reads those of other
-tools.
+:mod:`las.lm.word_kneser_ney` estimates the tables from a text, :mod:`las.lm.arpa` reads those of
+other tools.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,19 +30,19 @@ from las.text.characters import ALPHABET, EOS, Characters
 from las.text.normalizer import Normalizer, check_alphabet
 
 CONFIG = "words.yaml"
-START, END, UNKNOWN = range(3)  # ids of what is no spelt word; words follow from FIRST on
+START, END, UNKNOWN = range(3)  # special ids; words follow from FIRST on
 FIRST = 3
 MAX_ORDER = 6
-MAX_WORDS = 1 << 21  # a key is a node and a word
-STEPS = 12.0  # of a stored log-probability, a nat: 0.083 nats apart, down to -21.25
-RAISED = 5.0  # the greatest back-off, in nats: pruned contexts may have more than 0
+MAX_WORDS = 1 << 21  # a key holds a node and a word
+STEPS = 12.0  # quantisation steps per nat of a log-probability: 0.083 nats, down to -21.25
+RAISED = 5.0  # maximum back-off weight in nats; it can be above 0 for pruned contexts
 _BITS = 21
-_FACTOR = -7046029254386353131  # odd, of a word's hash: 2^64 divided by the golden ratio
+_FACTOR = -7046029254386353131  # odd factor of the word hash: 2^64 divided by the golden ratio
 _NO_KEY = torch.iinfo(torch.int64).max
 
 
 class WordConfig(Settings):
-    """What defines a word model; stored beside its tables."""
+    """Settings of a word model; stored beside its tables."""
 
     alphabet: Annotated[str, Field(min_length=1, pattern=" ")] = ALPHABET
     normalizer: Normalizer = "english"  # of the text; see las.config.TextConfig
@@ -60,34 +60,36 @@ class WordConfig(Settings):
 class Table(NamedTuple):
     """All n-grams of one length, in order of their contexts and then of their last words."""
 
-    parents: NDArray[np.int64]  # row of the n-gram without its last word; 0 of single words
-    words: NDArray[np.int64]  # last words; of single words: all ids in their order
+    parents: NDArray[np.int64]  # row of the n-gram without its last word; 0 for single words
+    words: NDArray[np.int64]  # last words; for single words all ids in order
     log_probs: NDArray[np.uint8]  # see `quantise`
-    backoffs: NDArray[np.uint8]  # raised by `RAISED`; none of the longest
+    backoffs: NDArray[np.uint8]  # offset by `RAISED`; empty for the longest n-grams
 
 
 class WordState(NamedTuple):
-    """Where hypotheses are in their text."""
+    """The words of hypotheses so far."""
 
-    spelt: Tensor  # [B, N] hash of what is written of the current word, 0 for nothing
-    nodes: Tensor  # [B, N, order - 1] rows of the last 1, 2 ... words' n-grams, -1 if not listed
-    after: Tensor  # the same, were the current word to end here
+    prefix: Tensor  # [B, N] hash of the current, incomplete word; 0 if it is empty
+    nodes: (
+        Tensor  # [B, N, order - 1] rows of the n-grams of the last 1, 2 ... words; -1 if not listed
+    )
+    after: Tensor  # the same if the current word ended here
 
 
 class WordModel(nn.Module):
-    """Scores the words of hypotheses as they end, in the form of a language model's steps.
+    """Scores each word of a hypothesis when it ends, with the interface of a language model.
 
     Args:
         config: alphabet and order.
-        words: spellings of ids from ``FIRST`` on.
+        words: the words of ids from ``FIRST`` on.
         tables: of n-grams of length 1 to ``order``.
 
     Raises:
-        ValueError: tables or words do not belong together.
+        ValueError: tables and words do not match.
     """
 
     hashes: Tensor  # sorted, of all words
-    ids: Tensor  # of the words in that order
+    ids: Tensor  # of the words in the order of the hashes
 
     def __init__(self, config: WordConfig, words: Sequence[str], tables: Sequence[Table]) -> None:
         super().__init__()
@@ -100,7 +102,7 @@ class WordModel(nn.Module):
         hashes = hash_words([self.text.encode(word) for word in self.words])
         order = np.argsort(hashes, kind="stable")
         if (np.diff(hashes[order]) == 0).any():
-            raise ValueError("a word is there twice")
+            raise ValueError("a word occurs twice")
         self.register_buffer("hashes", torch.from_numpy(np.append(hashes[order], _NO_KEY)))
         self.register_buffer("ids", torch.from_numpy(np.append(order + FIRST, UNKNOWN)))
         for n, table in enumerate(tables, start=1):
@@ -111,7 +113,7 @@ class WordModel(nn.Module):
             self.register_buffer(f"log_probs{n}", nn.functional.pad(log_probs, (0, 1)))
             if n < config.order:
                 backoffs = RAISED - torch.from_numpy(table.backoffs).float() / STEPS
-                # One more, for contexts that are not listed.
+                # One more row, for contexts that are not listed.
                 self.register_buffer(f"backoffs{n}", nn.functional.pad(backoffs, (0, 1)))
 
     def start(self, batch: int, beams: int) -> WordState:
@@ -126,49 +128,49 @@ class WordModel(nn.Module):
     ) -> tuple[Tensor, WordState]:
         """Read one more token of each hypothesis.
 
-        A word is scored by what ends it: a space, or the end of the text, which has its own
-        probability, too. A space after nothing ends no word.
+        A word is scored with the token that ends it: a space or EOS, which also has its own
+        probability. A space after a space ends no word.
 
         Args:
             state: of the hypotheses.
             tokens: [B, N], the last token of each; EOS at the start.
-            unknown: what a word outside the vocabulary costs beside its probability as such.
+            unknown: cost in nats of a word outside the vocabulary, besides that of ``<unk>``.
 
         Returns:
-            scores [B, N, V] of writing each token next, float32: zero of all but a space and EOS;
-            and the state after the tokens.
+            scores [B, N, V] of each next token, float32, zero except for space and EOS; and the
+            state after the tokens.
         """
-        ended = ((tokens == self.space) & (state.spelt != 0))[..., None]
+        ended = ((tokens == self.space) & (state.prefix != 0))[..., None]
         nodes = torch.where(ended, state.after, state.nodes)
         within = (tokens != self.space) & (tokens != EOS)
-        spelt = torch.where(within, state.spelt * _FACTOR + tokens, 0)
-        words = self.find(spelt)
+        prefix = torch.where(within, state.prefix * _FACTOR + tokens, 0)
+        words = self.find(prefix)
         log_probs, after = self.read(nodes, words)
         log_probs = log_probs - unknown * (words == UNKNOWN)
-        empty = spelt == 0
+        empty = prefix == 0
         log_probs = log_probs.masked_fill(empty, 0.0)
         after = torch.where(empty[..., None], nodes, after)
-        ends, _ = self.read(after, torch.full_like(spelt, END))
+        ends, _ = self.read(after, torch.full_like(prefix, END))
         scores = log_probs.new_zeros(*tokens.shape, len(self.text))
         scores[..., self.space] = log_probs
         scores[..., EOS] = log_probs + ends
-        return scores, WordState(spelt, nodes, after)
+        return scores, WordState(prefix, nodes, after)
 
     @staticmethod
     def select(state: WordState, index: Tensor) -> WordState:
         """States of hypotheses index [B, M] of each utterance's N; M may differ from N."""
         wide = index[..., None].expand(-1, -1, state.nodes.shape[-1])
         return WordState(
-            state.spelt.gather(1, index), state.nodes.gather(1, wide), state.after.gather(1, wide)
+            state.prefix.gather(1, index), state.nodes.gather(1, wide), state.after.gather(1, wide)
         )
 
-    def find(self, spelt: Tensor) -> Tensor:
-        """Ids of words by their hashes, ``UNKNOWN`` of those outside the vocabulary."""
-        place = torch.searchsorted(self.hashes, spelt)
-        return torch.where(self.hashes[place] == spelt, self.ids[place], UNKNOWN)
+    def find(self, prefix: Tensor) -> Tensor:
+        """Ids of words by their hashes; ``UNKNOWN`` for those outside the vocabulary."""
+        place = torch.searchsorted(self.hashes, prefix)
+        return torch.where(self.hashes[place] == prefix, self.ids[place], UNKNOWN)
 
     def read(self, nodes: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probabilities [...] of words [...] after nodes [..., order - 1]; nodes after them."""
+        """Log-probabilities [...] of words [...] after nodes [..., order - 1], and new nodes."""
         log_probs = self.get_buffer("log_probs1")[words]
         found = [words]
         for n in range(2, self.config.order + 1):
@@ -183,20 +185,21 @@ class WordModel(nn.Module):
         return log_probs, torch.stack(found, -1)[..., : self.config.order - 1]
 
     def save_pretrained(self, folder: str | Path, info: Mapping[str, str] | None = None) -> None:
-        """Write ``model.safetensors`` and ``words.yaml``; each file is whole or not at all.
+        """Write ``model.safetensors`` and ``words.yaml``, each atomically.
 
-        An n-gram takes a byte for its probability, one for its back-off, as many as ids need for
-        its last word, and two bits: whether longer ones follow, and whether its context goes on.
+        An n-gram takes a byte for its probability, one for its back-off weight, the bytes of an id
+        for its last word, and two bits: whether longer n-grams follow, and whether it is the last
+        one of its context.
 
         Args:
             folder: made if it is missing.
-            info: what to remember with the model: text, sentences, perplexity, licence.
+            info: metadata to store with the model: text, sentences, perplexity, licence.
         """
         folder = Path(folder)
         make_folder(folder)
         save_settings(self.config, folder / CONFIG)
-        spelt = np.frombuffer("\n".join(self.words).encode(), np.uint8)
-        stored = {"spelt": torch.from_numpy(spelt.copy())}
+        spellings = np.frombuffer("\n".join(self.words).encode(), np.uint8)
+        stored = {"spelt": torch.from_numpy(spellings.copy())}
         for n, table in enumerate(self.tables, start=1):
             stored[f"log_probs{n}"] = torch.from_numpy(table.log_probs)
             if n < self.config.order:
@@ -214,7 +217,7 @@ class WordModel(nn.Module):
 
     @classmethod
     def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> "WordModel":
-        """Read a word model's folder; nothing is unpickled.
+        """Load a model folder; nothing is unpickled.
 
         Raises:
             LASError: a file is missing, corrupt, or not of a word model of this project.
@@ -235,12 +238,12 @@ class WordModel(nn.Module):
 
 
 def quantise(log_probs: NDArray[np.float64], raised: float = 0.0) -> NDArray[np.uint8]:
-    """Natural logarithms up to ``raised`` as bytes."""
+    """Natural logarithms up to ``raised`` as bytes, in steps of 1 / :data:`STEPS`."""
     return np.rint((raised - log_probs) * STEPS).clip(0, 255).astype(np.uint8)
 
 
 def hash_words(words: Sequence[Sequence[int]]) -> NDArray[np.int64]:
-    """The hashes that :meth:`WordModel.step` adds up, of whole words of ids."""
+    """Hashes of words of ids, as :meth:`WordModel.step` computes them."""
     lengths = np.array([len(word) for word in words], np.int64)
     ids = np.array([i for word in words for i in word], np.int64)
     return hash_spans(ids, np.cumsum(lengths) - lengths, lengths)
@@ -249,12 +252,12 @@ def hash_words(words: Sequence[Sequence[int]]) -> NDArray[np.int64]:
 def hash_spans(
     ids: NDArray, starts: NDArray[np.int64], lengths: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """The same, of words that begin at places of one array of ids."""
+    """Hashes of words that are spans of an array of ids."""
     hashes = np.zeros(len(starts), np.int64)
-    going = np.arange(len(starts))
+    longer = np.arange(len(starts))
     for place in range(int(lengths.max(initial=0))):
-        going = going[lengths[going] > place]
-        hashes[going] = hashes[going] * np.int64(_FACTOR) + ids[starts[going] + place]
+        longer = longer[lengths[longer] > place]
+        hashes[longer] = hashes[longer] * np.int64(_FACTOR) + ids[starts[longer] + place]
     return hashes
 
 
@@ -264,15 +267,15 @@ def id_bytes(vocabulary: int) -> int:
 
 
 def _planes(values: NDArray[np.int64], count: int) -> NDArray[np.uint8]:
-    """Numbers [n] as bytes [count, n], the lowest first."""
+    """Numbers [n] as byte planes [count, n], the lowest byte first."""
     return np.stack([(values >> (8 * byte)).astype(np.uint8) for byte in range(count)])
 
 
 def _tables(order: int, stored: Mapping[str, Tensor]) -> list[Table]:
-    """What :meth:`WordModel.save_pretrained` stored."""
+    """The tables that :meth:`WordModel.save_pretrained` stored."""
     tables: list[Table] = []
     if any(tensor.dtype != torch.uint8 for tensor in stored.values()):
-        raise ValueError("all is stored as bytes")
+        raise ValueError("a tensor is not uint8")
     for n in range(1, order + 1):
         log_probs = stored[f"log_probs{n}"].numpy()
         backoffs = stored[f"backoffs{n}"].numpy() if n < order else log_probs[:0]
@@ -295,7 +298,7 @@ def _tables(order: int, stored: Mapping[str, Tensor]) -> list[Table]:
 def _check(config: WordConfig, words: Sequence[str], tables: Sequence[Table]) -> None:
     vocabulary = len(words) + FIRST
     if not all(words) or any(" " in word for word in words):
-        raise ValueError("a word is empty or holds a space")
+        raise ValueError("a word is empty or has a space")
     if len(tables) != config.order or not 0 < vocabulary <= MAX_WORDS:
         raise ValueError(f"{len(tables)} tables of {vocabulary} words for order {config.order}")
     above = 1

@@ -1,4 +1,4 @@
-"""How well a word model predicts a text."""
+"""Perplexity of a word model on a text."""
 
 import math
 from typing import NamedTuple
@@ -12,12 +12,12 @@ from las.text.characters import EOS
 
 
 class WordPerplexity(NamedTuple):
-    """Ends of sentence are predicted, and counted, like words."""
+    """Perplexity of a text. Ends of sentence are predicted, and counted, like words."""
 
     nats: float
     sentences: int
     words: int
-    unknown: int  # of the words: they cost what `<unk>` does, without their spelling
+    unknown: int  # words outside the vocabulary, which have the probability of `<unk>`
 
     @property
     def per_word(self) -> float:
@@ -31,7 +31,7 @@ class WordPerplexity(NamedTuple):
 
 @torch.no_grad()
 def measure(model: WordModel, sentences: Sentences) -> WordPerplexity:
-    """Perplexity of sentences, all of them side by side."""
+    """Perplexity of sentences, computed as one batch."""
     ids = np.insert(sentences.ids, sentences.offsets[1:], EOS)
     breaks = np.flatnonzero((ids == sentences.space) | (ids == EOS))
     starts = np.concatenate([[0], breaks[:-1] + 1])

@@ -1,7 +1,4 @@
-"""Attend: the parameters of the score function, and what they make of an encoded utterance.
-
-The arithmetic is in ``las_kernels``; this module only owns the weights.
-"""
+"""The weights of the attention. The arithmetic is in ``las_kernels``."""
 
 import math
 
@@ -12,13 +9,13 @@ from las.config import AttentionConfig
 from las_kernels import Memory, Score
 
 
-class Attend(nn.Module):
+class Attention(nn.Module):
     """Dot, additive or location-aware attention with one or more heads, or none.
 
     Args:
-        query_width: width of the decoder state that asks.
+        query_width: width of the decoder state.
         memory_width: width of the listener's output.
-        config: kind and sizes.
+        config: kind of the score function, and sizes.
     """
 
     def __init__(self, query_width: int, memory_width: int, config: AttentionConfig) -> None:
@@ -26,7 +23,7 @@ class Attend(nn.Module):
         self.config = config
         self.query = nn.Linear(query_width, config.width, bias=False)
         self.key = nn.Linear(memory_width, config.width)
-        # Heads read slices of the values: mix the memory first, lest each sees one direction.
+        # Each head reads a slice of the values: without a projection, of one LSTM direction only.
         self.value = nn.Linear(memory_width, memory_width) if config.heads > 1 else nn.Identity()
         self.v: nn.Parameter | None = None
         self.filters: nn.Parameter | None = None
@@ -40,11 +37,11 @@ class Attend(nn.Module):
             nn.init.kaiming_uniform_(self.filters, a=math.sqrt(5))
             nn.init.kaiming_uniform_(self.projection, a=math.sqrt(5))
 
-    def remember(self, encoded: Tensor, lengths: Tensor) -> Memory:
-        """Project an encoded batch [B, T, M] of these lengths [B] once, for all decoder steps.
+    def project(self, encoded: Tensor, lengths: Tensor) -> Memory:
+        """Keys and values of an encoded batch [B, T, M] with lengths [B], for all decoder steps.
 
-        Without attention the memory is one vector: the mean of the valid frames, which is what
-        the decoder then reads at every step (Sutskever et al. 2014; Cho et al. 2014).
+        Without attention the memory is one vector, the mean of the valid frames, which the decoder
+        reads at every step (Sutskever et al. 2014; Cho et al. 2014).
         """
         if self.config.kind == "none":
             total = encoded.sum(1, keepdim=True)  # padding is zero

@@ -1,4 +1,4 @@
-"""Convolutions at the listener's input: each halves frames and bands."""
+"""Convolutions at the input of the listener; each halves the numbers of frames and bands."""
 
 from collections.abc import Sequence
 
@@ -11,9 +11,10 @@ from las_kernels import padding_mask
 class Convolutions(nn.Module):
     """Strided convolutions over frames and bands, ReLU after each, layer normalisation at the end.
 
-    As in the front end of Dong et al. 2018 (Speech-Transformer, section 3.2) but for a projection,
-    which the first LSTM layer is. A batch changes nothing: padding stays zero in all layers, and in
-    evaluation on a CPU each utterance is computed alone, because oneDNN rounds by a batch's shape.
+    As in Dong et al. 2018 (Speech-Transformer, section 3.2), without a projection, as an LSTM layer
+    follows. The output does not depend on the batch: padding stays zero in all layers, and in
+    evaluation on a CPU utterances are computed one by one, as the rounding of oneDNN depends on
+    the shape.
 
     Args:
         features: bands of the input frames.
@@ -52,24 +53,24 @@ class Convolutions(nn.Module):
         if self.training or features.device.type != "cpu" or torch.compiler.is_compiling():
             return self._batch(features, lengths)
         T = features.shape[1]
-        alone = [
+        rows = [
             self._batch(features[row : row + 1, :length], lengths[row : row + 1])[0][0]
             for row, length in enumerate(lengths.tolist())
         ]
         for _ in self.layers:
             T, lengths = (T + 1) // 2, (lengths + 1) // 2
-        x = alone[0].new_zeros(len(alone), T, self.width)
-        for row, one in enumerate(alone):
+        x = rows[0].new_zeros(len(rows), T, self.width)
+        for row, one in enumerate(rows):
             x[row, : len(one)] = one
         return x, lengths
 
     def _batch(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         x = features[:, None]
         kind = x.device.type
-        # On a CPU bfloat16 is for the products of the LSTM layers; here it would be slow.
+        # On a CPU bfloat16 is fast for the products of the LSTM layers, and slow here.
         with torch.autocast(kind, enabled=kind != "cpu" and torch.is_autocast_enabled(kind)):
             for layer in self.layers:
-                # Channels last: oneDNN takes half the time.
+                # Channels last halve the time of oneDNN.
                 x = torch.relu(layer(x.contiguous(memory_format=torch.channels_last)))
                 lengths = (lengths + 1) // 2
                 mask = padding_mask(lengths, x.shape[2])[:, None, :, None]

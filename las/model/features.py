@@ -1,7 +1,7 @@
-"""Waveform -> normalised log-mel frames, with SpecAugment in training.
+"""Normalised log-mel features of waveforms, with SpecAugment in training.
 
-Knows nothing of files. A batch changes no frame: padding is constant (zeros, as the batch's own),
-statistics are taken over each utterance's valid frames alone.
+The features do not depend on the batch: frames are padded by zeros, as the batch is, and statistics
+are of each utterance's valid frames.
 """
 
 import torch
@@ -29,18 +29,18 @@ class Frontend(nn.Module):
             hop_length=config.hop_length,
             n_mels=config.n_mels,
             center=True,
-            pad_mode="constant",  # "reflect" would let a batch's padding move the last frame
+            pad_mode="constant",  # with "reflect" the batch would change the last frame
         )
-        # Window and filters follow from the configuration: a checkpoint need not carry them.
+        # Window and filters follow from the configuration and are not saved.
         for module in self.mel.modules():
             module._non_persistent_buffers_set.update(module._buffers)
 
     def frames(self, samples: Tensor) -> Tensor:
-        """Frames that come of these numbers of samples."""
+        """Number of frames for these numbers of samples."""
         return samples // self.config.hop_length + 1
 
     def forward(self, waveforms: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
-        """Extract features; masks are applied in training mode.
+        """Extract features; SpecAugment is applied in training mode.
 
         Args:
             waveforms: [B, S], zero beyond each utterance's samples.
@@ -68,23 +68,23 @@ def normalise(features: Tensor, lengths: Tensor) -> Tensor:
     count = lengths[:, None, None].to(features)
     mean = features.masked_fill(~mask, 0).sum(1, keepdim=True) / count
     centred = (features - mean).masked_fill(~mask, 0)
-    # The first mean is of large numbers: its rounding error, which padding moves, is taken off.
+    # Remove the rounding error of the first mean, which depends on padding.
     centred = (centred - centred.sum(1, keepdim=True) / count).masked_fill(~mask, 0)
     variance = centred.square().sum(1, keepdim=True) / count
     return centred / variance.sqrt().clamp_min(0.1)
 
 
 def specaugment(features: Tensor, lengths: Tensor, config: SpecAugmentConfig) -> Tensor:
-    """Mask bands and spans of frames (Park et al. 2019) to 0, the mean after normalisation.
+    """Set bands and spans of frames (Park et al. 2019) to 0, the mean after normalisation.
 
-    Each utterance has its own masks, drawn over its own length, so that padding takes no part:
-    those that ``torchaudio.functional.mask_along_axis`` would draw for one after another, but in a
-    few kernels for the whole batch, and a GPU need not be waited for. Drawn from torch's global
-    generator on the CPU: the same on every device.
+    Each utterance has its own masks within its own length. They are those of
+    ``torchaudio.functional.mask_along_axis`` for one utterance after another, in a few kernels for
+    the whole batch and without synchronising a GPU. They are drawn from torch's global generator
+    on the CPU, so that they are the same on every device.
 
     Args:
         features: [B, T, F].
-        lengths: valid frames [B], where the features are.
+        lengths: valid frames [B], on the device of the features.
         config: number and size of the masks.
     """
     B, T, F = features.shape
@@ -92,16 +92,16 @@ def specaugment(features: Tensor, lengths: Tensor, config: SpecAugmentConfig) ->
     drawn = torch.rand(B, masks, 2).to(features.device, non_blocking=True)
     size = lengths[:, None]
     limit = (size.double() * config.time_share).long().clamp_max(config.time_width)
-    bands = _covered(drawn[:, : config.frequency_masks], F, min(config.frequency_width, F), F)
-    spans = _covered(drawn[:, config.frequency_masks :], size, limit, T)
+    bands = _masked(drawn[:, : config.frequency_masks], F, min(config.frequency_width, F), F)
+    spans = _masked(drawn[:, config.frequency_masks :], size, limit, T)
     valid = padding_mask(lengths, T)
     return features.masked_fill((spans[:, :, None] | bands[:, None, :]) & valid[:, :, None], 0.0)
 
 
-def _covered(drawn: Tensor, size: Tensor | int, limit: Tensor | int, count: int) -> Tensor:
-    """What of ``count`` places masks cover, [B, count]; from numbers [B, M, 2] between 0 and 1.
+def _masked(drawn: Tensor, size: Tensor | int, limit: Tensor | int, count: int) -> Tensor:
+    """Positions [B, count] that M masks cover, from random numbers [B, M, 2] between 0 and 1.
 
-    A mask is shorter than ``limit``, and lies within the first ``size`` places.
+    A mask is shorter than ``limit``, and lies within the first ``size`` positions.
     """
     width = drawn[..., 0] * limit
     start = (drawn[..., 1] * (size - width)).long()[..., None]

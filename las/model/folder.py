@@ -1,4 +1,4 @@
-"""Model folders: what is in one, and the one that ships with the package."""
+"""Model folders: their files, and the one that ships with the package."""
 
 import json
 from importlib import resources
@@ -16,7 +16,7 @@ CONFIG = "config.yaml"
 
 
 def check_model(folder: Path) -> None:
-    """Refuse what is no model folder.
+    """Check that a folder is a model folder.
 
     Raises:
         LASError: it is missing, or a file in it is.
@@ -32,13 +32,13 @@ def model_settings(folder: Path) -> ModelConfig:
     """The settings of a model folder.
 
     Raises:
-        LASError: there are none, or one is not right.
+        LASError: the file is missing, or a setting is not valid.
     """
     path = folder / CONFIG
     try:
         return configuration.load(ModelConfig, path)
     except LASError as error:
-        # A folder of before there was this setting: its texts were not normalised by it.
+        # Written before this setting existed: its texts were not normalised.
         if "text.normalizer" not in str(error):
             raise
         return configuration.load(ModelConfig, path, ["text.normalizer=none"])
@@ -50,7 +50,7 @@ def bundled() -> Path:
 
 
 def read_info(folder: Path) -> dict[str, str]:
-    """What was remembered with the weights of a model folder.
+    """The metadata that is stored with the weights of a model folder.
 
     Raises:
         LASError: the weights are missing or corrupt.

@@ -1,4 +1,4 @@
-"""LAS = frontend + listener + speller + CTC head; model folders. Knows nothing of audio files."""
+"""The model: frontend, listener, speller and CTC head; saved to and loaded from model folders."""
 
 import contextlib
 from collections.abc import Mapping
@@ -14,8 +14,8 @@ from las.model.features import Frontend
 from las.model.folder import CONFIG, bundled, check_model, model_settings
 from las.model.listener import Listener
 from las.model.speller import Speller, teacher_inputs
-from las.storage import int8 as rounding
 from las.storage.atomic import make_folder
+from las.storage.int8 import quantised
 from las.storage.settings import save_settings
 from las.storage.weights import (
     FORMAT,
@@ -26,12 +26,12 @@ from las.storage.weights import (
     write_weights,
 )
 from las.text.characters import BLANK, EOS
-from las.text.subwords import units
+from las.text.subwords import tokenizer
 from las_kernels import Memory, padding_mask
 
 
 class Encoded(NamedTuple):
-    """A batch after the listener."""
+    """A batch as the listener encodes it."""
 
     memory: Memory
     ctc: Tensor  # [B, T', V] log-probabilities of the CTC head
@@ -39,9 +39,9 @@ class Encoded(NamedTuple):
 
 
 class Losses(NamedTuple):
-    """Teacher-forced losses; sums over the batch, in nats, with what to divide them by."""
+    """Teacher-forced losses: sums over the batch in nats, and the counts to divide them by."""
 
-    attention: Tensor  # cross-entropy of characters and ends of sentence, label-smoothed
+    attention: Tensor  # label-smoothed cross-entropy of characters and ends of sentence
     ctc: Tensor
     tokens: Tensor  # characters and ends of sentence
     characters: Tensor
@@ -52,62 +52,62 @@ class LAS(nn.Module):
     """Listen, Attend and Spell (Chan et al. 2016) with a CTC head (Kim et al. 2017).
 
     Args:
-        config: the sizes of everything.
+        config: architecture, alphabet and frontend.
 
     Attributes:
-        precision: what the listener computes in while the model is in evaluation mode, see
+        precision: dtype of the listener in evaluation mode, see
             :func:`las.runtime.inference_precision`; None leaves it to autocast. Frontend, CTC
-            head, keys and speller stay in the precision of the weights.
+            head, keys and speller keep the dtype of the weights.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.precision: torch.dtype | None = None
-        self.text = units(config.alphabet, config.pieces, config.text.normalizer)
+        self.text = tokenizer(config.alphabet, config.pieces, config.text.normalizer)
         self.frontend = Frontend(config.frontend)
         self.listener = Listener(config.frontend.n_mels, config.listener)
         self.speller = Speller(
             len(self.text), self.listener.width, config.speller, config.attention
         )
-        # A frame of the listener becomes one or more of CTC, which needs a frame for each character
-        # and one between equal ones: fast speech has more of them than the listener has frames.
+        # CTC needs a frame for each character and one between equal ones. Fast speech has more of
+        # them than the listener has frames, so a frame can become several of CTC.
         self.ctc = nn.Linear(self.listener.width, len(self.text) * config.listener.ctc_frames)
 
     def encode(self, waveforms: Tensor, samples: Tensor) -> Encoded:
-        """Listen to waveforms [B, S] of so many samples [B], which may be on the CPU."""
+        """Encode waveforms [B, S] of these lengths in samples [B], which may be on the CPU."""
         samples = samples.to(waveforms.device, non_blocking=True)
         kind = waveforms.device.type
         precision = None if self.training else self.precision
         if precision is None and kind == "cpu" and torch.is_autocast_enabled(kind):
-            # On a CPU it is for the listener; what follows is small, and without AMX slow in it.
+            # On a CPU bfloat16 is for the listener alone; the rest is small, and slow without AMX.
             precision = torch.get_autocast_dtype(kind)
         if precision is None:
             return self._encode(waveforms, samples, contextlib.nullcontext())
-        listening = torch.autocast(kind, torch.bfloat16, precision == torch.bfloat16)
+        listener_autocast = torch.autocast(kind, torch.bfloat16, precision == torch.bfloat16)
         with torch.autocast(kind, enabled=False):
-            return self._encode(waveforms, samples, listening, self.ctc.weight.dtype)
+            return self._encode(waveforms, samples, listener_autocast, self.ctc.weight.dtype)
 
     def _encode(
         self,
         waveforms: Tensor,
         samples: Tensor,
-        listening: contextlib.AbstractContextManager[object],
+        listener_autocast: contextlib.AbstractContextManager[object],
         after: torch.dtype | None = None,
     ) -> Encoded:
-        """As :meth:`encode`, the listener in a context; ``after`` it in another precision."""
+        """Encode with the listener in an autocast context, and what follows in dtype ``after``."""
         features, frames = self.frontend(waveforms, samples)
-        with listening:
+        with listener_autocast:
             encoded, lengths, ctc, ctc_lengths = self.listener(features, frames)
         if after is not None:
             encoded, ctc = encoded.to(after), ctc.to(after)
         scores = self.ctc(ctc).float().reshape(ctc.shape[0], -1, len(self.text))
         ctc_lengths = ctc_lengths * self.config.listener.ctc_frames
-        memory = self.speller.attend.remember(encoded, lengths)
+        memory = self.speller.attend.project(encoded, lengths)
         return Encoded(memory, scores.log_softmax(-1), ctc_lengths)
 
     def ctc_frames(self, samples: Tensor) -> Tensor:
-        """Frames that the CTC head makes of these numbers of samples."""
+        """Frames of the CTC head for these numbers of samples."""
         return self.listener.frames(self.frontend.frames(samples))[1]
 
     def forward(
@@ -118,23 +118,23 @@ class LAS(nn.Module):
         token_lengths: Tensor,
         label_smoothing: float = 0.0,
         sampling: float = 0.0,
-        spell: bool = True,
+        use_speller: bool = True,
     ) -> Losses:
         """Teacher-forced losses of a batch.
 
-        Lengths on the CPU spare waiting for a GPU, which CTC else would: it wants them there.
+        With lengths on the CPU, where CTC needs them, no GPU has to be waited for.
 
         Args:
             waveforms: [B, S], zero beyond the valid samples.
-            samples: [B], where the waveforms are or on the CPU.
-            tokens: transcripts [B, U]; what lies beyond their lengths is not looked at.
-            token_lengths: [B], where the samples are.
+            samples: [B], on the device of the waveforms or on the CPU.
+            tokens: transcripts [B, U]; values beyond their lengths are ignored.
+            token_lengths: [B], on the device of ``samples``.
             label_smoothing: of the speller's targets.
-            sampling: share of scheduled sampling.
-            spell: False leaves the speller out (its loss and alignments are zero).
+            sampling: probability that an input is the model's own prediction (scheduled sampling).
+            use_speller: False skips the speller; its loss and alignments are zero.
         """
         encoded = self.encode(waveforms, samples)
-        ctc_lengths, written = self.ctc_frames(samples), token_lengths
+        ctc_lengths, target_lengths = self.ctc_frames(samples), token_lengths
         characters = token_lengths.sum()
         token_lengths = token_lengths.to(waveforms.device, non_blocking=True)
         valid = padding_mask(token_lengths, tokens.shape[1])
@@ -143,22 +143,22 @@ class LAS(nn.Module):
                 encoded.ctc.transpose(0, 1),
                 tokens.masked_fill(~valid, BLANK),
                 ctc_lengths,
-                written,
+                target_lengths,
                 blank=BLANK,
                 reduction="sum",
                 zero_infinity=True,
             )
-        if not spell:
+        if not use_speller:
             B, T, _ = encoded.memory.keys.shape
             zero = ctc.new_zeros(())
             return Losses(zero, ctc, characters, characters, ctc.new_zeros(B, 0, 1, T))
         inputs = teacher_inputs(tokens.masked_fill(~valid, EOS))
         memory = encoded.memory
-        # On a CPU bfloat16 halves the time of the listener's large products, and doubles that of
-        # the speller's small steps (docs/decisions.md).
+        # On a CPU bfloat16 halves the time of the listener's large products and doubles that of the
+        # speller's small steps (docs/decisions.md).
         cpu = waveforms.device.type == "cpu"
-        halves = torch.is_autocast_enabled(waveforms.device.type)
-        with torch.autocast(waveforms.device.type, enabled=halves and not cpu):
+        half_precision = torch.is_autocast_enabled(waveforms.device.type)
+        with torch.autocast(waveforms.device.type, enabled=half_precision and not cpu):
             if cpu:
                 full = self.speller.embedding_weight.dtype
                 memory = memory._replace(keys=memory.keys.to(full), values=memory.values.to(full))
@@ -181,16 +181,16 @@ class LAS(nn.Module):
         info: Mapping[str, str] | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        """Write ``model.safetensors`` and ``config.yaml``; each file is whole or not at all.
+        """Write ``model.safetensors`` and ``config.yaml``, each atomically.
 
         Args:
             folder: made if it is missing.
-            info: what to remember with the weights: training data, steps, licence.
-            dtype: of the stored weights: float16 halves them; int8 quarters them, matrices with a
-                scale a row (:mod:`las.storage.int8`), the rest as float16.
+            info: metadata to store with the weights: training data, steps, licence.
+            dtype: of the stored weights. float16 halves the file; int8 quarters it, with a scale
+                for each row of a matrix (:mod:`las.storage.int8`) and vectors as float16.
 
         Raises:
-            LASError: weights that are not finite cannot be int8.
+            LASError: weights that are not finite cannot be stored as int8.
         """
         folder = Path(folder)
         make_folder(folder)
@@ -204,7 +204,7 @@ class LAS(nn.Module):
         }
         if int8:
             try:
-                weights = rounding.rounded(weights)
+                weights = quantised(weights)
             except ValueError as error:
                 raise LASError(f"{folder}: not written as int8: {error}") from None
         write_weights(weights, folder / WEIGHTS, info, INT8_FORMAT if int8 else FORMAT)
@@ -213,14 +213,14 @@ class LAS(nn.Module):
     def from_pretrained(
         cls, folder: str | Path | None = None, device: str | torch.device = "cpu"
     ) -> "LAS":
-        """Read a model folder; nothing is unpickled, so that a foreign file cannot run code.
+        """Load a model folder. Nothing is unpickled, so a file cannot run code.
 
         Args:
-            folder: the model folder; None is the model that ships with the package.
-            device: where to put it.
+            folder: the model folder; None loads the model that ships with the package.
+            device: of the model.
 
         Raises:
-            LASError: a file is missing, corrupt, or not of this project.
+            LASError: a file is missing, corrupt, or not of a model of this project.
         """
         folder = bundled() if folder is None else Path(folder)
         check_model(folder)
@@ -229,5 +229,5 @@ class LAS(nn.Module):
         return model.to(device).eval()
 
     def load_weights(self, weights: Mapping[str, Tensor], origin: Path) -> None:
-        """Take weights that were read from ``origin``; they must fit exactly."""
+        """Load weights that were read from ``origin``; names and shapes must match."""
         fit_weights(self, weights, origin, CONFIG)

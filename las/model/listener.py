@@ -1,7 +1,7 @@
-"""The listener: frames -> memory, by joined frames and a pyramid of bidirectional LSTMs.
+"""The listener: a pyramid of bidirectional LSTM layers that encodes feature frames.
 
-A batch changes no output: the backward direction starts at each utterance's own last frame, so that
-no padding is read before speech (:func:`las_kernels.bilstm`).
+The output does not depend on the batch: the backward direction starts at each utterance's own last
+frame, so that no padding is read before speech (:func:`las_kernels.bilstm`).
 """
 
 import torch
@@ -15,9 +15,9 @@ from las_kernels import bilstm, padding_mask
 class Listener(nn.Module):
     """Bidirectional LSTM layers that shorten the sequence by ``config.reduction``.
 
-    The input stacks ``config.stack`` frames, or joins them by convolutions; the rest of the
-    reduction joins pairs of frames before the second layer, the third and so on (Chan et al. 2016,
-    section 3.1).
+    The input stacks ``config.stack`` frames, or reduces them by convolutions. The rest of the
+    reduction concatenates pairs of frames before the second layer, the third and so on (Chan et
+    al. 2016, section 3.1).
 
     Args:
         features: width of the input frames.
@@ -42,7 +42,7 @@ class Listener(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def frames(self, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Frames of the memory, and of CTC, from frames of the input."""
+        """Number of frames of the memory, and of CTC, for numbers of input frames."""
         stacked = _ceil(lengths, self.config.stack)
         return (
             _ceil(stacked, 2**self.config.pairings),
@@ -57,9 +57,9 @@ class Listener(nn.Module):
             lengths: valid frames [B].
 
         Returns:
-            memory [B, T/reduction, 2*width] and its lengths [B]; the features for CTC, which are
-            the memory itself up to a reduction of 4 and the last layer at a reduction of 4
-            beyond, and their lengths, before ``config.ctc_frames`` are made of each.
+            memory [B, T/reduction, 2*width] and its lengths [B]; the input of the CTC head and its
+            lengths. That is the memory up to a reduction of 4, else the output of the last layer
+            at a reduction of 4; the head then makes ``config.ctc_frames`` of each frame.
         """
         if self.front is not None:
             x, lengths = self.front(features, lengths)
@@ -70,7 +70,7 @@ class Listener(nn.Module):
                 x, lengths = join_frames(x, lengths, 2)
             x = layer(x, lengths)
             if self.config.norm:
-                # What padding becomes is cleared: the next layer's last frames may join it.
+                # The norm changes padding, which the next layer may concatenate to the last frame.
                 mask = padding_mask(lengths, x.shape[1])[:, :, None]
                 x = self.norms[index](x) * mask.to(x.dtype)
             x = self.dropout(x)
@@ -100,9 +100,9 @@ def _weights(lstm: nn.LSTM) -> list[Tensor]:
 
 
 def join_frames(x: Tensor, lengths: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Join ``count`` neighbouring frames: [B, T, F] -> [B, ceil(T/count), count*F].
+    """Concatenate ``count`` neighbouring frames: [B, T, F] -> [B, ceil(T/count), count*F].
 
-    An incomplete last group is filled with zeros, as padding is.
+    An incomplete last group is filled with zeros.
     """
     if count == 1:
         return x, lengths
@@ -116,7 +116,7 @@ def _ceil(lengths: Tensor, count: int) -> Tensor:
 
 
 def _initialise(lstm: nn.LSTM) -> None:
-    """Forget gates start open (Jozefowicz et al. 2015): memory is kept until told otherwise."""
+    """Initialise the biases, with open forget gates (Jozefowicz et al. 2015)."""
     width = lstm.hidden_size
     with torch.no_grad():
         for name, bias in lstm.named_parameters():

@@ -7,10 +7,10 @@ from las_kernels.lstm import bfloat16_on_cpu
 
 
 class LSTM(nn.LSTM):
-    """``nn.LSTM``, in float32 where autocast asks a processor for bfloat16 that has none for it.
+    """``nn.LSTM`` that falls back to float32 where the CPU has no LSTM in bfloat16.
 
-    oneDNN, which torch takes on a CPU, has an LSTM in bfloat16 for AVX-512 alone, and fails on
-    other processors where everything else goes on, only slower.
+    torch uses oneDNN on a CPU, whose LSTM in bfloat16 needs AVX-512 and fails without. All other
+    operators then work, only more slowly.
     """
 
     def __call__(

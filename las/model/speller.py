@@ -1,7 +1,7 @@
-"""The speller: an LSTM decoder that writes one character a step, or a whole sequence at once.
+"""The speller: an LSTM decoder with attention, one token a step or a whole sequence at once.
 
-The recurrence runs in ``las_kernels`` as one call a sequence: everything random (dropout,
-scheduled sampling) is drawn before it, so that it can be one fused operator.
+The recurrence of a sequence is one call of ``las_kernels``. Everything random (dropout, scheduled
+sampling) is drawn before it, so that it can be one fused operator.
 """
 
 import math
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import las_kernels
 from las.config import AttentionConfig, SpellerConfig
-from las.model.attention import Attend
+from las.model.attention import Attention
 from las.text.characters import BLANK, EOS
 from las_kernels import Decoder, Masks, Memory, State
 from las_kernels.backends import PERSISTENT, choose
@@ -23,7 +23,7 @@ from las_kernels.cuda import persistent_decoder
 class Speller(nn.Module):
     """Attention LSTM decoder with input feeding (Luong et al. 2015).
 
-    A step reads the last character's embedding and the last context, updates the LSTM layers,
+    A step reads the embedding of the last token and the last context, updates the LSTM layers,
     attends with the state of the last layer, and predicts from that state and the new context.
 
     Args:
@@ -44,7 +44,7 @@ class Speller(nn.Module):
         self.config = config
         width = config.width
         self.embedding = nn.Embedding(vocabulary, config.embedding)
-        self.attend = Attend(width, memory_width, attention)
+        self.attend = Attention(width, memory_width, attention)
 
         def weight(fan_in: int) -> nn.Parameter:
             bound = 1 / math.sqrt(width)
@@ -52,7 +52,7 @@ class Speller(nn.Module):
 
         def bias() -> nn.Parameter:
             start = torch.zeros(4 * width)
-            start[width : 2 * width] = 1.0  # forget gates start open
+            start[width : 2 * width] = 1.0  # open forget gates
             return nn.Parameter(start)
 
         self.embedding_weight = weight(config.embedding)
@@ -62,7 +62,7 @@ class Speller(nn.Module):
         self.biases = nn.ParameterList(bias() for _ in range(config.layers))
         self.readout = nn.Linear(width + memory_width, width)
         self.output = nn.Linear(width, vocabulary)
-        self._prepared: _Prepared | None = None
+        self._prepared: _PackedSpeller | None = None
 
     def decoder(self) -> Decoder:
         """The recurrent weights for ``las_kernels``."""
@@ -82,9 +82,9 @@ class Speller(nn.Module):
 
         Args:
             memory: the encoded utterances.
-            inputs: [B, U] ids that each step reads, the end of sentence first.
-            sampling: share of the inputs to replace by the model's own predictions, found by a
-                first pass without gradient (Mihaylova & Martins 2019).
+            inputs: [B, U] input token of each step; the first is the end of sentence.
+            sampling: share of the inputs to replace by the model's own predictions, which come
+                from a first pass without gradient (Mihaylova & Martins 2019).
 
         Returns:
             logits [B, U, V] and alignments [B, U, H, T].
@@ -93,7 +93,7 @@ class Speller(nn.Module):
         if sampling > 0:
             with torch.no_grad():
                 logits = self._decode(memory, inputs, masks)[0]
-                logits[..., BLANK] = float("-inf")  # search never writes it either
+                logits[..., BLANK] = float("-inf")  # as in search
                 predicted = logits.argmax(-1)
             own = torch.cat([inputs[:, :1], predicted[:, :-1]], 1)
             replace = torch.rand(inputs.shape, device=inputs.device) < sampling
@@ -121,7 +121,7 @@ class Speller(nn.Module):
         Args:
             memory: the encoded utterances, B of them.
             state: state of [B, N] hypotheses.
-            tokens: [B, N] the ids they wrote last; the end of sentence at first.
+            tokens: [B, N] last token of each hypothesis; the end of sentence at first.
 
         Returns:
             logits [B, N, V] and the new state.
@@ -137,12 +137,12 @@ class Speller(nn.Module):
         )
         return self._predict(output, state.context), state
 
-    def write(self, memory: Memory, limits: Tensor) -> persistent_decoder.Found | None:
-        """Greedy search in one launch, with the backend ``persistent``; None where it cannot be.
+    def greedy(self, memory: Memory, limits: Tensor) -> persistent_decoder.Found | None:
+        """Greedy search in one kernel launch by the backend ``persistent``; None if it is not used.
 
         Args:
             memory: the encoded utterances.
-            limits: [B] steps after which an utterance ends.
+            limits: [B] maximum number of steps of each utterance.
         """
         decoder = self.decoder()
         keys = memory.keys
@@ -162,22 +162,22 @@ class Speller(nn.Module):
         )
 
     def train(self, mode: bool = True) -> "Speller":
-        """As ``nn.Module.train``; weights may have changed in training, so none stay laid out."""
-        self._prepared = None  # fused optimizers count no version up
+        """As ``nn.Module.train``; drops packed weights, which training may have changed."""
+        self._prepared = None  # fused optimizers do not increment tensor versions
         return super().train(mode)
 
     def _prepare(self, memory: Memory) -> None:
-        """Lay the weights out for a search on a CPU, unless they still are."""
+        """Pack the weights for a search on a CPU, unless they are packed and unchanged."""
         if self.training or not prepacked.usable(memory):
             self._prepared = None
             return
         try:
-            # What a loader writes in place counts a version up.
+            # Loading weights in place increments a version.
             key = tuple((x.data_ptr(), x._version) for x in self.parameters())
-        except RuntimeError:  # tensors made for inference alone have no versions
+        except RuntimeError:  # tensors of inference mode have no version
             key = None
         if self._prepared is None or key is None or self._prepared.key != key:
-            self._prepared = _Prepared(self, key)
+            self._prepared = _PackedSpeller(self, key)
 
     def _embed(self, tokens: Tensor) -> Tensor:
         return nn.functional.dropout(self.embedding(tokens), self.config.dropout, self.training).to(
@@ -190,7 +190,7 @@ class Speller(nn.Module):
         return self.output(hidden)
 
     def _masks(self, memory: Memory) -> Masks:
-        """Dropout masks for one pass, already scaled; none outside training."""
+        """Scaled dropout masks for one pass; none outside training."""
         if not self.training or self.config.dropout == 0:
             return Masks()
         B, _, D = memory.values.shape
@@ -202,8 +202,8 @@ class Speller(nn.Module):
         )
 
 
-class _Prepared:
-    """A speller's weights as steps of search on a CPU read them, and those steps."""
+class _PackedSpeller:
+    """A speller's weights packed for the steps of a search on a CPU."""
 
     def __init__(self, speller: Speller, key: tuple[tuple[int, int], ...] | None) -> None:
         decoder = speller.decoder()
@@ -211,7 +211,7 @@ class _Prepared:
         self.packed = prepacked.pack(decoder)
         self.score = speller.attend.score()
         with torch.no_grad():
-            # All that a character does to the gates, [V, 4S].
+            # Contribution of each token to the gates, [V, 4S].
             self.embedded = nn.functional.linear(
                 speller.embedding.weight, decoder.embedding_weight, decoder.biases[0]
             )
@@ -228,5 +228,5 @@ class _Prepared:
 
 
 def teacher_inputs(tokens: Tensor) -> Tensor:
-    """Inputs [B, U+1] of teacher forcing from transcripts [B, U]: shifted, starting with EOS."""
+    """Inputs [B, U+1] of teacher forcing: transcripts [B, U] shifted by one, EOS first."""
     return torch.cat([tokens.new_full((tokens.shape[0], 1), EOS), tokens], 1)

@@ -1,4 +1,4 @@
-"""Recognised words against those said: which were hit, substituted, deleted or inserted."""
+"""Alignment of reference and hypothesis words: hits, substitutions, deletions, insertions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ import jiwer
 import numpy as np
 
 _WIDTH = 100  # columns of the aligned lines
-_GAP = "***"  # stands where the other line has a word
+_GAP = "***"  # in place of a word that only the other line has
 
 
 @dataclass(frozen=True)
 class Utterance:
-    """One utterance: what was said and what was recognised."""
+    """An utterance with its reference and its hypothesis."""
 
     id: str
     reference: str
@@ -21,27 +21,27 @@ class Utterance:
 
 @dataclass(frozen=True)
 class Aligned:
-    """Steps (mark, reference word, hypothesis word); the mark of a hit is a space."""
+    """Steps (mark, reference word, hypothesis word); marks are S, D, I and a space for a hit."""
 
     steps: tuple[tuple[str, str, str], ...]
 
     def count(self, mark: str) -> int:
-        """How many steps have this mark: S, D, I or a space."""
+        """Number of steps with a mark."""
         return sum(step[0] == mark for step in self.steps)
 
     @property
     def errors(self) -> int:
-        """All but the hits."""
+        """Number of word errors."""
         return len(self.steps) - self.count(" ")
 
     @property
     def words(self) -> int:
-        """Of the reference."""
+        """Number of reference words."""
         return len(self.steps) - self.count("I")
 
 
 def align(utterances: Sequence[Utterance]) -> list[Aligned]:
-    """Align each utterance's words by the least number of errors; whitespace is collapsed."""
+    """Align the words of each utterance with the fewest errors; white space is collapsed."""
     output = jiwer.process_words(*_texts(utterances))
     result = []
     for reference, hypothesis, chunks in zip(
@@ -49,15 +49,17 @@ def align(utterances: Sequence[Utterance]) -> list[Aligned]:
     ):
         steps: list[tuple[str, str, str]] = []
         for chunk in chunks:
-            said = reference[chunk.ref_start_idx : chunk.ref_end_idx]
-            heard = hypothesis[chunk.hyp_start_idx : chunk.hyp_end_idx]
+            reference_words = reference[chunk.ref_start_idx : chunk.ref_end_idx]
+            hypothesis_words = hypothesis[chunk.hyp_start_idx : chunk.hyp_end_idx]
             if chunk.type == "delete":
-                steps += [("D", word, "") for word in said]
+                steps += [("D", word, "") for word in reference_words]
             elif chunk.type == "insert":
-                steps += [("I", "", word) for word in heard]
+                steps += [("I", "", word) for word in hypothesis_words]
             else:
                 mark = " " if chunk.type == "equal" else "S"
-                steps += [(mark, r, h) for r, h in zip(said, heard, strict=True)]
+                steps += [
+                    (mark, r, h) for r, h in zip(reference_words, hypothesis_words, strict=True)
+                ]
         result.append(Aligned(tuple(steps)))
     return result
 
@@ -77,17 +79,18 @@ def character_counts(utterances: Sequence[Utterance]) -> tuple[np.ndarray, np.nd
 
 
 def aligned_lines(steps: Sequence[tuple[str, str, str]]) -> list[str]:
-    """Lay steps out in groups of three lines, broken between words at `_WIDTH` columns."""
+    """Format steps in groups of three lines, broken between words at `_WIDTH` columns."""
     lines: list[str] = []
     rows = ["REF:", "HYP:", "    "]
-    for mark, said, heard in steps:
-        said, heard = said or _GAP, heard or _GAP
-        width = max(len(said), len(heard))
+    for mark, reference, hypothesis in steps:
+        reference, hypothesis = reference or _GAP, hypothesis or _GAP
+        width = max(len(reference), len(hypothesis))
         if len(rows[0]) > 4 and len(rows[0]) + 1 + width > _WIDTH:
             lines += [row.rstrip() for row in rows]
             rows = ["REF:", "HYP:", "    "]
         rows = [
-            f"{row} {cell:<{width}}" for row, cell in zip(rows, (said, heard, mark), strict=True)
+            f"{row} {cell:<{width}}"
+            for row, cell in zip(rows, (reference, hypothesis, mark), strict=True)
         ]
     return [*lines, *(row.rstrip() for row in rows)]
 

@@ -1,8 +1,8 @@
-"""Is one recogniser better than another? Paired bootstrap over the utterances both were scored on.
+"""Significance of the difference between two recognisers: paired bootstrap over utterances.
 
 M. Bisani and H. Ney, "Bootstrap estimates for confidence intervals in ASR performance evaluation",
-ICASSP 2004: what the two share, hard and easy utterances, cancels out, so a difference much
-smaller than either system's own interval can be told from chance.
+ICASSP 2004. Pairing cancels the difficulty of the utterances, so that differences much smaller
+than the confidence interval of each system can be significant.
 """
 
 import json
@@ -14,7 +14,7 @@ import numpy as np
 
 from las.errors import LASError
 
-_DRAWN_AT_ONCE = 1 << 20  # utterances drawn in one call, which bounds the memory
+_DRAWN_AT_ONCE = 1 << 20  # utterances drawn at once, which limits the memory
 
 
 @dataclass(frozen=True)
@@ -27,16 +27,16 @@ class Comparison:
         difference: `wer_b` - `wer_a`; below zero B is better.
         low: Lower end of the bootstrap interval of the difference.
         high: Upper end.
-        interval: Level of the interval, as 0.95.
+        interval: Confidence level, such as 0.95.
         improvement: Share of the bootstrap samples in which B makes fewer errors than A; ties
             count half.
-        p: Two-sided bootstrap p-value of the difference: how often chance draws it away.
+        p: Two-sided bootstrap p-value of the difference.
         better: Utterances in which B makes fewer errors.
         worse: Utterances in which B makes more.
         utterances: Utterances compared.
         words: Their reference words.
         samples: Bootstrap samples.
-        seed: Seed of the draws.
+        seed: Seed of the bootstrap.
     """
 
     wer_a: float
@@ -71,8 +71,8 @@ def compare(
         errors_b: Word errors of B, integers [N].
         words: Reference words, integers [N].
         samples: Bootstrap samples.
-        seed: Seed of the draws: the same seed gives the same result.
-        interval: Level, between 0 and 1.
+        seed: Seed of the bootstrap; the same seed gives the same result.
+        interval: Confidence level, between 0 and 1.
 
     Raises:
         LASError: There is no reference word, or a setting is out of range.
@@ -80,9 +80,9 @@ def compare(
     if samples < 1:
         raise LASError(f"samples is {samples}; draw at least 1 (10000 is usual)")
     if not 0 < interval < 1:
-        raise LASError(f"interval is {interval:g}; give a level between 0 and 1, as 0.95")
+        raise LASError(f"interval is {interval:g}; give a level between 0 and 1, such as 0.95")
     if words.sum() == 0:
-        raise LASError("the references hold no word; an error rate needs at least one")
+        raise LASError("the references have no word; an error rate needs at least one")
     count = len(words)
     change = errors_b - errors_a
     generator = np.random.default_rng(seed)
@@ -122,17 +122,17 @@ def compare_reports(a: Path, b: Path, **settings: Any) -> Comparison:
     Args:
         a: Report of system A.
         b: Report of system B.
-        settings: As of :func:`compare`.
+        settings: See :func:`compare`.
 
     Raises:
-        LASError: A file is no such report, or they are of other utterances or references.
+        LASError: A file is not such a report, or they differ in utterances or references.
     """
     first, second = _read(a), _read(b)
     if first.keys() != second.keys():
-        alone = sorted(first.keys() ^ second.keys())
+        unmatched = sorted(first.keys() ^ second.keys())
         raise LASError(
-            f"{b}: not the utterances of {a} ({len(alone)} are in one report alone, the first is "
-            f"{alone[0]!r}); evaluate both systems on one manifest"
+            f"{b}: not the utterances of {a} ({len(unmatched)} are in only one of the two, "
+            f"the first is {unmatched[0]!r}); evaluate both systems on one manifest"
         )
     for id, (count, _) in first.items():
         if second[id][0] != count:
@@ -169,7 +169,7 @@ def _read(path: Path) -> dict[str, tuple[int, int]]:
 
 
 def summary(result: Comparison, a: str, b: str) -> str:
-    """The comparison in words.
+    """The comparison in a few lines.
 
     Args:
         result: What :func:`compare` returned.
@@ -178,7 +178,7 @@ def summary(result: Comparison, a: str, b: str) -> str:
     """
     level = f"{100 * result.interval:g} %"
     if result.low <= 0 <= result.high:
-        verdict = f"no difference that chance would not explain (the {level} interval holds 0)"
+        verdict = f"no significant difference (the {level} interval contains 0)"
     else:
         verdict = f"{b if result.difference < 0 else a} is better"
     return "\n".join(
@@ -197,5 +197,5 @@ def summary(result: Comparison, a: str, b: str) -> str:
 
 
 def to_json(result: Comparison, a: str, b: str) -> dict[str, Any]:
-    """The comparison for programs, with the names of the systems."""
+    """The comparison as JSON, with the names of the systems."""
     return {"a": a, "b": b, **asdict(result)}

@@ -1,8 +1,7 @@
-"""Word and character error rates with their uncertainty, and a report of every error.
+"""Word and character error rates with confidence intervals, and a report of every error.
 
-Texts are compared as they are given, after whitespace is collapsed; what counts as the same word
-(case, punctuation, numbers) is settled in `las.text.characters` before. This module knows nothing
-of models or audio.
+Texts are compared as they are, after white space is collapsed. Case and punctuation have been
+normalised before, see `las.text.normalizer`.
 """
 
 import json
@@ -18,29 +17,29 @@ from las.errors import LASError
 from las.scoring.alignment import Utterance, align, aligned_lines, character_counts
 from las.storage.atomic import replacing
 
-_TOP = 10  # of the most frequent errors
-_DRAWN_AT_ONCE = 1 << 20  # utterances drawn in one call, which bounds the bootstrap's memory
+_TOP = 10  # number of most frequent errors
+_DRAWN_AT_ONCE = 1 << 20  # utterances drawn at once, which limits the memory of the bootstrap
 
 
 @dataclass(frozen=True)
 class Score:
-    """Error rates in percent, and the counts behind them.
+    """Error rates in percent, and counts.
 
     Attributes:
         wer: (substitutions + deletions + insertions) / reference words.
-        cer: The same over characters, the space between two words included.
-        sentence_error_rate: Utterances with at least one word error.
+        cer: Character error rate; the space between two words is a character.
+        sentence_error_rate: Share of utterances with at least one word error.
         wer_interval: Bootstrap interval (low, high) of `wer`.
         cer_interval: Bootstrap interval (low, high) of `cer`.
-        interval: Level of both intervals, as 0.95.
+        interval: Confidence level of both intervals, such as 0.95.
         substitutions: Words recognised as another word.
-        deletions: Reference words with no counterpart.
-        insertions: Recognised words with no counterpart.
+        deletions: Reference words without a counterpart.
+        insertions: Recognised words without a counterpart.
         hits: Words recognised; substitutions + deletions + hits = words.
         words: Reference words.
         characters: Reference characters, spaces included.
         utterances: Number of utterances.
-        bootstrap: Bootstrap samples drawn.
+        bootstrap: Number of bootstrap samples.
         seed: Seed of the bootstrap.
         top_substitutions: Up to ten ("reference -> hypothesis", count), most frequent first and
             then in alphabetical order.
@@ -75,24 +74,24 @@ def score(
     seed: int = 0,
     interval: float = 0.95,
 ) -> Score:
-    """Score recognised texts against their references.
+    """Score hypotheses against their references.
 
-    An empty hypothesis deletes every reference word; a hypothesis for an empty reference inserts
-    its words, which count as errors though they add no reference words.
+    An empty hypothesis deletes every reference word. The words of a hypothesis with an empty
+    reference are insertions.
 
     Args:
-        utterances: What to score; ids are unique.
-        bootstrap: Bootstrap samples for the intervals.
-        seed: Seed of the bootstrap: the same seed gives the same intervals.
-        interval: Level of the intervals, between 0 and 1.
+        utterances: References and hypotheses with unique ids.
+        bootstrap: Number of bootstrap samples for the intervals.
+        seed: Seed of the bootstrap; the same seed gives the same intervals.
+        interval: Confidence level, between 0 and 1.
 
     Raises:
-        LASError: An id comes twice, no reference holds a word, or a setting is out of range.
+        LASError: An id occurs twice, no reference has a word, or a setting is out of range.
     """
     if bootstrap < 1:
         raise LASError(f"bootstrap is {bootstrap}; draw at least 1 sample (1000 is usual)")
     if not 0 < interval < 1:
-        raise LASError(f"interval is {interval:g}; give a level between 0 and 1, as 0.95")
+        raise LASError(f"interval is {interval:g}; give a level between 0 and 1, such as 0.95")
     check((u.id, u.reference) for u in utterances)
     aligned = align(utterances)
     words = np.array([a.words for a in aligned], dtype=np.int64)
@@ -122,21 +121,21 @@ def score(
 
 
 def check(references: Iterable[tuple[str, str]], origin: str | Path | None = None) -> None:
-    """Refuse what cannot be scored, whatever is recognised: before anything is.
+    """Check, before recognition, that references can be scored.
 
     Args:
         references: ids and texts.
-        origin: where they are from, for the message.
+        origin: their file, for the message.
 
     Raises:
-        LASError: an id comes twice, or no text holds a word.
+        LASError: an id occurs twice, or no text has a word.
     """
     references = list(references)
     place = "" if origin is None else f"{origin}: "
     repeated = [id for id, count in Counter(id for id, _ in references).items() if count > 1]
     if repeated:
         raise LASError(
-            f"{place}utterance {repeated[0]!r} comes more than once ({len(repeated)} such ids);"
+            f"{place}utterance {repeated[0]!r} occurs more than once ({len(repeated)} such ids);"
             " score each utterance once"
         )
     if not any(text.split() for _, text in references):
@@ -149,24 +148,24 @@ def check(references: Iterable[tuple[str, str]], origin: str | Path | None = Non
 def bootstrap_interval(
     errors: np.ndarray, words: np.ndarray, samples: int, seed: int, interval: float
 ) -> tuple[float, float]:
-    """Percentile interval of an error rate, drawing whole utterances with replacement.
+    """Percentile interval of an error rate; utterances are drawn with replacement.
 
-    Words of one utterance are not independent, utterances nearly are: M. Bisani and H. Ney,
+    The words of an utterance are not independent, utterances nearly are: M. Bisani and H. Ney,
     "Bootstrap estimates for confidence intervals in ASR performance evaluation", ICASSP 2004.
-    A sample that happens to draw no reference word has no rate and is left out.
+    Samples without a reference word are ignored.
 
     Args:
         errors: Errors of each utterance, integers [N].
         words: Reference words of each utterance, integers [N].
-        samples: Bootstrap samples.
-        seed: Seed of the draws.
-        interval: Level, between 0 and 1.
+        samples: Number of bootstrap samples.
+        seed: Seed of the bootstrap.
+        interval: Confidence level, between 0 and 1.
 
     Returns:
         (low, high) in percent.
 
     Raises:
-        LASError: No sample drew a reference word.
+        LASError: No sample has a reference word.
     """
     generator = np.random.default_rng(seed)
     count = len(words)
@@ -185,7 +184,7 @@ def bootstrap_interval(
 
 
 def summary(score: Score) -> str:
-    """Write the error rates, their intervals and the counts as a few lines."""
+    """Error rates, intervals and counts in a few lines."""
     level = f"{100 * score.interval:g}%"
     return "\n".join(
         [
@@ -202,10 +201,10 @@ def summary(score: Score) -> str:
 
 
 def report_text(utterances: Sequence[Utterance], score: Score) -> str:
-    """Write the report for reading: summary, frequent errors, every utterance with an error.
+    """The report as text: summary, most frequent errors, and all utterances with errors.
 
-    Utterances come with most errors first, then by id, aligned as REF and HYP, with S, D or I
-    below each word that was substituted, deleted or inserted.
+    Utterances are sorted by falling number of errors, then by id. REF and HYP are aligned, with S,
+    D or I below each substituted, deleted or inserted word.
 
     Args:
         utterances: What was scored.
@@ -226,19 +225,19 @@ def report_text(utterances: Sequence[Utterance], score: Score) -> str:
 def report_json(
     utterances: Sequence[Utterance], score: Score, *, texts: bool = True, **extra: object
 ) -> dict[str, object]:
-    """Build the report for programs, in what JSON can hold.
+    """The report as JSON.
 
-    It has the fields of `score` under their names, but for `ser`, the sentence error rate, and
-    `utterances`, which lists each one with its texts and its counts of errors.
+    It has the fields of `score` under their names, except `ser`, the sentence error rate, and
+    `utterances`, which lists each utterance with its texts and counts of errors.
 
     Args:
         utterances: What was scored.
         score: What `score` returned for them.
-        texts: Whether the JSON holds references and hypotheses, beside the counts.
-        extra: More top-level entries that JSON can hold: command, device, versions, date.
+        texts: Whether to include references and hypotheses.
+        extra: Further top-level entries: command, device, versions, date.
 
     Raises:
-        ValueError: An extra entry has the name of one of the report's own.
+        ValueError: An extra entry has the name of another entry.
     """
     report: dict[str, object] = {
         name: [list(entry) if isinstance(entry, tuple) else entry for entry in value]
@@ -265,7 +264,7 @@ def report_json(
 
 
 def report_paths(folder_or_prefix: str | Path) -> tuple[Path, Path]:
-    """Where :func:`write_reports` writes: the text and the JSON."""
+    """The paths of the text and of the JSON that :func:`write_reports` writes."""
     prefix = Path(folder_or_prefix)
     if prefix.is_dir():
         prefix = prefix / "report"
@@ -280,21 +279,21 @@ def write_reports(
     texts: bool = True,
     **extra: object,
 ) -> tuple[Path, Path]:
-    """Write `<prefix>.txt` and `<prefix>.json`, each whole or not at all.
+    """Write `<prefix>.txt` and `<prefix>.json`, each atomically.
 
     Args:
-        folder_or_prefix: Path without ending; a folder that exists gets `report.txt` and
-            `report.json`. Missing folders are made.
+        folder_or_prefix: Path without suffix; an existing folder gets `report.txt` and
+            `report.json`. Missing folders are created.
         utterances: What was scored.
         score: What `score` returned for them.
-        texts: Whether the JSON holds references and hypotheses, beside the counts.
-        extra: More entries of the JSON report.
+        texts: Whether to include references and hypotheses.
+        extra: Further entries of the JSON report.
 
     Returns:
         The paths of the text and of the JSON.
 
     Raises:
-        LASError: The folder cannot be made or written to.
+        LASError: The folder cannot be created or written to.
     """
     report = report_json(utterances, score, texts=texts, **extra)
     data = _report_lines(report)
@@ -312,7 +311,7 @@ def write_reports(
 
 
 def _report_lines(report: Mapping[str, Any]) -> str:
-    """JSON with a line for each entry, and for each utterance, of which there may be thousands."""
+    """JSON with one line for each entry and each utterance."""
     lines = []
     for name, value in report.items():
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)

@@ -1,1 +1,1 @@
-"""Files whole or not at all: weights, training states, settings."""
+"""Files written atomically: weights, checkpoints, settings, logs."""

@@ -1,4 +1,4 @@
-"""Writing files so that they are there whole or not at all, and by one process at a time."""
+"""Atomic writing of files, and locks on folders."""
 
 import fcntl
 import os
@@ -12,25 +12,28 @@ from pathlib import Path
 from las.errors import LASError
 
 _LOCK = ".lock"
-_SUFFIX_BYTES = 32  # of a temporary name, at most; names of files end at 255
+_SUFFIX_BYTES = 32  # maximum in a temporary name; file names have at most 255
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside ``path`` to write to; renamed on success, removed on failure.
+    """Write a file atomically: to a temporary file beside it, which replaces it on success.
 
-    The temporary name is used by nobody else, is no longer than file systems take, and keeps a
-    short suffix, which tells some writers the format. The file's mode follows the umask, whatever
-    the writer makes of it.
+    The temporary file is removed on failure. Its name is unique and short enough for any file
+    system, and keeps a short suffix, by which some writers choose the format. The mode of the file
+    follows the umask.
+
+    Yields:
+        the path to write to.
 
     Raises:
-        LASError: the folder cannot be made.
+        LASError: the folder cannot be created.
         OSError: the file cannot be written; the error names ``path``.
     """
     make_folder(path.parent)
     temporary = path.with_name(f".partial-{secrets.token_hex(8)}{_short_suffix(path)}")
     try:
-        with naming(path, temporary):
+        with attribute_errors(path, temporary):
             mode = _usual_mode(temporary)
             yield temporary
             if stat.S_IMODE(temporary.stat().st_mode) != mode:
@@ -41,10 +44,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder, with those above it, unless it is there.
+    """Create a folder and its parents, unless it exists.
 
     Raises:
-        LASError: that cannot be.
+        LASError: it cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -53,12 +56,10 @@ def make_folder(folder: Path) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Try whether files could be written to a folder, there or not; nothing is left behind.
-
-    For before long work, of which nothing would be left either.
+    """Check, before long work, that files can be written to a folder, whether it exists or not.
 
     Raises:
-        LASError: they could not.
+        LASError: they cannot.
     """
     try:
         place = next(place for place in (folder, *folder.parents) if place.exists())
@@ -70,29 +71,35 @@ def check_folder(folder: Path) -> None:
 
 
 def check_file(path: Path) -> None:
-    """As :func:`check_folder`, for one file.
+    """Check, before long work, that a file can be written.
 
     Raises:
-        LASError: it could not be written.
+        LASError: it cannot.
     """
     if path.is_dir():
-        raise LASError(f"{path}: a folder is where this file is to be; name another")
+        raise LASError(f"{path}: this file cannot be written, as it is a folder; name another")
     check_folder(path.parent)
 
 
 def _unusable(folder: Path, error: OSError) -> LASError:
     if isinstance(error, FileExistsError | NotADirectoryError):
-        return LASError(f"{folder}: a file is where this folder is to be; name another")
+        return LASError(
+            f"{folder}: this folder cannot be created, as a file is in its place; name another"
+        )
     return LASError(
         f"{folder}: not a folder that can be written to ({error.strerror}); name another"
     )
 
 
 @contextmanager
-def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
-    """Let errors of the system that are raised here name a file.
+def attribute_errors(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Make each OSError that is raised inside name a file.
 
-    Those of a write name none, and those of a temporary file one that the user does not know.
+    Errors of a write name no file, and those of a temporary file one that the user does not know.
+
+    Args:
+        path: the file to name.
+        temporary: a temporary file that is written in its place.
     """
     try:
         yield
@@ -105,17 +112,17 @@ def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
 
 @contextmanager
 def locked(folder: Path, wait: bool = False) -> Iterator[bool]:
-    """Keep other processes out of a folder that use this as well, until the block ends.
+    """Hold a lock on a folder, which keeps out other processes that use this function.
 
-    The lock ends with its process, however that ends, and belongs to none of the processes that
-    are forked from it. On a file system without locks nobody is kept out.
+    The lock ends with its process, also if that is killed, and is not inherited by forked
+    processes. File systems without locks keep nobody out.
 
     Args:
-        folder: made if it is missing.
-        wait: until whoever has the lock lets it go.
+        folder: created if it is missing.
+        wait: until the lock is free.
 
     Yields:
-        whether the folder is ours; False if it is another's.
+        whether this process has the lock.
     """
     make_folder(folder)
     path = folder / _LOCK
@@ -123,15 +130,15 @@ def locked(folder: Path, wait: bool = False) -> Iterator[bool]:
     try:
         yield descriptor is not None
     finally:
-        if descriptor in _held:  # not in a process that was forked meanwhile
+        if descriptor in _held:  # not in a process that was forked inside
             with suppress(OSError):
-                path.unlink(missing_ok=True)  # while it is ours: nobody else's is removed
+                path.unlink(missing_ok=True)  # while locked: it is not another's
             _held.remove(descriptor)
             os.close(descriptor)
 
 
 def remove_leftovers(folder: Path, suffix: str) -> None:
-    """Remove temporary files that killed processes have left; only where nobody else writes."""
+    """Remove temporary files of killed processes; only while no other process writes."""
     for path in folder.glob(f".partial-*{suffix}"):
         path.unlink(missing_ok=True)
 
@@ -148,12 +155,12 @@ def _lock(path: Path, wait: bool) -> int | None:
         except BlockingIOError:
             os.close(descriptor)
             return None
-        except OSError:  # there are no locks here
+        except OSError:  # the file system has no locks
             pass
         except BaseException:
             os.close(descriptor)
             raise
-        # Whoever had it may have removed the file before letting go.
+        # The previous owner may have removed the file before unlocking it.
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), path.stat()):
                 _held.add(descriptor)
@@ -161,17 +168,17 @@ def _lock(path: Path, wait: bool) -> int | None:
         os.close(descriptor)
 
 
-def _let_go() -> None:
-    """In a forked process: the lock is the parent's alone, and must not outlive it here."""
+def _release_after_fork() -> None:
+    """Release the locks in a forked process: they belong to the parent."""
     while _held:
         os.close(_held.pop())
 
 
-os.register_at_fork(after_in_child=_let_go)
+os.register_at_fork(after_in_child=_release_after_fork)
 
 
 def _usual_mode(path: Path) -> int:
-    """The mode that a new file of this name gets; leaves none."""
+    """The mode that a new file of this name gets; the file is removed again."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         return stat.S_IMODE(os.fstat(descriptor).st_mode)

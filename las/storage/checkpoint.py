@@ -1,4 +1,4 @@
-"""The folder of a training: one process at a time, and its state, read without unpickling code."""
+"""Checkpoints of a training, loaded without running pickled code, and the lock on its folder."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -27,14 +27,14 @@ class ProcessGroup(Protocol):
 
 @contextmanager
 def exclusive(folder: Path, group: ProcessGroup | None = None) -> Iterator[None]:
-    """Have the folder of a training for oneself.
+    """Reserve the folder of a training, and remove temporary files from it.
 
     Args:
-        folder: made if it is missing.
+        folder: created if it is missing.
         group: processes that train together; the first takes the folder for all of them.
 
     Raises:
-        LASError: another training has it; in all processes, so that none waits for the others.
+        LASError: another training uses it; raised in all processes, so that none waits.
     """
     first = group is None or group.first
     with ExitStack() as stack:
@@ -52,31 +52,33 @@ def exclusive(folder: Path, group: ProcessGroup | None = None) -> Iterator[None]
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write tensors and plain values under a temporary name, then rename.
+    """Write tensors and simple values, atomically.
 
     Raises:
-        OSError: it cannot be written, say because the disk is full.
+        OSError: it cannot be written, for example because the disk is full.
     """
     with replacing(path) as temporary, temporary.open("wb") as file:
         try:
             torch.save({"format": _FORMAT, **state}, file)
-        except RuntimeError as error:  # behind which torch hides what the file raised
+        except RuntimeError as error:  # torch raises it in place of the OSError
             raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read what :func:`save` wrote.
+    """Load what :func:`save` wrote.
 
     Raises:
-        LASError: the file is corrupt or something else.
+        LASError: the file is corrupt, or not a checkpoint of this version.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for foreign files
+    except Exception as error:  # torch raises many types for other files
         raise LASError(
             f"{path}: corrupt or no training state ({type(error).__name__}); move the folder "
-            "away to start anew"
+            "away to start again"
         ) from None
     if not isinstance(state, dict) or state.get("format") != _FORMAT:
-        raise LASError(f"{path}: not a training state of this version; move the folder away")
+        raise LASError(
+            f"{path}: not a training state of this version; move the folder away to start again"
+        )
     return state

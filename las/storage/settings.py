@@ -1,4 +1,4 @@
-"""Settings as a YAML file."""
+"""Settings written as a YAML file."""
 
 from pathlib import Path
 
@@ -7,6 +7,6 @@ from las.storage.atomic import replacing
 
 
 def save_settings(settings: Settings, path: Path) -> None:
-    """Write settings as YAML, whole or not at all."""
+    """Write settings as YAML, atomically."""
     with replacing(path) as temporary:
         temporary.write_text(to_yaml(settings), encoding="utf-8")

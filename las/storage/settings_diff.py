@@ -1,4 +1,4 @@
-"""What changed in the settings of a training that goes on, and whether it may."""
+"""Changed settings of a resumed training, and whether they are allowed to change."""
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -13,24 +13,24 @@ from las.errors import LASError
 _LONGEST = 200  # characters of a value in a message
 
 Change = tuple[str, Any, Any]
-"""Dotted name of a setting, its value of before, and that of now."""
+"""Dotted name of a setting, old value and new value."""
 
 
-def between(settings: Settings, written: str) -> list[Change]:
-    """What is not as in the settings that :func:`las.config.to_yaml` wrote, perhaps long ago.
+def differences(settings: Settings, written: str) -> list[Change]:
+    """Differences to settings that :func:`las.config.to_yaml` wrote, perhaps in an older version.
 
-    Settings that there were not yet count as having their defaults, with which all is as it was.
+    Settings that did not exist then count as having their defaults.
 
     Raises:
-        ValueError: these are no settings, or not of this kind.
+        ValueError: the text is not settings, or of another kind.
     """
     kind = type(settings)
     try:
         data = yaml.safe_load(written)
         try:
             data = kind.model_validate(data).model_dump(mode="json")
-        except ValidationError:  # a setting that there is no more, or a value no longer allowed
-            data = _filled(data, kind().model_dump(mode="json"))
+        except ValidationError:  # a setting that was removed, or a value that is no longer valid
+            data = _completed(data, kind().model_dump(mode="json"))
     except (yaml.YAMLError, AttributeError, TypeError) as error:
         raise ValueError("no settings") from error
     return list(_compared(data, settings.model_dump(mode="json")))
@@ -43,25 +43,25 @@ def check(
     free: Collection[str],
     more: Collection[Change] = (),
 ) -> list[Change]:
-    """Refuse to resume a state whose settings were others, but for what may change.
+    """Refuse to resume a checkpoint if settings differ that must not change.
 
     Args:
-        settings: those of now.
-        written: those of the state, as YAML.
-        path: of the state.
+        settings: of this run.
+        written: settings of the checkpoint, as YAML.
+        path: of the checkpoint.
         free: dotted names of the settings that may change.
-        more: what else has to be the same, and whether it is.
+        more: further values that must not change.
 
     Returns:
-        What has changed and may.
+        the settings that changed, all of which may.
 
     Raises:
-        LASError: something else has; the message names all of it.
+        LASError: others changed; the message names all of them.
     """
     try:
         if not isinstance(written, str):
             raise ValueError("no settings")
-        found = between(settings, written)
+        found = differences(settings, written)
     except ValueError:
         raise LASError(
             f"{path}: belongs to a training of another kind; choose a new folder"
@@ -74,10 +74,10 @@ def check(
 
 
 def refusal(path: Path, refused: Collection[Change]) -> LASError:
-    """What is said of a state that these changes keep from being resumed."""
+    """The error of a checkpoint that cannot be resumed because of these changes."""
     return LASError(
-        f"{path}: belongs to a training with other settings ({shown(refused)}); go on with "
-        "those, or choose a new folder"
+        f"{path}: belongs to a training with other settings ({shown(refused)}); use those, "
+        "or choose a new folder"
     )
 
 
@@ -95,12 +95,12 @@ def _compared(old: Any, new: Any, name: str = "") -> Iterator[Change]:
         yield from _compared(old.get(key), new.get(key), f"{name}.{key}" if name else str(key))
 
 
-def _filled(data: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    """Defaults for what is missing."""
+def _completed(data: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """Settings completed by defaults."""
     filled = {**defaults, **data}
     for name, value in filled.items():
         if isinstance(value, dict) and isinstance(defaults.get(name), dict):
-            filled[name] = _filled(value, defaults[name])
+            filled[name] = _completed(value, defaults[name])
     return filled
 
 

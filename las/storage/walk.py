@@ -1,4 +1,4 @@
-"""What lies below a folder, links to folders followed; nothing is passed over without saying so."""
+"""Files below a folder, following links; everything that is skipped is reported."""
 
 import glob
 import os
@@ -19,25 +19,25 @@ class Skipped:
     """A file or folder that was skipped."""
 
     path: Path
-    reason: str  # a kind that is counted, such as "hidden"
+    reason: str  # counted by this, such as "hidden"
     detail: str = ""
 
 
 def walk(folder: Path) -> tuple[list[Path], list[Skipped]]:
-    """All files below a folder, as a pattern with ``**`` finds them, each folder once.
+    """All files below a folder; each folder is searched once.
 
-    A link to a folder is followed when all real folders are done, so that files are found under
-    their own names rather than under a link's, and a link to a folder above it has no end.
+    Links to folders are followed after all real folders, so that files are found under their own
+    names where possible, and a link to a parent folder makes no endless loop.
 
     Args:
         folder: a folder, or a link to one.
 
     Returns:
-        the files, sorted by path; and what was passed over: names that begin with a dot, links
-        to folders that are searched anyway, and folders that cannot be read.
+        the files, sorted by path; and what was skipped: names that begin with a dot, links to
+        folders that are searched anyway, and folders that cannot be read.
     """
     files: list[Path] = []
-    passed: list[Skipped] = []
+    skipped: list[Skipped] = []
     seen: set[tuple[int, int]] = set()
     due: list[Path] = [folder]
     links: list[Path] = []
@@ -46,51 +46,51 @@ def walk(folder: Path) -> tuple[list[Path], list[Skipped]]:
         try:
             status = parent.stat()
             if (status.st_dev, status.st_ino) in seen:
-                passed.append(Skipped(parent, AGAIN, os.path.realpath(parent)))
+                skipped.append(Skipped(parent, AGAIN, os.path.realpath(parent)))
                 continue
             seen.add((status.st_dev, status.st_ino))
             with os.scandir(parent) as found:
                 entries = sorted(found, key=lambda entry: entry.name)
         except OSError as error:
-            passed.append(Skipped(parent, UNREADABLE, error.strerror or str(error)))
+            skipped.append(Skipped(parent, UNREADABLE, error.strerror or str(error)))
             continue
         for entry in entries:
             path = parent / entry.name
             if entry.name.startswith("."):
-                passed.append(Skipped(path, HIDDEN, "its name begins with a dot"))
+                skipped.append(Skipped(path, HIDDEN, "its name begins with a dot"))
             elif not _is_folder(entry):
                 files.append(path)
             else:
                 (links if entry.is_symlink() else due).append(path)
-    return sorted(files), sorted(passed, key=lambda one: one.path)
+    return sorted(files), sorted(skipped, key=lambda one: one.path)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link in a circle
+    except OSError:  # a circular link
         return False
 
 
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # in a folder that lets nobody in: who reads it says so
+    except OSError:  # in a folder that cannot be entered: reading it will report that
         return True
 
 
 def matching(pattern: str) -> list[Path]:
-    """Files that match, sorted, as :func:`glob.glob` finds them, links followed.
+    """Files that match a pattern, sorted, as :func:`glob.glob` finds them, following links.
 
-    Its ``**`` would go round where a link leads to a folder above it, forty times, and where there
-    are two, forty times either way.
+    :func:`glob.glob` with ``**`` follows a link to a parent folder forty times, and with two such
+    links forty times each way; this function does not.
     """
     parts = Path(pattern).parts
     if "**" not in parts:
-        return sorted(filter(_is_file, _plain(pattern)))
+        return sorted(filter(_is_file, _glob(pattern)))
     first = parts.index("**")
     front, rest = Path(*parts[:first]), parts[first:]
-    roots = _plain(str(front)) if glob.has_magic(str(front)) else [front]
+    roots = _glob(str(front)) if glob.has_magic(str(front)) else [front]
     return sorted(
         {
             path
@@ -101,19 +101,19 @@ def matching(pattern: str) -> list[Path]:
     )
 
 
-def _plain(pattern: str) -> list[Path]:
+def _glob(pattern: str) -> list[Path]:
     return [Path(name) for name in glob.glob(pattern)]  # noqa: PTH207 (absolute ones too)
 
 
 def _below(folder: Path, above: tuple[os.stat_result, ...], hidden: bool) -> Iterator[Path]:
-    """What is below a folder under all its names, without what is above it."""
+    """Paths below a folder, without links to the folders ``above``."""
     try:
         here = folder.stat()
         if any(os.path.samestat(here, other) for other in above):
             return
         with os.scandir(folder) as found:
             entries = list(found)
-    except OSError:  # no folder, or none that can be read
+    except OSError:  # not a folder, or not readable
         return
     for entry in entries:
         if hidden or not entry.name.startswith("."):
@@ -123,11 +123,11 @@ def _below(folder: Path, above: tuple[os.stat_result, ...], hidden: bool) -> Ite
 
 
 def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Whether a file's path matches; ``**`` is any number of folders that are not hidden."""
+    """Whether the parts of a path match; ``**`` is any number of folders that are not hidden."""
     if not pattern:
         return not parts
     shown = bool(parts) and not parts[0].startswith(".")
-    if pattern[0] == "**":  # or, at the end, what is in them
+    if pattern[0] == "**":  # at the end: the files in them
         rest = pattern[1:] or ["*"]
         return _matches(parts, rest) or (shown and _matches(parts[1:], pattern))
     return (
@@ -138,12 +138,12 @@ def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
     )
 
 
-def summary(passed: Iterable[Skipped]) -> str:
-    """How many there are of each kind, with a few names: ``2 hidden (._a.wav, .b.wav)``."""
-    kinds: dict[str, list[str]] = defaultdict(list)
-    for one in passed:
-        kinds[one.reason].append(one.path.name)
+def summary(skipped: Iterable[Skipped]) -> str:
+    """Counts by reason, with a few names: ``2 hidden (._a.wav, .b.wav)``."""
+    reasons: dict[str, list[str]] = defaultdict(list)
+    for one in skipped:
+        reasons[one.reason].append(one.path.name)
     return ", ".join(
         f"{len(names)} {reason} ({', '.join(names[:_SHOWN])}{', ...' * (len(names) > _SHOWN)})"
-        for reason, names in sorted(kinds.items())
+        for reason, names in sorted(reasons.items())
     )

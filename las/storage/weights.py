@@ -1,4 +1,4 @@
-"""Weights as safetensors: written whole or not at all, read without unpickling code."""
+"""Weights as safetensors files, written atomically."""
 
 import json
 import os
@@ -11,12 +11,12 @@ import safetensors.torch
 from torch import Tensor, nn
 
 from las.errors import LASError
-from las.storage import int8 as rounding
 from las.storage.atomic import replacing
+from las.storage.int8 import dequantised
 
 WEIGHTS = "model.safetensors"
 FORMAT = "listen-attend-spell/1"
-INT8_FORMAT = "listen-attend-spell/2"  # the same with matrices as las.storage.int8 stores them
+INT8_FORMAT = "listen-attend-spell/2"  # with matrices quantised by las.storage.int8
 
 
 def write_weights(
@@ -25,16 +25,16 @@ def write_weights(
     info: Mapping[str, str] | None = None,
     form: str = FORMAT,
 ) -> None:
-    """Write tensors as safetensors under a temporary name, then rename.
+    """Write tensors as safetensors, atomically.
 
     Args:
         weights: by name.
         path: of the file.
-        info: what to remember with them.
-        form: recorded in the file, for :func:`read_weights`.
+        info: metadata to store with them.
+        form: format, stored for :func:`read_weights`.
 
     Raises:
-        OSError: they cannot be written, say because the disk is full.
+        OSError: they cannot be written, for example because the disk is full.
     """
     contiguous = {name: tensor.contiguous() for name, tensor in weights.items()}
     metadata = {"format": form, "info": json.dumps(dict(info or {}))}
@@ -51,10 +51,10 @@ def write_weights(
 def fit_weights(
     module: nn.Module, weights: Mapping[str, Tensor], origin: Path, config: str
 ) -> None:
-    """Load weights that were read from ``origin``; they must fit a module built from ``config``.
+    """Load weights into a module built from ``config``; names and shapes must match.
 
     Raises:
-        LASError: a tensor is missing, unknown or of another shape.
+        LASError: a tensor is missing, unknown or of another shape; the message names ``origin``.
     """
     own = module.state_dict()
     wrong = sorted(set(own) ^ set(weights)) or sorted(
@@ -69,22 +69,28 @@ def fit_weights(
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read safetensors, or say in one line why not; what was rounded to int8 comes as float32."""
+    """Read a safetensors file; int8 matrices become float32.
+
+    Raises:
+        LASError: the file is missing, corrupt or of a newer version.
+    """
     try:
         with safetensors.safe_open(path, "pt") as file:
             form = (file.metadata() or {}).get("format", FORMAT)
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
         if form == INT8_FORMAT:
-            return rounding.restored(weights)
+            return dequantised(weights)
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise corrupt(path, error) from None
     if form.startswith(FORMAT[:-1]) and form != FORMAT:
-        raise LASError(f"{path}: its format {form} is not known here: update listen-attend-spell")
+        raise LASError(
+            f"{path}: its format {form} is newer than this version; update listen-attend-spell"
+        )
     return weights
 
 
 def corrupt(path: Path, error: Exception) -> LASError:
-    """What is said of a file of weights that cannot be read."""
+    """The error of a weights file that cannot be read."""
     if not path.is_file():
         return LASError(f"{path}: no such file; name a model folder")
     reason = " ".join(str(error).split())

@@ -1,4 +1,4 @@
-"""Transcript <-> ids. Every rule about text is here; nothing here knows of audio or models."""
+"""Transcripts as ids of characters, and back."""
 
 import itertools
 from collections.abc import Iterable, Sequence
@@ -6,22 +6,22 @@ from collections.abc import Iterable, Sequence
 from las.errors import LASError
 from las.text.normalizer import Normalizer, normalise
 
-BLANK = 0  # CTC's blank; the speller never writes it
-EOS = 1  # ends a transcript, and is the speller's first input
+BLANK = 0  # of CTC; the speller never predicts it
+EOS = 1  # end of sentence; also the first input of the speller
 ALPHABET = " 'ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def outside(text: str, alphabet: str = ALPHABET) -> str:
-    """The characters of a text that are not in the alphabet, sorted, each once."""
+    """The distinct characters of a text that are not in the alphabet, sorted."""
     return "".join(sorted(set(text) - set(alphabet)))
 
 
 class Characters:
-    """Characters as ids: 0 is CTC's blank, 1 ends a sentence, then the alphabet in its order.
+    """Characters as ids: 0 is the blank of CTC, 1 the end of sentence, then the alphabet in order.
 
     Args:
-        alphabet: each character once.
-        normalizer: brings texts into the form that is encoded.
+        alphabet: the characters, each once.
+        normalizer: of the texts that are encoded.
 
     Raises:
         LASError: the alphabet is empty or repeats a character.
@@ -38,11 +38,11 @@ class Characters:
         return len(self.alphabet) + EOS + 1
 
     def normalise(self, text: str) -> str:
-        """:func:`normalise` by this model's normalizer."""
+        """Apply :func:`las.text.normalizer.normalise` with this model's normalizer."""
         return normalise(text, self.normalizer)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a normalised text, without the end of sentence.
+        """Ids of a normalised text, without an end of sentence.
 
         Raises:
             LASError: a character is not in the alphabet.
@@ -54,21 +54,21 @@ class Characters:
                 f"characters {outside(text, self.alphabet)!r} of {text!r} are not in the alphabet"
             ) from None
 
-    def written(self, id: int) -> str:
-        """What one id writes; nothing for blank and the end of sentence."""
+    def symbol(self, id: int) -> str:
+        """The text of one id; empty for blank and end of sentence."""
         return self.alphabet[id - EOS - 1] if id > EOS else ""
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of ids up to the first end of sentence; blanks are passed over."""
-        letters = []
+        """Text of ids up to the first end of sentence; blanks are skipped."""
+        characters = []
         for i in ids:
             if i == EOS:
                 break
             if i != BLANK:
-                letters.append(self.written(i))
-        return "".join(letters)
+                characters.append(self.symbol(i))
+        return "".join(characters)
 
 
 def ctc_frames(ids: Sequence[int]) -> int:
-    """Frames that CTC needs at least for these ids: one each, and a blank between repeats."""
+    """Minimum number of frames that CTC needs: one for each id, and a blank between repeats."""
     return len(ids) + sum(a == b for a, b in itertools.pairwise(ids))

@@ -1,4 +1,4 @@
-"""Folds a transcript into the form in which a model writes."""
+"""Text normalisation: case, accents, punctuation and white space."""
 
 import re
 import unicodedata
@@ -14,26 +14,26 @@ Normalizer = Literal["english", "upper", "none"]
 
 
 def normalise(text: str, normalizer: Normalizer = "english") -> str:
-    """Fold a transcript into the form in which a model writes.
+    """Normalise a transcript.
 
-    White space is collapsed by all. What is left may still hold characters outside an alphabet
-    (digits, say): these are for the caller to refuse, because how a digit is spoken is not known
-    here.
+    All normalizers collapse white space. The result may contain characters outside an alphabet,
+    such as digits: the caller refuses these, because how a digit is pronounced is not known here.
 
     Args:
         text: any text.
-        normalizer: "none" keeps case and punctuation, each letter with its accent as one character
-            (NFC); "upper" is upper case, typographic apostrophes as ``'``, hyphens and dashes as
-            spaces, without other punctuation; "english" is that without accents.
+        normalizer: "none" keeps case and punctuation, in Unicode's NFC (a letter and its accent are
+            one character). "upper" converts to upper case, typographic apostrophes to ``'``,
+            hyphens and dashes to spaces, and removes other punctuation. "english" also removes
+            accents.
     """
     if normalizer == "none":
         return " ".join(unicodedata.normalize("NFC", text).split())
     if normalizer == "english":
-        # Before, because NFKD takes an acute accent apart; after, because it makes others.
+        # Before NFKD, which decomposes an acute accent, and after it, as it creates others.
         text = unicodedata.normalize("NFKD", text.translate(_APOSTROPHES)).translate(_APOSTROPHES)
         text = "".join(c for c in text if not unicodedata.combining(c))
         text = text.upper()
-    else:  # in upper case some letters are of several characters, which may be joined
+    else:  # the upper case of some letters is several characters, which NFC may compose
         text = unicodedata.normalize("NFC", text).translate(_APOSTROPHES).upper()
         text = unicodedata.normalize("NFC", text)
     text = _PUNCTUATION.sub(" ", _SEPARATORS.sub(" ", text))
@@ -41,16 +41,16 @@ def normalise(text: str, normalizer: Normalizer = "english") -> str:
 
 
 def check_alphabet(alphabet: str, normalizer: Normalizer) -> None:
-    """Refuse an alphabet of which nothing, or not all, could ever be written.
+    """Refuse an alphabet with characters that the normalizer removes.
 
     Raises:
-        LASError: it repeats a character, or holds one that no normalised text has.
+        LASError: it repeats a character, or has one that no normalised text contains.
     """
     if len(set(alphabet)) != len(alphabet):
         raise LASError(f"alphabet {alphabet!r} repeats a character")
     strange = "".join(c for c in alphabet if c not in normalise(f"X{c}X", normalizer))
     if strange:
         raise LASError(
-            f"alphabet {alphabet!r}: the normalizer {normalizer} never leaves {strange!r}; choose "
-            "another by text.normalizer or --normalizer, or leave them out"
+            f"alphabet {alphabet!r}: the normalizer {normalizer} removes or changes {strange!r}; "
+            "choose another by text.normalizer or --normalizer, or leave these characters out"
         )

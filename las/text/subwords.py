@@ -1,8 +1,8 @@
-"""Byte-pair encoding: pieces of words as ids beside single characters (Sennrich et al. 2016).
+"""Byte-pair encoding: ids of subwords besides single characters (Sennrich et al. 2016).
 
-A piece belongs to one word; a space before it marks the start of the word, of a sentence's first
-word, too. sentencepiece finds the pieces; they are kept in the order of their merges, which is all
-that encoding needs, so that a trained model needs no file beside its own.
+A subword does not cross words; those at the start of a word begin with a space, also in the first
+word of a sentence. sentencepiece learns them. They are stored in merge order, which is all that
+encoding needs, so that a model folder has no tokenizer file.
 """
 
 import itertools
@@ -17,37 +17,37 @@ from las.errors import LASError
 from las.text.characters import BLANK, EOS, Characters
 from las.text.normalizer import Normalizer
 
-_SPACE = "\u2581"  # sentencepiece's
+_SPACE = "\u2581"  # of sentencepiece
 
 
-class Pieces(Characters):
-    """Ids of characters, as they are without pieces, and after them the pieces in their order.
+class Subwords(Characters):
+    """Ids of characters, the same as without subwords, and then of the subwords.
 
     Args:
-        alphabet: with a space in it.
-        pieces: two characters or more each, in the order in which they are merged.
-        normalizer: as of :class:`las.text.characters.Characters`.
+        alphabet: of characters, with a space.
+        subwords: of two characters or more, in merge order.
+        normalizer: see :class:`las.text.characters.Characters`.
 
     Raises:
-        LASError: a piece is not made of the alphabet, spans words, or occurs twice.
+        LASError: a subword is not made of the alphabet, spans words, or occurs twice.
     """
 
     def __init__(
-        self, alphabet: str, pieces: Sequence[str], normalizer: Normalizer = "english"
+        self, alphabet: str, subwords: Sequence[str], normalizer: Normalizer = "english"
     ) -> None:
         super().__init__(alphabet, normalizer)
         if " " not in alphabet:
-            raise LASError(f"alphabet {alphabet!r} needs a space for pieces to start words with")
-        self.pieces = tuple(pieces)
-        for piece in self.pieces:
-            if len(piece) < 2 or " " in piece[1:] or not set(alphabet).issuperset(piece):
+            raise LASError(f"alphabet {alphabet!r} needs a space, with which subwords start words")
+        self.subwords = tuple(subwords)
+        for subword in self.subwords:
+            if len(subword) < 2 or " " in subword[1:] or not set(alphabet).issuperset(subword):
                 raise LASError(
-                    f"piece {piece!r}: not two or more characters of one word over {alphabet!r}"
+                    f"subword {subword!r}: not two or more characters of one word over {alphabet!r}"
                 )
-        if len(set(self.pieces)) != len(self.pieces):
-            raise LASError("a piece occurs twice")
-        self._units = [*alphabet, *self.pieces]
-        self._rank = {piece: rank for rank, piece in enumerate(self.pieces)}
+        if len(set(self.subwords)) != len(self.subwords):
+            raise LASError("a subword occurs twice")
+        self._units = [*alphabet, *self.subwords]
+        self._rank = {subword: rank for rank, subword in enumerate(self.subwords)}
         self._unit_ids = {unit: i for i, unit in enumerate(self._units, start=EOS + 1)}
         self._word = lru_cache(maxsize=1 << 16)(self._merge)
 
@@ -55,7 +55,7 @@ class Pieces(Characters):
         return len(self._units) + EOS + 1
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a normalised text, without the end of sentence.
+        """Ids of a normalised text, without an end of sentence.
 
         Raises:
             LASError: a character is not in the alphabet.
@@ -66,32 +66,32 @@ class Pieces(Characters):
             ids += self._word(" " + word)
         return ids
 
-    def written(self, id: int) -> str:
-        """What one id writes; nothing for blank and the end of sentence."""
+    def symbol(self, id: int) -> str:
+        """The text of one id; empty for blank and end of sentence."""
         return self._units[id - EOS - 1] if id > EOS else ""
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of ids up to the first end of sentence; blanks are passed over."""
+        """Text of ids up to the first end of sentence; blanks are skipped."""
         text = ""
         for i in ids:
             if i == EOS:
                 break
             if i != BLANK:
-                text += self.written(i)
+                text += self.symbol(i)
         return text.removeprefix(" ")
 
-    def spell(self, ids: Sequence[int]) -> list[list[int]]:
-        """Ids of the characters that each id of :meth:`decode`'s text stands for.
+    def to_characters(self, ids: Sequence[int]) -> list[list[int]]:
+        """For each id the ids of its characters, as in the text of :meth:`decode`.
 
-        The space at the very start is nobody's; an end of sentence stands for itself.
+        The space at the start of the text is left out; an end of sentence remains.
         """
-        spelt = [[i] if i <= EOS else [self._ids[c] for c in self.written(i)] for i in ids]
-        if spelt and spelt[0][0] == self._ids[" "]:
-            spelt[0] = spelt[0][1:]
-        return spelt
+        character_ids = [[i] if i <= EOS else [self._ids[c] for c in self.symbol(i)] for i in ids]
+        if character_ids and character_ids[0][0] == self._ids[" "]:
+            character_ids[0] = character_ids[0][1:]
+        return character_ids
 
     def _merge(self, word: str) -> tuple[int, ...]:
-        """Merge neighbours, the pair that was merged first in learning before others."""
+        """Merge neighbours in the order in which the merges were learnt."""
         units = list(word)
         while True:
             ranked = [
@@ -105,17 +105,17 @@ class Pieces(Characters):
             units[place : place + 2] = [units[place] + units[place + 1]]
 
 
-def units(
-    alphabet: str, pieces: Sequence[str] = (), normalizer: Normalizer = "english"
+def tokenizer(
+    alphabet: str, subwords: Sequence[str] = (), normalizer: Normalizer = "english"
 ) -> Characters:
-    """What a model writes: characters, or pieces if there are any."""
-    if pieces:
-        return Pieces(alphabet, pieces, normalizer)
+    """Ids of subwords if there are any, else of characters."""
+    if subwords:
+        return Subwords(alphabet, subwords, normalizer)
     return Characters(alphabet, normalizer)
 
 
 def from_file(value: Any) -> Any:
-    """The lines of the file that `las bpe` wrote, where one is named instead of a list.
+    """Read the file that `las bpe` wrote, where a path is given instead of a list of subwords.
 
     Raises:
         ValueError: it cannot be read.
@@ -125,15 +125,18 @@ def from_file(value: Any) -> Any:
     try:
         return Path(value).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
-        raise ValueError("cannot read this file of pieces; `las bpe` writes one") from None
+        raise ValueError("cannot read this file of subwords; `las bpe` writes one") from None
 
 
 def learn(lines: Iterable[str], count: int) -> list[str]:
-    """The pieces that sentencepiece's byte-pair encoding finds in normalised sentences.
+    """Learn subwords with sentencepiece's byte-pair encoding.
 
     Args:
-        lines: sentences.
-        count: how many pieces.
+        lines: normalised sentences.
+        count: number of subwords.
+
+    Returns:
+        the subwords in merge order.
 
     Raises:
         LASError: the text is too small for so many.
@@ -143,13 +146,13 @@ def learn(lines: Iterable[str], count: int) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         prefix = Path(folder) / "bpe"
         text = [line for line in lines if line]
-        letters = set("".join(text)) - {" "}
+        characters = set("".join(text)) - {" "}
         try:
             sentencepiece.SentencePieceTrainer.train(
                 sentence_iterator=iter(text),
                 model_prefix=str(prefix),
                 model_type="bpe",
-                vocab_size=count + len(letters) + 2,  # with "unknown" and the space
+                vocab_size=count + len(characters) + 2,  # with "unknown" and the space
                 bos_id=-1,
                 eos_id=-1,
                 character_coverage=1.0,
@@ -162,11 +165,13 @@ def learn(lines: Iterable[str], count: int) -> list[str]:
         except RuntimeError as error:
             reason = " ".join(str(error).split())
             if limit := re.search(r"value <= (\d+)", reason):
-                most = int(limit[1]) - len(letters) - 2
-                reason = f"it gives {most}; ask for fewer, or give more text"
-            raise LASError(f"cannot find {count} pieces in this text: {reason}") from None
-        found = sentencepiece.SentencePieceProcessor(model_file=f"{prefix}.model")
-        pieces = [found.id_to_piece(i).replace(_SPACE, " ") for i in range(found.get_piece_size())]
-    return [piece for i, piece in enumerate(pieces) if len(piece) > 1 and not found.is_unknown(i)][
-        :count
-    ]
+                most = int(limit[1]) - len(characters) - 2
+                reason = f"it gives {most}; ask for fewer or give more text"
+            raise LASError(f"cannot learn {count} subwords from this text: {reason}") from None
+        learnt = sentencepiece.SentencePieceProcessor(model_file=f"{prefix}.model")
+        subwords = [
+            learnt.id_to_piece(i).replace(_SPACE, " ")
+            for i in range(learnt.get_piece_size())
+            if not learnt.is_unknown(i)
+        ]
+    return [subword for subword in subwords if len(subword) > 1][:count]

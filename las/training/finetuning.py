@@ -1,6 +1,6 @@
-"""Training on from a model: its architecture is taken over, and what its folder keeps beside it.
+"""Fine-tuning: the run gets the architecture and the search settings of the initial model.
 
-Settings count as stated if the YAML or the command line has them, not by their defaults.
+A setting is stated if the YAML or the command line has it, even with its default value.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,7 +21,7 @@ from las.storage.settings_diff import Change
 from las.transcription.confidence import CONFIDENCE
 
 BUNDLED = "bundled"
-# What a model may have otherwise than the one that it starts from: no weight depends on it.
+# Settings that may differ from those of the initial model, as no weight depends on them.
 _FREE = (
     "frontend.specaugment",
     "listener.dropout",
@@ -31,16 +31,16 @@ _FREE = (
 )
 
 
-def folder_of(name: str | Path) -> Path:
-    """A model folder by its name; ``bundled`` is the model that ships with the package."""
+def model_folder(name: str | Path) -> Path:
+    """The folder of a model; ``bundled`` is the model that ships with the package."""
     return bundled() if str(name) == BUNDLED else Path(name)
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read the settings of a run, as :func:`las.config.load` does.
 
-    Settings that fit each other only beside the rest of the model that the training starts from
-    are taken with that rest.
+    The stated settings may be valid only with those of the initial model; they are then checked
+    together.
 
     Raises:
         LASError: see :func:`las.config.load` and :func:`resolved`.
@@ -54,33 +54,35 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
             raise
         output = str(training.get("output") or TrainingConfig().output)
         base, origin = _model(str(training["init"]), Path(output) / STATE)
-        filled = _filled(data, base.model_dump(exclude={"longest_seconds"}))
+        filled = _completed(data, base.model_dump(exclude={"longest_seconds"}))
         try:
             return configuration.parse(RunConfig, filled, str(path), overrides)
         except LASError:
-            raise _refusal(origin, refused) if (refused := _unlike(data, base)) else error from None
+            raise (
+                _mismatch(origin, refused) if (refused := _differences(data, base)) else error
+            ) from None
 
 
 def resolved(config: RunConfig, state: Path | None = None) -> RunConfig:
-    """The settings of a run with the architecture of the model that it starts from.
+    """The settings of a run with the architecture of its initial model.
 
-    Dropout, SpecAugment and the longest audio are that model's, too, unless they are stated.
+    Dropout, SpecAugment and the longest audio are also those of that model unless they are stated.
 
     Args:
-        config: as it was stated; without ``training.init`` it comes back as it is.
-        state: of the training. If it is there, the architecture is that of the settings beside
-            it: the model that was started from may be gone meanwhile, or another.
+        config: as stated; returned unchanged without ``training.init``.
+        state: checkpoint of the training. If it exists, the architecture is that of the settings
+            beside it, as the initial model may have changed or been deleted since.
 
     Raises:
-        LASError: there is no such model, or a setting is stated that does not fit it; the message
-            names all of these.
+        LASError: there is no such model, or stated settings contradict it; the message names all
+            of them.
     """
     if not config.training.init:
         return config
     base, origin = _model(config.training.init, state)
     data = base.model_dump()
-    if refused := list(_stated(data, config)):
-        raise _refusal(origin, refused)
+    if refused := list(_merge_stated(data, config)):
+        raise _mismatch(origin, refused)
     return RunConfig(**data, data=config.data, training=config.training)
 
 
@@ -88,57 +90,57 @@ def text_settings(path: Path) -> ModelConfig:
     """The settings of a model folder, or of the model in a training's YAML.
 
     Raises:
-        LASError: there are none, or one is not right.
+        LASError: the file is missing, or a setting is not valid.
     """
-    if folder_of(path).is_dir():
-        return model_settings(folder_of(path))
+    if model_folder(path).is_dir():
+        return model_settings(model_folder(path))
     return resolved(load(path)).model_settings()
 
 
 def copy_search_settings(init: str, final: Path) -> list[str]:
-    """Give a trained model what the folder it started from keeps for search.
+    """Copy search settings and language models from the initial model to the trained one.
 
     Args:
         init: ``training.init``.
         final: folder of the trained model.
 
     Returns:
-        lines that say what was copied, and what was not and why.
+        lines that report what was copied, and what was not and why.
     """
-    folder = folder_of(init)
+    folder = model_folder(init)
     if not folder.is_dir():
-        return [f"{init} is gone: nothing but its weights was taken; `las tune` sets the search"]
+        return [f"{init} was deleted: nothing but its weights was used; `las tune` sets the search"]
     lines = []
     try:
         names = carry_over(folder, final)
     except LASError as error:
-        lines.append(f"the settings of the search were not taken over: {error}")
+        lines.append(f"the search settings were not copied: {error}")
     else:
         if names:
             lines.append(
-                f"{', '.join(names)}: taken over from {init}; `las tune` fits the search anew"
+                f"{', '.join(names)}: copied from {init}; `las tune` fits the search to this model"
             )
     if (folder / CONFIDENCE).exists():
         lines.append(
-            f"{CONFIDENCE}: not taken over from {init}, as it holds for those weights alone; "
-            "`las calibrate` makes a new one"
+            f"{CONFIDENCE}: not copied from {init}, as it depends on the weights; `las calibrate` "
+            "makes a new one"
         )
     return lines
 
 
 def _model(init: str, state: Path | None) -> tuple[ModelConfig, Path]:
-    """The settings of the model that a training has or starts from, and whose they are."""
+    """The settings of the model of a checkpoint or of the initial model, and where they are."""
     if state is not None and state.is_file():
         try:
             return configuration.load(RunConfig, state.with_name(CONFIG)).model_settings(), state
-        except LASError:  # gone, or of before some change of the settings
+        except LASError:  # missing, or of an older version
             pass
-    folder = folder_of(init)
+    folder = model_folder(init)
     check_model(folder)
     return model_settings(folder), folder
 
 
-def _refusal(origin: Path, refused: list[Change]) -> LASError:
+def _mismatch(origin: Path, refused: list[Change]) -> LASError:
     if not origin.is_dir():
         return settings_diff.refusal(origin, refused)
     return LASError(
@@ -148,16 +150,16 @@ def _refusal(origin: Path, refused: list[Change]) -> LASError:
     )
 
 
-def _stated(data: dict[str, Any], settings: Settings, prefix: str = "") -> Iterator[Change]:
-    """Put into a model's settings what is stated and may be; the rest is what comes out."""
+def _merge_stated(data: dict[str, Any], settings: Settings, prefix: str = "") -> Iterator[Change]:
+    """Merge stated settings into a model's; yields those that contradict it."""
     for key in [key for key in data if key in settings.model_fields_set]:
         name, value = prefix + key, getattr(settings, key)
         if isinstance(value, Settings):
             if data[key] is None:  # it was off
                 data[key] = value.model_dump()
             else:
-                yield from _stated(data[key], value, f"{name}.")
-        elif name == "longest_seconds" and value is None:  # unknown: as if it were not stated
+                yield from _merge_stated(data[key], value, f"{name}.")
+        elif name == "longest_seconds" and value is None:  # unknown: not stated
             continue
         elif value != data[key]:
             if name.startswith(_FREE):
@@ -166,19 +168,19 @@ def _stated(data: dict[str, Any], settings: Settings, prefix: str = "") -> Itera
                 yield name, data[key], value
 
 
-def _filled(data: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
-    """What is written, and for what is not what the model has."""
+def _completed(data: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
+    """The stated settings, and the model's for all others."""
     filled = {**base, **data}
     for key, value in filled.items():
         if isinstance(value, dict) and isinstance(base.get(key), dict):
-            filled[key] = _filled(value, base[key])
+            filled[key] = _completed(value, base[key])
     return filled
 
 
-def _unlike(data: dict[str, Any], base: ModelConfig) -> list[Change]:
-    """What is written of a model and is not its, each by itself; none if something is no setting.
+def _differences(data: dict[str, Any], base: ModelConfig) -> list[Change]:
+    """Stated settings that differ from the model's, each compared on its own.
 
-    For settings that no model could have together.
+    For settings that are not valid together; empty if one is not valid alone.
     """
     found = []
     written = {key: value for key, value in data.items() if key in ModelConfig.model_fields}

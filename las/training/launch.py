@@ -1,6 +1,6 @@
-"""Several processes that train together, started and watched by torch's own launcher.
+"""Starts the processes of a data-parallel training with torch's elastic launcher.
 
-``torchrun`` does the same and ends a mistake in a setting with forty lines of its own traceback.
+``torchrun`` does the same, but prints its own traceback of forty lines after an invalid setting.
 """
 
 import logging
@@ -17,20 +17,19 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 
 def run_together(count: int, arguments: Sequence[str]) -> int:
-    """Run ``python -m las ARGUMENTS`` in processes that know of each other.
+    """Run ``python -m las ARGUMENTS`` in several processes of one torch.distributed group.
 
-    What they write to standard error is printed when they have ended, each line once: the
-    processes mostly say the same.
+    Their standard error is printed when they have ended, each distinct line once.
 
     Args:
-        count: how many processes.
-        arguments: of each.
+        count: number of processes.
+        arguments: of the command.
 
     Returns:
-        the exit status: of the process that failed first; 130 or 143 after a signal, which is
-        passed on to the processes.
+        the exit status of the process that failed first; 130 or 143 after a signal, which is
+        forwarded to the processes.
     """
-    # What the launcher says of processes that ended helps nobody; each logger has its own level.
+    # Silence the launcher's messages; each of its loggers has its own level.
     for name in list(logging.root.manager.loggerDict):
         if name.startswith("torch.distributed"):
             logging.getLogger(name).setLevel(logging.CRITICAL)

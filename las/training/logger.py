@@ -1,7 +1,7 @@
-"""What a training says of itself: progress bar or lines, ``log.jsonl``, ``train.log``, TensorBoard.
+"""Training logs: progress bar or lines, ``log.jsonl``, ``train.log``, TensorBoard.
 
-Only the first process writes. ``log.jsonl`` has one object a step or validation; on resuming,
-what lies beyond the state that was resumed is cut off, so that each step stands there once.
+Only the first process writes. ``log.jsonl`` has one object for each step or validation. Resuming
+removes the rows after the checkpoint, so that each step is there once.
 """
 
 import contextlib
@@ -17,20 +17,20 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from las.config import RunConfig
-from las.storage.atomic import naming
+from las.storage.atomic import attribute_errors
 from las.storage.logs import timestamped, truncate_rows
 from las.training.validation import Validation
 
-_LINE_SECONDS = 30.0  # between lines where there is no terminal for a bar
+_LINE_SECONDS = 30.0  # between lines of progress where there is no terminal
 
 
 class TrainingLogger:
-    """Context manager around the loop.
+    """Writes the logs of a run; a context manager around the loop.
 
     Args:
         folder: of the run.
-        config: the run; written to TensorBoard as text.
-        rank: of this process; all but 0 are silent.
+        config: of the run.
+        rank: of this process; all but 0 write nothing.
     """
 
     def __init__(self, folder: Path, config: RunConfig, rank: int) -> None:
@@ -48,7 +48,7 @@ class TrainingLogger:
     def __enter__(self) -> "TrainingLogger":
         if self.silent:
             return self
-        # Importing TensorBoard takes a second: not where nothing trains.
+        # Imported here, as it takes a second.
         from torch.utils.tensorboard import SummaryWriter
 
         self.writer = SummaryWriter(str(self.folder / "tensorboard"))
@@ -78,22 +78,24 @@ class TrainingLogger:
         if self.silent:
             return
         with contextlib.ExitStack() as stack:
-            if error is not None:  # that the disk is full, say, is raised only once
+            if error is not None:  # report a full disk once
                 stack.enter_context(contextlib.suppress(OSError))
             stack.callback(setattr, threading, "excepthook", self.before)
             for file, name in ((self.steps, "log.jsonl"), (self.log, "train.log")):
-                stack.enter_context(self._naming(name))
+                stack.enter_context(self._attribute_errors(name))
                 stack.callback(file.close)
-            stack.enter_context(self._naming("tensorboard"))
+            stack.enter_context(self._attribute_errors("tensorboard"))
             stack.callback(self.writer.close)
             if self.progress is not None:
                 self.progress.stop()
 
     def truncate(self, step: int, epoch: int) -> None:
-        """Drop what was logged after this step, and validations after this many epochs.
+        """Remove what was logged after a checkpoint.
 
-        The training goes on from there. A stop between a validation and the saving of the state
-        leaves a validation of the step that is resumed: it will be made, and logged, again.
+        Args:
+            step: of the checkpoint; later rows are removed.
+            epoch: complete epochs; later validations are removed. If the training stopped between
+                a validation and its checkpoint, that validation is repeated.
         """
         if self.silent:
             return
@@ -104,30 +106,30 @@ class TrainingLogger:
             path, lambda row: row["step"] <= step and ("dev" not in row or row["epoch"] <= epoch)
         )
         for row in rows:
-            if "input_wait" in row:  # a step: the smoothed numbers go on from where they were
+            if "input_wait" in row:  # a step: restores the smoothed values
                 self._smooth(row)
         self.steps = path.open("a", encoding="utf-8")
 
     def info(self, line: str) -> None:
-        """One line for the user and the log, with the time of day."""
+        """Print a line and write it to ``train.log``, with date and time."""
         if self.silent:
             return
         stamped = timestamped(line)
-        with self._naming("train.log"):
+        with self._attribute_errors("train.log"):
             self.log.write(stamped + "\n")
             self.log.flush()
         self.console.print(stamped, markup=False, highlight=False, soft_wrap=True)
 
     def warning(self, line: str) -> None:
-        """A line that should not be overlooked."""
+        """A line marked as a warning."""
         self.info(f"WARNING: {line}")
 
     def input_waited(self, seconds: float) -> None:
-        """Time that the loop stood still for want of input."""
+        """Add seconds that the loop has waited for a batch."""
         self.waiting += seconds
 
     def step(self, *, step: int, epoch: int, share: float, **values: float) -> None:
-        """An optimizer step."""
+        """Log an optimizer step; ``share`` is the part of the epoch that is done."""
         if self.silent:
             return
         now = time.monotonic()
@@ -135,7 +137,7 @@ class TrainingLogger:
         self.last_step, self.waiting = now, 0.0
         self._smooth({**values, "input_wait": wait})
         self._write({"step": step, "epoch": epoch, **values, "input_wait": wait})
-        with self._naming("tensorboard"):
+        with self._attribute_errors("tensorboard"):
             for name, value in {**values, "input_wait": wait}.items():
                 self.writer.add_scalar(f"train/{name}", value, step)
         self._show(step, epoch, share, now)
@@ -160,7 +162,7 @@ class TrainingLogger:
             )
 
     def validation(self, epoch: int, step: int, result: Validation) -> None:
-        """The dev set after an epoch; epoch 0 is before the first step."""
+        """Log the measures on the dev set after an epoch; epoch 0 is before the first step."""
         if self.silent:
             return
         self.wer = result.score.wer
@@ -181,13 +183,11 @@ class TrainingLogger:
             f"({trained}{(time.monotonic() - self.began) / 60:.1f} min)"
         )
         self._write({"step": step, "epoch": epoch, "dev": values})
-        with self._naming("tensorboard"):
+        with self._attribute_errors("tensorboard"):
             for name, value in values.items():
                 self.writer.add_scalar(f"dev/{name}", value, step)
             if result.picture is not None:
-                from las.evaluation import (
-                    plots,  # matplotlib, and inside librosa: not before the first epoch
-                )
+                from las.evaluation import plots  # slow to import (matplotlib, librosa)
 
                 figure = plots.attention(
                     result.picture.waveform.numpy(),
@@ -199,14 +199,14 @@ class TrainingLogger:
             self.writer.flush()
 
     def _write(self, values: dict[str, Any]) -> None:
-        with self._naming("log.jsonl"):
+        with self._attribute_errors("log.jsonl"):
             self.steps.write(json.dumps(values) + "\n")
             self.steps.flush()
 
-    def _naming(self, name: str) -> contextlib.AbstractContextManager[None]:
-        return naming(self.folder / name)
+    def _attribute_errors(self, name: str) -> contextlib.AbstractContextManager[None]:
+        return attribute_errors(self.folder / name)
 
     def _thread_failed(self, failure: threading.ExceptHookArgs) -> None:
-        """TensorBoard's thread gives its error to who writes next, and need not print it."""
+        """Do not print an OSError of TensorBoard's thread: the next write raises it."""
         if not isinstance(failure.exc_value, OSError):
             self.before(failure)

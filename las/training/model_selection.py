@@ -68,10 +68,10 @@ class ModelSelection:
         Epochs that train CTC alone are measured by CTC, and not ranked.
         """
         epoch = self.position.epoch
-        spell = epoch > self.settings.ctc_only
-        result = self._measure(spell)
+        use_speller = epoch > self.settings.ctc_only
+        result = self._measure(use_speller)
         self.logger.validation(epoch, self.position.step, result)
-        if not spell:
+        if not use_speller:
             return
         if result.flat and epoch >= self.settings.ctc_only + _EPOCHS_TO_ALIGN:
             self.logger.warning(
@@ -107,12 +107,12 @@ class ModelSelection:
         self._compare(wer)
         return final
 
-    def _measure(self, spell: bool = True) -> Validation:
+    def _measure(self, use_speller: bool = True) -> Validation:
         assert self.dev_cuts is not None
         batches = evaluation_batches(
             self.dev_cuts, self.model.text, sample_rate=self.config.frontend.sample_rate
         )
-        result = validate(self.model, batches, self.device, spell)
+        result = validate(self.model, batches, self.device, use_speller)
         self.model.train()
         return result
 

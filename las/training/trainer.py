@@ -85,7 +85,7 @@ class Trainer:
         seed_everything(self.settings.seed)
         self.model = LAS(config.model_settings()).to(self.device)
         if self.settings.init and not state.is_file():
-            weights = finetuning.folder_of(self.settings.init) / WEIGHTS
+            weights = finetuning.model_folder(self.settings.init) / WEIGHTS
             self.model.load_weights(read_weights(weights), weights)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(),
@@ -161,10 +161,10 @@ class Trainer:
     def _epoch(self) -> None:
         position = self.position
         self.model.train()
-        spell = position.epoch >= self.settings.ctc_only
+        use_speller = position.epoch >= self.settings.ctc_only
         if self.replica is None or position.epoch == self.settings.ctc_only:
             self.replica = None
-            self.replica = self.group.replica(self.model, whole=spell)
+            self.replica = self.group.replica(self.model, whole=use_speller)
         batches = training_batches(
             self.train_cuts,
             self.count,
@@ -187,7 +187,7 @@ class Trainer:
                 waited = time.monotonic() - waited
                 self.logger.input_waited(waited)
                 last = len(pending) + 1 == self.settings.accumulate
-                pending.append(self._backward(self.replica, batch, spell, synchronise=last))
+                pending.append(self._backward(self.replica, batch, use_speller, synchronise=last))
                 position.batches += 1
                 if last:
                     self._update(pending)
@@ -216,7 +216,9 @@ class Trainer:
             self._validate()
         self._save()
 
-    def _backward(self, replica: nn.Module, batch: Batch, spell: bool, synchronise: bool) -> Losses:
+    def _backward(
+        self, replica: nn.Module, batch: Batch, use_speller: bool, synchronise: bool
+    ) -> Losses:
         """Accumulate the gradients of one batch."""
         seed_everything(self._seed())
         settings = self.settings
@@ -235,9 +237,9 @@ class Trainer:
                     batch.token_lengths,
                     settings.label_smoothing,
                     sampling,
-                    spell,
+                    use_speller,
                 )
-            ctc = settings.ctc if spell else 1.0
+            ctc = settings.ctc if use_speller else 1.0
             total = (1 - ctc) * losses.attention / losses.tokens
             total = total + ctc * losses.ctc / losses.characters.clamp_min(1)
             (total / settings.accumulate).backward()

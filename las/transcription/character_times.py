@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from las.audio.activity import sounding
+from las.audio.activity import sound_activity
 from las.decoding.hypothesis import Hypothesis
 from las.text.characters import BLANK, Characters
-from las.text.subwords import Pieces
+from las.text.subwords import Subwords
 
 _MAX_LOSS = 0.5  # of the nats per frame of a uniform head; a text that costs more is not aligned
 _CHARACTER_SECONDS = 0.06  # from one character to the next within a subword
@@ -43,7 +43,7 @@ def with_times(
     if times is not None:  # the end of sentence has the time of the last character
         padded = np.pad(times, (0, len(hypothesis.ids) - len(times)), "edge")
         ctc_times = torch.from_numpy(padded)
-    activity = torch.from_numpy(sounding(samples, rate))
+    activity = torch.from_numpy(sound_activity(samples, rate))
     return replace(hypothesis, ctc_times=ctc_times, activity=activity)
 
 
@@ -76,7 +76,7 @@ def character_times(ctc: Tensor, text: str, units: Characters, frame: float) -> 
     if not nats.item() < _MAX_LOSS * T * np.log(ctc.shape[1]):
         return None
     posterior = np.exp(scores) - gradient.numpy()
-    spelt = units.spell(ids) if isinstance(units, Pieces) else [[i] for i in ids]
+    spelt = units.to_characters(ids) if isinstance(units, Subwords) else [[i] for i in ids]
     counts = np.array([len(each) for each in spelt])
     return _spread(medians(posterior[:, 1:].T) * frame, counts, T * frame)
 

@@ -88,7 +88,7 @@ def write(path: Path, group: list[Cut], random: np.random.Generator) -> Cut:
     soundfile.write(path, np.clip(np.concatenate(pieces), -1, 1), rate, subtype="PCM_16")
     names = {speaker(cut) for cut in group}
     joined = Recording.from_file(path, recording_id=path.stem).to_cut()
-    said = SupervisionSegment(
+    supervision = SupervisionSegment(
         id=path.stem,
         recording_id=path.stem,
         start=0.0,
@@ -97,7 +97,7 @@ def write(path: Path, group: list[Cut], random: np.random.Generator) -> Cut:
         speaker=names.pop() if len(names) == 1 else None,
     )
     joined.id = path.stem
-    joined.supervisions = [said]
+    joined.supervisions = [supervision]
     return joined
 
 

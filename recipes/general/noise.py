@@ -33,9 +33,9 @@ def noisy(manifest: Path, output: Path, decibels: float, tilt: float) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         noise = np.clip(add_noise(samples, decibels, tilt, random), -1, 1)
         soundfile.write(path, noise, cut.sampling_rate, subtype="PCM_16")
-        (said,) = cut.supervisions
+        (supervision,) = cut.supervisions
         recording = Recording.from_file(path, recording_id=cut.id)
-        found.append(fastcopy(recording.to_cut(), id=cut.id, supervisions=[said]))
+        found.append(fastcopy(recording.to_cut(), id=cut.id, supervisions=[supervision]))
     with replacing(output) as temporary:
         CutSet.from_cuts(found).to_file(temporary)
     return len(found)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from las.audio.activity import HOP_SECONDS, sounding
+from las.audio.activity import HOP_SECONDS, sound_activity
 from las.audio.levels import runs
 
 
@@ -29,7 +29,7 @@ PLACES = [(0.4, 0.9), (1.0, 1.6), (2.2, 2.5)]
 @pytest.mark.parametrize("noise", [None, 50.0, 20.0])
 @pytest.mark.parametrize("offset", [0.0, 0.2])
 def test_tones_are_found_to_within_10_ms(rate, noise, offset):
-    found = runs(sounding(tones(PLACES, 3.0, rate, noise) + np.float32(offset), rate))
+    found = runs(sound_activity(tones(PLACES, 3.0, rate, noise) + np.float32(offset), rate))
     assert len(found) == len(PLACES)
     np.testing.assert_allclose(np.array(found) * HOP_SECONDS, PLACES, atol=0.01)
 
@@ -38,16 +38,16 @@ def test_clicks_are_no_sound():
     samples = tones(PLACES, 3.0, 16000)
     clicked = samples.copy()
     clicked[16000 * 2] = 0.9
-    np.testing.assert_array_equal(sounding(clicked, 16000), sounding(samples, 16000))
+    np.testing.assert_array_equal(sound_activity(clicked, 16000), sound_activity(samples, 16000))
 
 
 def test_steady_noise_has_no_pauses():
     noise = np.random.default_rng(0).normal(size=48000).astype(np.float32)
-    assert sounding(noise, 16000).all()
+    assert sound_activity(noise, 16000).all()
 
 
 @given(st.integers(0, 2000), st.sampled_from([8000, 16000, 22050]), st.integers(0, 9))
 def test_there_is_a_value_for_every_hop_begun(size, rate, seed):
     samples = np.random.default_rng(seed).normal(size=size).astype(np.float32)
-    assert len(sounding(samples, rate)) == -(-size // round(HOP_SECONDS * rate))
-    assert len(sounding(0 * samples, rate)) == -(-size // round(HOP_SECONDS * rate))
+    assert len(sound_activity(samples, rate)) == -(-size // round(HOP_SECONDS * rate))
+    assert len(sound_activity(0 * samples, rate)) == -(-size // round(HOP_SECONDS * rate))

@@ -152,7 +152,7 @@ def test_chunks_that_are_unknown_or_not_whole_are_no_sound(tmp_path):
 
 def test_an_empty_chunk_of_samples(tmp_path):
     (tmp_path / "a.wav").write_bytes(wav(FMT, chunk(b"data", b""), LIST * 50))
-    refused(tmp_path / "a.wav", "holds no samples")
+    refused(tmp_path / "a.wav", "has no samples")
 
 
 @pytest.mark.parametrize("name", [*FORMATS, "ima.wav", "a.rf64", "a.caf"])
@@ -203,7 +203,7 @@ def test_ogg_with_pages_that_are_missing(tmp_path, subtype):
     path.write_bytes(b"".join(found[:-1]))
     refused(path, "its last page is missing")
     path.write_bytes(b"".join(found)[:-7])
-    refused(path, "its last page is not whole")
+    refused(path, "its last page is incomplete")
     path.write_bytes(b"".join(found[:3]) + b"junk" * 500 + b"".join(found[3:]))
     refused(path, "there is no page at byte")
 
@@ -326,7 +326,7 @@ def test_joined_files_that_ffmpeg_reads(tmp_path, name, options):
     except AudioError as problem:
         assert len(str(problem).splitlines()) == 1
         assert name in ("a.m4a", "a.mp4", "a.wma", "a.flv", "a.tta", "a.wv")
-        assert name == "a.wv" or "another file stands behind the first" in str(problem)
+        assert name == "a.wv" or "another file follows the first" in str(problem)
     else:
         assert abs(found - 2 * once) <= 0.02 * once
 

@@ -115,7 +115,7 @@ def test_the_default_track_is_heard_and_said(tmp_path, default):
     found = np.concatenate(list(reader.blocks(path, notes=notes)))
     first = similarity(speech_like(), found, delay(speech_like(), found)) > 0.9
     assert first == (default == 0)
-    assert notes == [f"it has 2 audio tracks; number {default + 1}, the default, is heard"]
+    assert notes == [f"it has 2 audio tracks; number {default + 1}, the default, is used"]
 
 
 def test_one_track_is_not_worth_a_note(tmp_path):

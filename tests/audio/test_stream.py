@@ -101,7 +101,7 @@ def test_nothing_follows_a_sample_that_is_not_a_number(tmp_path, monkeypatch):
     path = write(tmp_path / "a.wav", samples, subtype="FLOAT")
     monkeypatch.setattr(streaming, "BLOCK_SAMPLES", 1000)
     taken = []
-    with pytest.raises(AudioError, match="holds 2 samples"):
+    with pytest.raises(AudioError, match="has 2 samples"):
         taken.extend(reader.blocks(path))
     taken.clear()
     source = reader.blocks(path)

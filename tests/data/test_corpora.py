@@ -561,7 +561,7 @@ def test_an_output_that_is_a_file_or_on_a_full_disk(tmp_path):
     for output in (path, path / "below"):
         with pytest.raises(LASError) as caught:
             prepare("p", items, output)
-        one_line(caught, output, "a file is where this folder is to be")
+        one_line(caught, output, "a file is in its place")
     with full_disk(50), pytest.raises(OSError, match="too large") as caught:
         prepare("p", items, tmp_path / "out")
     assert caught.value.filename == str(tmp_path / "out" / "p.jsonl.gz")

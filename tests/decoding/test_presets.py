@@ -18,7 +18,7 @@ from las.lm.lstm import LanguageModel
 from las.lm.word_ngram import FIRST, Table, WordConfig, WordModel, quantise
 from las.storage.atomic import locked
 from las.storage.settings import save_settings
-from las.text.subwords import Pieces
+from las.text.subwords import Subwords
 
 ALPHABET = small_model().config.alphabet
 
@@ -189,7 +189,7 @@ def test_words_of_other_units_are_refused(model, tmp_path):
     with pytest.raises(LASError, match="' XY'"):
         presets.stored_search(model)
     with pytest.raises(LASError, match="writes subwords"):
-        presets.load_words(tmp_path / "o", Pieces(" AB", ["AB"]), "cpu")
+        presets.load_words(tmp_path / "o", Subwords(" AB", ["AB"]), "cpu")
 
 
 def test_two_that_store_do_not_mix(model, tmp_path):

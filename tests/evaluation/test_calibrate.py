@@ -13,7 +13,7 @@ from speech import error_line, run_main, sentences, small_model, write_manifest
 import las
 from las.errors import LASError
 from las.evaluation import calibrate
-from las.evaluation.calibrate import Heard, expected_error, fit, held_out
+from las.evaluation.calibrate import ScoredWords, expected_error, fit, held_out
 from las.storage.settings import save_settings
 from las.transcription import confidence as word_confidence
 from las.transcription.confidence import CONFIDENCE, Calibration
@@ -88,12 +88,12 @@ def test_nothing_near_is_likelier(pairs):
                 assert likelihood(*near, probabilities, right) <= best + 1e-6
 
 
-def drawn(seed: int, count: int = 4000) -> Heard:
+def drawn(seed: int, count: int = 4000) -> ScoredWords:
     """Words of a model that is too sure: the logit of being right is half its own, less 1."""
     generator = np.random.default_rng(seed)
     x = generator.normal(1.0, 2.0, count)
     right = generator.random(count) < 1 / (1 + np.exp(-(0.5 * x - 1)))
-    return Heard(1 / (1 + np.exp(-x)), right)
+    return ScoredWords(1 / (1 + np.exp(-x)), right)
 
 
 def test_what_was_drawn_is_found():
@@ -102,7 +102,7 @@ def test_what_was_drawn_is_found():
     assert found.offset == pytest.approx(-1, abs=0.1)
     other = drawn(1)
     assert expected_error(*other) > 0.2
-    assert expected_error(found.of(other.probabilities), other.right) < 0.04
+    assert expected_error(found.of(other.probabilities), other.correct) < 0.04
 
 
 @given(st.floats(0.01, 5), st.floats(-5, 5), st.lists(st.floats(0, 1), min_size=2))
@@ -113,14 +113,14 @@ def test_the_order_of_words_stays(slope, offset, probabilities):
 
 
 def test_halves_of_the_speakers_are_fitted_on_the_other():
-    heard = {f"s{n}": drawn(n, 500) for n in range(5)}
-    after = held_out(heard)
-    assert len(after.right) == 2500
+    words = {f"s{n}": drawn(n, 500) for n in range(5)}
+    after = held_out(words)
+    assert len(after.correct) == 2500
     assert expected_error(*after) < 0.05
     # A speaker whose words are all wrong does not help itself.
-    heard = {"a": Heard(np.full(99, 0.9), np.ones(99, bool))}
-    heard["b"] = Heard(np.full(99, 0.9), np.zeros(99, bool))
-    assert expected_error(*held_out(heard)) > 0.95
+    words = {"a": ScoredWords(np.full(99, 0.9), np.ones(99, bool))}
+    words["b"] = ScoredWords(np.full(99, 0.9), np.zeros(99, bool))
+    assert expected_error(*held_out(words)) > 0.95
 
 
 @pytest.mark.parametrize("speakers", [0, 1])
@@ -135,7 +135,7 @@ def test_one_speaker_is_not_enough(speakers):
 def test_words_are_judged_by_the_alignment():
     log_probs = np.log([0.5] * 2 + [0.25] * 2 + [0.5] * 2 + [0.5])
     wrote = hypothesis("A B CD", np.ones((6, 3)) / 3, list(log_probs))
-    ((first, second, third),) = calibrate.judged(["u"], ["A X CD"], [wrote])
+    ((first, second, third),) = calibrate.word_outcomes(["u"], ["A X CD"], [wrote])
     assert [right for _, right in (first, second, third)] == [True, False, True]
     assert [p for p, _ in (first, second, third)] == [
         word.probability for word in timed_words(wrote, 0.04, 0.0)
@@ -174,9 +174,9 @@ def test_a_damaged_map_is_one_line(model, text, said):
 
 
 def test_the_command(model, manifest, monkeypatch, capsys):
-    speakers = calibrate.listen(small_model().eval(), [manifest], torch.device("cpu"))
+    speakers = calibrate.score_words(small_model().eval(), [manifest], torch.device("cpu"))
     found = {f"s{n}": drawn(n, 500) for n in range(4)}
-    monkeypatch.setattr(calibrate, "listen", lambda *_: found)
+    monkeypatch.setattr(calibrate, "score_words", lambda *_: found)
     status, out, err = run_main(monkeypatch, capsys, "calibrate", model, manifest)
     assert (status, err) == (0, "")
     assert "2000 words of 4 speakers" in out

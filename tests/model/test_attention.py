@@ -1,20 +1,20 @@
-"""What ``Attend`` makes of an encoded batch, against torch's own layers and by hand."""
+"""What ``Attention`` makes of an encoded batch, against torch's own layers and by hand."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from las.config import AttentionConfig
-from las.model.attention import Attend
+from las.model.attention import Attention
 from las_kernels import attend, initial_alignment
 
 Q, M = 7, 12  # widths of the query and of the memory
 LENGTHS = [5, 1, 3]
 
 
-def make(kind: str, heads: int) -> Attend:
+def make(kind: str, heads: int) -> Attention:
     config = AttentionConfig(kind=kind, width=8, heads=heads, channels=3, taps=5)
-    return Attend(Q, M, config).double()
+    return Attention(Q, M, config).double()
 
 
 def encoded() -> tuple[torch.Tensor, torch.Tensor]:
@@ -25,9 +25,9 @@ def encoded() -> tuple[torch.Tensor, torch.Tensor]:
     return x, lengths
 
 
-def ask(module: Attend, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def ask(module: Attention, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """First step of attention for states [B, N, Q]."""
-    memory = module.remember(*encoded())
+    memory = module.project(*encoded())
     previous = initial_alignment(
         memory.lengths,
         memory.keys.shape[1],
@@ -87,7 +87,7 @@ def test_several_heads_read_projected_values():
     assert isinstance(make("dot", 1).value, torch.nn.Identity)
     module = make("dot", 2)
     x, lengths = encoded()
-    memory = module.remember(x, lengths)
+    memory = module.project(x, lengths)
     expected = x @ module.value.weight.T + module.value.bias
     torch.testing.assert_close(memory.values, expected)
     torch.testing.assert_close(memory.keys, x @ module.key.weight.T + module.key.bias)
@@ -111,7 +111,7 @@ def test_each_kind_has_its_own_weights(kind, names):
 def test_no_attention_reads_the_mean_of_the_valid_frames(heads):
     module = make("none", heads)
     x, lengths = encoded()
-    memory = module.remember(x, lengths)
+    memory = module.project(x, lengths)
     assert memory.lengths.tolist() == [1, 1, 1]
     first = initial_alignment(memory.lengths, 1, 4, heads, torch.float64)
     queries = module.query(torch.randn(3, 4, Q, dtype=torch.float64))

@@ -147,7 +147,9 @@ def test_gradient_passes_convolutions():
 
 
 def test_convolutions_have_to_fit_the_stack():
-    with pytest.raises(ValueError, match="convolutions \\[8\\] join 2 frames, stack says 4"):
+    with pytest.raises(
+        ValueError, match="convolutions \\[8\\] join 2 frames \\(two each\\), but stack is 4"
+    ):
         ListenerConfig(stack=4, convolutions=[8])
 
 

@@ -26,7 +26,7 @@ def remember(speller: Speller) -> Memory:
     x = torch.randn(3, 5, M, generator=torch.Generator().manual_seed(1))
     x[1, 2:] = 0
     x[2, 4:] = 0
-    return speller.attend.remember(x, torch.tensor([5, 2, 4]))
+    return speller.attend.project(x, torch.tensor([5, 2, 4]))
 
 
 def inputs(steps: int = 7) -> torch.Tensor:

@@ -97,7 +97,7 @@ def test_whitespace_is_collapsed_and_nothing_else():
     [
         ([], {}, "at least one reference word"),
         ([Utterance("u", "  ", "A")], {}, "at least one reference word"),
-        ([Utterance("u", "A", "A"), Utterance("u", "B", "B")], {}, "'u' comes more than once"),
+        ([Utterance("u", "A", "A"), Utterance("u", "B", "B")], {}, "'u' occurs more than once"),
         (EXAMPLE, {"bootstrap": 0}, "at least 1 sample"),
         (EXAMPLE, {"interval": 95}, "between 0 and 1"),
     ],
@@ -325,7 +325,7 @@ def test_what_json_cannot_hold_writes_nothing(tmp_path):
 
 def test_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(LASError, match="a file is where this folder") as caught:
+    with pytest.raises(LASError, match="a file is in its place") as caught:
         write_reports(tmp_path / "file" / "r", EXAMPLE, score(EXAMPLE))
     assert str(tmp_path / "file") in str(caught.value)
 

@@ -18,11 +18,11 @@ from las.errors import LASError
 from las.evaluation import plots
 from las.storage import atomic, checkpoint
 from las.storage.atomic import (
+    attribute_errors,
     check_file,
     check_folder,
     locked,
     make_folder,
-    naming,
     remove_leftovers,
     replacing,
 )
@@ -71,7 +71,9 @@ def write_into(folder):
 def test_a_file_where_a_folder_is_to_be_is_named(tmp_path, use):
     (tmp_path / "file").write_text("mine")
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(LASError, match=f"^{folder}: a file is where this folder is to be"):
+        with pytest.raises(
+            LASError, match=f"^{folder}: this folder cannot be created, as a file is in its place"
+        ):
             use(folder)
     assert (tmp_path / "file").read_text() == "mine"
 
@@ -82,7 +84,9 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path, monkeypatch):
 
     check_folder(tmp_path / "new" / "folder")
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(LASError, match=f"^{tmp_path}: a folder is where this file is to be"):
+    with pytest.raises(
+        LASError, match=f"^{tmp_path}: this file cannot be written, as it is a folder"
+    ):
         check_file(tmp_path)
     monkeypatch.setattr("las.storage.atomic.tempfile.TemporaryFile", refuse)
     with pytest.raises(LASError, match=rf"^{tmp_path}: not a folder .*\(Permission denied\)"):
@@ -194,7 +198,7 @@ def test_other_errors_of_the_writers_stay_what_they_are(tmp_path, monkeypatch):
 
 
 def test_naming_leaves_the_names_that_there_are(tmp_path):
-    with pytest.raises(FileNotFoundError) as caught, naming(tmp_path / "log"):
+    with pytest.raises(FileNotFoundError) as caught, attribute_errors(tmp_path / "log"):
         (tmp_path / "other").read_text()
     assert caught.value.filename == str(tmp_path / "other")
 

@@ -20,21 +20,21 @@ def test_settings_of_before_are_the_same_where_new_ones_have_their_defaults():
     written = yaml.safe_load(config.to_yaml(now))
     del written["data"]["rooms"], written["listener"]
     before = yaml.safe_dump(written)
-    assert settings_diff.between(now, config.to_yaml(now)) == []
-    assert settings_diff.between(now, before) == []
-    assert settings_diff.between(run(data={"rooms": 0.5}), before) == [("data.rooms", 0.0, 0.5)]
-    assert settings_diff.between(run(pieces=["IT"]), before) == [("pieces", [], ["IT"])]
+    assert settings_diff.differences(now, config.to_yaml(now)) == []
+    assert settings_diff.differences(now, before) == []
+    assert settings_diff.differences(run(data={"rooms": 0.5}), before) == [("data.rooms", 0.0, 0.5)]
+    assert settings_diff.differences(run(pieces=["IT"]), before) == [("pieces", [], ["IT"])]
 
 
 def test_sections_that_were_off_and_settings_that_are_no_more():
     written = yaml.safe_load(config.to_yaml(run(frontend={"specaugment": None})))
-    (change,) = settings_diff.between(RunConfig(), yaml.safe_dump(written))
+    (change,) = settings_diff.differences(RunConfig(), yaml.safe_dump(written))
     assert change[:2] == ("frontend.specaugment", None) and change[2]["time_masks"] == 2
     written = yaml.safe_load(config.to_yaml(RunConfig()))
     written["training"]["momentum"] = 0.9
     del written["data"]["rooms"]
     before = yaml.safe_dump(written)
-    assert settings_diff.between(RunConfig(), before) == [("training.momentum", 0.9, None)]
+    assert settings_diff.differences(RunConfig(), before) == [("training.momentum", 0.9, None)]
 
 
 @pytest.mark.parametrize("written", ["{", "3", "", "[1]", None, 3])

@@ -20,7 +20,7 @@ from las.lm.config import LMModelConfig
 from las.lm.lstm import LanguageModel
 from las.model.las import LAS
 from las.text.characters import ALPHABET, EOS, Characters
-from las.text.subwords import Pieces, learn, units
+from las.text.subwords import Subwords, learn, tokenizer
 from las.transcription.word_timestamps import timed_words
 
 LINES = [
@@ -34,7 +34,7 @@ transcripts = st.lists(st.text("ACEHNOST'", min_size=1, max_size=9), max_size=5)
 
 @pytest.fixture(scope="module")
 def pieces():
-    return Pieces(ALPHABET, learn(LINES, 25))
+    return Subwords(ALPHABET, learn(LINES, 25))
 
 
 @pytest.fixture(scope="module")
@@ -73,14 +73,14 @@ def test_decoding_undoes_encoding(pieces, text):
 @given(st.lists(st.integers(2, 54), max_size=12), st.booleans())
 def test_spelling_is_the_decoded_text(pieces, ids, ended):
     written = [*ids, EOS] if ended else ids
-    letters = [letter for spelt in pieces.spell(written) for letter in spelt]
+    letters = [letter for spelt in pieces.to_characters(written) for letter in spelt]
     characters = Characters(ALPHABET)
     assert characters.decode(letters) == pieces.decode(written)
     assert (letters[-1:] == [EOS]) == ended
 
 
 def test_frequent_words_become_one_piece(pieces):
-    assert " THE" in pieces.pieces
+    assert " THE" in pieces.subwords
     assert len(pieces.encode("THE")) == 1
     assert len(pieces) == len(Characters()) + 25
 
@@ -91,17 +91,17 @@ def test_frequent_words_become_one_piece(pieces):
 )
 def test_pieces_that_cannot_be(wrong, match):
     with pytest.raises(LASError, match=match):
-        Pieces(ALPHABET, wrong)
+        Subwords(ALPHABET, wrong)
 
 
 def test_what_cannot_be_learnt_or_encoded(pieces):
     with pytest.raises(LASError, match="not in the alphabet"):
         pieces.encode("the")
-    with pytest.raises(LASError, match="cannot find 5000 pieces"):
+    with pytest.raises(LASError, match="cannot learn 5000 subwords"):
         learn(LINES, 5000)
     with pytest.raises(LASError, match="needs a space"):
-        units("AB", ["AB"])
-    assert type(units("AB")) is Characters
+        tokenizer("AB", ["AB"])
+    assert type(tokenizer("AB")) is Characters
 
 
 def test_a_hypothesis_of_pieces_is_one_of_characters(pieces):
@@ -131,7 +131,7 @@ def trained(tmp_path_factory):
 
 def test_a_model_of_pieces_trains_searches_and_comes_back(trained):
     model = LAS.from_pretrained(trained.output / "model")
-    assert isinstance(model.text, Pieces) and model.text.pieces == trained.model.text.pieces
+    assert isinstance(model.text, Subwords) and model.text.subwords == trained.model.text.subwords
     assert model.speller.output.out_features == len(model.text)
     waveforms, samples = torch.randn(2, 16000), torch.tensor([16000, 9000])
     with torch.inference_mode():
@@ -160,5 +160,5 @@ def test_the_command_and_its_file(monkeypatch, capsys, tmp_path):
     with pytest.raises(LASError, match=r"pieces.*las bpe"):
         configuration.parse(RunConfig, {}, "here", ["pieces=missing.txt"])
     code, _, err = run_main(monkeypatch, capsys, "bpe", text, output, "--size", 999)
-    assert code != 0 and "cannot find 999 pieces" in error_line(err)
+    assert code != 0 and "cannot learn 999 subwords" in error_line(err)
     assert len(output.read_text().splitlines()) == 12  # what was there stays

@@ -202,7 +202,7 @@ def test_the_command_trains_on_and_resumes(corpus, dev, given, tmp_path, monkeyp
     shutil.rmtree(given)
     status, out, err = run_main(monkeypatch, capsys, "train", path, "training.epochs=3")
     assert status == 0, err
-    assert f"{given} is gone" in out and f"dev WER {before:.2f} % before the training, " in out
+    assert f"{given} was deleted" in out and f"dev WER {before:.2f} % before the training, " in out
     devs = [row["epoch"] for row in log_rows(output) if "dev" in row]
     assert devs == [0, 2, 3]
     status, _, err = run_main(monkeypatch, capsys, "train", path, "speller.width=7")
@@ -273,8 +273,8 @@ def test_search_and_language_models_come_along_and_calibration_does_not(
     final = tmp_path / "run/model"
     train(minimal(corpus, final.parent, given, training={"epochs": 1}))
     said = capsys.readouterr().out
-    assert f"search.yaml, lm: taken over from {given}; " in said
-    assert f"{CONFIDENCE}: not taken over from {given}" in said and "`las calibrate`" in said
+    assert f"search.yaml, lm: copied from {given}; " in said
+    assert f"{CONFIDENCE}: not copied from {given}" in said and "`las calibrate`" in said
     config, lm = stored_search(final)
     assert config == SearchConfig(beam=4, ctc=0.2) and lm is not None
     assert "lm_weight" not in config.model_fields_set  # as it was written
@@ -294,7 +294,7 @@ def test_settings_of_its_own_stay(given, tmp_path):
 def test_search_that_is_not_right_is_left_behind_in_a_line(given, tmp_path):
     (given / "search.yaml").write_text("beam: 4\nlm_weight: 0.5\n")
     (line,) = finetuning.copy_search_settings(str(given), tmp_path / "model")
-    assert "not taken over" in line and "is missing" in line
+    assert "not copied" in line and "is missing" in line
     assert not (tmp_path / "model/search.yaml").exists()
     (given / "search.yaml").unlink()
     assert finetuning.copy_search_settings(str(given), tmp_path / "model") == []

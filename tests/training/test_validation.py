@@ -19,12 +19,12 @@ def manifest(tmp_path_factory):
     return write_manifest(tmp_path_factory.mktemp("validation"), sentences(7))
 
 
-def measured(model, manifest, spell=True, **limits):
+def measured(model, manifest, use_speller=True, **limits):
     return validate(
         model,
         evaluation_batches(read_manifest(manifest), model.text, sample_rate=RATE, **limits),
         CPU,
-        spell,
+        use_speller,
     )
 
 
@@ -73,7 +73,7 @@ def test_the_picture_is_of_the_longest_utterance(manifest):
 
 def test_without_a_speller_the_texts_are_those_of_ctc(manifest):
     model = small_model()
-    found = measured(model, manifest, spell=False)
+    found = measured(model, manifest, use_speller=False)
     texts = {}
     for batch in evaluation_batches(read_manifest(manifest), model.text, sample_rate=RATE):
         encoded = model.encode(batch.waveforms, batch.samples)
@@ -109,7 +109,7 @@ def test_an_unreadable_batch_or_none(manifest):
     model = small_model()
     with pytest.raises(LASError, match="the file"):
         validate(model, [LASError("the file")], CPU)
-    with pytest.raises(LASError, match="empty"):
+    with pytest.raises(LASError, match="no utterance"):
         validate(model, [], CPU)
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from las.text.characters import ALPHABET, BLANK, Characters
-from las.text.subwords import Pieces
+from las.text.subwords import Subwords
 from las.transcription.character_times import character_times, medians
 
 TEXT = Characters()
@@ -39,7 +39,7 @@ def test_letters_are_at_their_spikes():
 
 
 def test_letters_of_a_piece_are_about_its_spike():
-    units = Pieces(ALPHABET, ["TH", "THE", " THE", "AT"])
+    units = Subwords(ALPHABET, ["TH", "THE", " THE", "AT"])
     ids = units.encode("THE THE CAT")
     assert len(ids) < 7
     ctc = spikes(units, zip(range(10, 100, 15), ids, strict=False), 100)
