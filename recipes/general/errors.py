@@ -20,7 +20,7 @@ import torch
 
 from las.config import SearchConfig
 from las.data.manifests import read_manifest
-from las.decoding.forced_alignment import score_text
+from las.decoding.text_score import score_text
 from las.decoding.hypothesis import LanguageModel, split_lm
 from las.decoding.presets import stored_search
 from las.decoding.search import search

@@ -5,7 +5,7 @@ import torch
 
 from las.config import SearchConfig
 from las.decoding.beam_search import beam_search
-from las.decoding.forced_alignment import score_text
+from las.decoding.text_score import score_text
 from las.decoding.greedy import greedy
 from las.decoding.hypothesis import CharacterAndWordLM
 from las.errors import LASError
