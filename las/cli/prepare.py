@@ -1,28 +1,24 @@
 """The command ``las prepare``."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from las.cli.options import Normalizers
+from las.cli.options import Normalizers, choices, one_of
+from las.data.layouts import LAYOUTS
 from las.errors import LASError
 from las.imports import lasting
 from las.text.normalizer import check_alphabet
 
 
-class Corpus(StrEnum):
-    """Corpus layouts that ``las prepare`` reads."""
-
-    LIBRISPEECH = "librispeech"
-    AN4 = "an4"
-    COMMONVOICE = "commonvoice"
-    FOLDER = "folder"
-
-
 def prepare(
-    corpus: Annotated[Corpus, typer.Argument(help="Layout of the corpus.")],
+    corpus: Annotated[
+        str,
+        typer.Argument(
+            metavar=choices(LAYOUTS), callback=one_of(LAYOUTS), help="Layout of the corpus."
+        ),
+    ],
     source: Annotated[
         Path, typer.Argument(help="Folder of the corpus, or a CSV, TSV or JSONL file.")
     ],
@@ -73,16 +69,10 @@ def prepare(
     characters = alphabet or written.alphabet
     form = normalizer.value if normalizer is not None else written.text.normalizer
     check_alphabet(characters, form)
-    if part and corpus not in (Corpus.LIBRISPEECH, Corpus.COMMONVOICE):
-        raise LASError(f"--part: {corpus.value} has no parts; leave it out")
-    if corpus is Corpus.LIBRISPEECH:
-        parts = corpora.librispeech(source, part or [])
-    elif corpus is Corpus.AN4:
-        parts = corpora.an4(source)
-    elif corpus is Corpus.COMMONVOICE:
-        parts = corpora.commonvoice(source, part or [])
-    else:
-        parts = corpora.folder(source)
+    layout = LAYOUTS[corpus]
+    if part and not layout.has_parts:
+        raise LASError(f"--part: {corpus} has no parts; leave it out")
+    parts = layout.read(source, part or [])
     if dev_speakers:
         # Nothing is held out of a test set, which is not trained on.
         split = [name for name in parts if not name.startswith("test")]

@@ -17,7 +17,8 @@ from lhotse import CutSet, MonoCut, MultiCut, Recording, SupervisionSegment
 from lhotse.audio import AudioSource
 
 from las.audio import levels, reader
-from las.data.layouts import AUDIO_SUFFIXES, Item, an4, commonvoice, exists, folder, librispeech
+from las.data.layouts import an4, commonvoice, folder, librispeech
+from las.data.layouts.listing import AUDIO_SUFFIXES, Item, exists
 from las.errors import LASError
 from las.storage.atomic import make_folder, replacing
 from las.text.characters import ALPHABET, Characters, outside

@@ -20,10 +20,10 @@ import torch
 
 from las.config import SearchConfig
 from las.data.manifests import read_manifest
-from las.decoding.text_score import score_text
 from las.decoding.hypothesis import LanguageModel, split_lm
 from las.decoding.presets import stored_search
 from las.decoding.search import search
+from las.decoding.text_score import score_text
 from las.errors import LASError
 from las.evaluation.evaluate import provenance
 from las.evaluation.trials import encode_manifest

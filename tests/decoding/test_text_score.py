@@ -5,9 +5,9 @@ import torch
 
 from las.config import SearchConfig
 from las.decoding.beam_search import beam_search
-from las.decoding.text_score import score_text
 from las.decoding.greedy import greedy
 from las.decoding.hypothesis import CharacterAndWordLM
+from las.decoding.text_score import score_text
 from las.errors import LASError
 from tests.decoding.reference_search import HistoryLM, encode
 from tests.lm.test_word_ngram import word_model
