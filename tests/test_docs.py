@@ -85,6 +85,11 @@ def test_a_setting_has_type_default_and_meaning():
         SETTINGS.table(config.RunConfig, "lisener")
 
 
+@pytest.mark.parametrize("kind", SETTINGS.KINDS)
+def test_every_setting_has_a_meaning(kind):
+    assert not [name for name, *_, meaning in SETTINGS.rows(SETTINGS.KINDS[kind]) if not meaning]
+
+
 def test_settings_that_documents_name_exist():
     known = names(config.RunConfig().model_dump()) | names(SETTINGS.KINDS["lm"]().model_dump())
     sections = "data|training|listener|attention|speller|frontend|text"
