@@ -22,7 +22,7 @@ def tiles(request, monkeypatch):
         library = lstm_amx.load(emulated=True)
     except jit_build.BuildError as error:
         pytest.skip(str(error))
-    monkeypatch.setattr(lstm_amx, "_LIBRARY", lambda: library)
+    monkeypatch.setattr(lstm_amx._LIBRARY, "found", library)
 
 
 def run(x, lengths, weights, backend):

@@ -429,11 +429,11 @@ def test_sequence_on_a_gpu(kind, shape, dtype):
     with torch.no_grad():
         for x in (*c.decoder.recurrent_weights, c.decoder.context_weight, c.decoder.query_weight):
             x.mul_(x.shape[1] ** -0.5)
-    where = persistent_decoder._machine(torch.device("cuda"))
-    found, arguments = sequence(c.to(dtype), where)
+    on = persistent_decoder._launch_context(torch.device("cuda"))
+    found, arguments = sequence(c.to(dtype), on)
     for one, right in zip(found, expected(arguments), strict=True):
         assert relative(one, right) < 10 * TOLERANCES[dtype]
-    for one, other in zip(found, sequence(c.to(dtype), where)[0], strict=True):
+    for one, other in zip(found, sequence(c.to(dtype), on)[0], strict=True):
         assert torch.equal(one, other)
 
 

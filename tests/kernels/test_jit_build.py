@@ -181,9 +181,32 @@ def test_a_struct_of_another_size_is_refused(compiler):
         jit_build.load("sized", [step], link, {"answer": 50})
 
 
-def test_every_library_with_a_packed_struct_is_measured_when_it_is_loaded():
+def test_every_module_that_packs_a_struct_has_its_size_compared():
     for module in Path(jit_build.__file__).parent.rglob("*.py"):
         text = module.read_text()
-        if "struct.Struct(" in text and "jit_build.load(" in text:
-            assert "jit_build.load(name, [step], jit_build.torch_link())" not in text, module.name
-            assert "sizes" in text or "_size" in text, module.name
+        if "struct.Struct(" in text:
+            assert "_size" in text or "cuda_step.built(" in text, module.name
+
+
+def test_a_library_is_looked_for_once(caplog):
+    asked = []
+
+    def load():
+        asked.append(1)
+        raise jit_build.BuildError("no compiler")
+
+    library = jit_build.Library("the kernel", load, "plain PyTorch it is")
+    assert library.available() == library.available() == "no compiler"
+    with pytest.raises(RuntimeError, match="the kernel cannot run: no compiler"):
+        library()
+    assert len(asked) == 1
+    assert caplog.messages == ["plain PyTorch it is: no compiler"]
+    library.forget()
+    library.available()
+    assert len(asked) == 2
+
+
+def test_a_reason_that_is_no_failure_is_not_logged(caplog):
+    library = jit_build.Library("the kernel", lambda: "no GPU", "plain PyTorch it is")
+    assert library.available() == "no GPU"
+    assert not caplog.records

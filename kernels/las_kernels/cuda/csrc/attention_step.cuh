@@ -59,7 +59,7 @@ struct SplitTile {
   int split_len, AH, DH;
   float* energy;    // [split_len, NB]
   float* features;  // [NB, C, split_len]
-  float* scratch;      // used by one stage after another
+  float* scratch;   // used by one stage after another
 };
 
 // Convolve `previous` with the filters around the split: features [NB, C, split_len]. A thread takes
@@ -68,7 +68,7 @@ __device__ __forceinline__ void location_conv(const AttentionParams& p, const Sp
                                               int NB) {
   const int C = p.C, W = p.W, T = p.T, taps = p.taps;
   const int reach = k.split_len + taps, blocks = k.split_len / 4;
-  float* window = k.scratch;               // [NB, reach]
+  float* window = k.scratch;             // [NB, reach]
   float* filters = window + NB * reach;  // [C, taps]
   for (int first = 0; first < W; first += taps) {
     __syncthreads();
@@ -109,7 +109,7 @@ __device__ __forceinline__ void location_conv(const AttentionParams& p, const Sp
 template <int NB, int width, bool dot>
 __device__ __forceinline__ void score_split(const AttentionParams& p, const SplitTile& k) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, C = p.C, chunk = p.chunk;
-  float* query = k.scratch;                // [NB, chunk]
+  float* query = k.scratch;             // [NB, chunk]
   float* v = query + NB * chunk;        // [chunk]
   float* projection = v + chunk;        // [C, chunk]
   for (int from = 0; from < k.AH; from += chunk) {

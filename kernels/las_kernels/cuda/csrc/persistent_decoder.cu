@@ -74,8 +74,9 @@ __device__ __forceinline__ void lstm_update(const DecoderParams& p, const Input*
   const int S = p.S, D = p.D, here = u % p.history, before = (u + p.history - 1) % p.history;
   const AttentionParams& a = p.attention;
   const auto load_fed = [&](int b, int k, auto count) {
-    auto fed = load_cg_vec<count>(k >= D ? p.hidden + (b * p.history + before) * S + k - D
-                                  : a.context + b * a.context_b + before * a.context_n + k);
+    auto fed = load_cg_vec<count>(k >= D
+                                      ? p.hidden + (b * p.history + before) * S + k - D
+                                      : a.context + b * a.context_b + before * a.context_n + k);
     if (p.context_mask != nullptr && k < D)
       apply_mask(fed, p.context_mask + static_cast<int64_t>(b) * D + k);
     return fed;
@@ -194,7 +195,7 @@ __global__ void __launch_bounds__(kThreads, 1) persistent_decoder_kernel(Decoder
     if (p.V == 0) continue;
     const auto load_both = [&](int b, int k, auto count) {
       return load_cg_vec<count>(k < S ? p.hidden + (b * p.history + here) * S + k
-                               : a.context + b * a.context_b + k - S);
+                                      : a.context + b * a.context_b + k - S);
     };
     const auto readout_epilogue = [&](int row, int b, float sum, bool valid) {
       if (!valid) return;

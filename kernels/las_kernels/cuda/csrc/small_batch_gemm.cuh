@@ -14,9 +14,9 @@
 namespace {
 
 // Of attention_step.py, which plans with them.
-constexpr int kBatchTile = LAS_BATCH_TILE;  // utterances that one reading of the weights serves
-constexpr int kWarpRows = LAS_WARP_ROWS;    // rows of a matrix that a warp multiplies at once
-constexpr int kRowTiles = LAS_ROW_TILES;    // of 16 rows each, summed at once
+constexpr int kBatchTile = LAS_BATCH_TILE;    // utterances that one reading of the weights serves
+constexpr int kWarpRows = LAS_WARP_ROWS;      // rows of a matrix that a warp multiplies at once
+constexpr int kRowTiles = LAS_ROW_TILES;      // of 16 rows each, summed at once
 constexpr int kBatchTiles = LAS_BATCH_TILES;  // of kBatchTile utterances each
 
 // Rows of a matrix that every block holds: so many groups of kWarpRows each.
