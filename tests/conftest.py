@@ -51,6 +51,22 @@ def tiny_config() -> ModelConfig:
 
 
 @pytest.fixture(scope="session")
+def corpus(tmp_path_factory) -> Path:
+    """The manifest of a small training set; not to be changed."""
+    from speech import write_pairs
+
+    return write_pairs(tmp_path_factory.mktemp("train"))
+
+
+@pytest.fixture(scope="session")
+def dev(tmp_path_factory) -> Path:
+    """The manifest of a small dev set; not to be changed."""
+    from speech import write_manifest
+
+    return write_manifest(tmp_path_factory.mktemp("dev"), ["ABE CAB", "FADE", "DAB ACE"], seed=6)
+
+
+@pytest.fixture(scope="session")
 def noise() -> Callable[[Sequence[int], int], tuple[Tensor, Tensor]]:
     """A maker of batches of noise: lengths in samples -> waveforms [B, S], samples [B]."""
 

@@ -1,11 +1,11 @@
-"""Where a model's word errors come from, as a table and as JSON.
+"""Word errors of a model by cause, as a table and as JSON.
 
     python recipes/general/errors.py MODEL MANIFEST OUTPUT.json [--train MANIFEST]
 
-The model is searched as its folder says. Every erroneous utterance is either a search error (the
-reference scores better than what was written: a wider beam might have found it) or a model error.
-Words are grouped by their number in the training transcripts and by whether the word model knows
-them, utterances by speaker, duration and speed.
+The search has the settings of the model folder. Every utterance with errors is either a search
+error (the reference scores better than the hypothesis: a wider beam might have found it) or a model
+error. Words are grouped by their number in the training transcripts and by whether the word model
+knows them, utterances by speaker, duration and speaking rate.
 """
 
 import argparse
@@ -63,10 +63,10 @@ def main() -> None:
 
 
 def analyse(folder: Path, manifest: Path, train: Path | None = None) -> dict[str, Any]:
-    """Groups with their error rates, and how many utterances were missed by the search alone.
+    """Error rates by group, and the number of search errors.
 
     Args:
-        folder: of the model, with its search.
+        folder: of the model.
         manifest: of ``las prepare``.
         train: manifest of the training.
 
@@ -75,10 +75,10 @@ def analyse(folder: Path, manifest: Path, train: Path | None = None) -> dict[str
     """
     model = LAS.from_pretrained(folder)
     config, lm = stored_search(folder)
-    written, missed = _recognise(model, manifest, config, lm)
-    total = score(written)
+    recognised, search_errors = _recognise(model, manifest, config, lm)
+    total = score(recognised)
     cuts = {cut.id: cut for cut in read_manifest(manifest)}
-    aligned = dict(zip((u.id for u in written), align(written), strict=True))
+    aligned = dict(zip((u.id for u in recognised), align(recognised), strict=True))
     errors = [(cuts[id], a) for id, a in aligned.items()]
     groups = {
         "speaker": _table((c.supervisions[0].speaker, a.errors, a.words) for c, a in errors),
@@ -88,21 +88,23 @@ def analyse(folder: Path, manifest: Path, train: Path | None = None) -> dict[str
             for c, a in errors
         ),
     }
-    # Insertions belong to no word of the reference.
-    said = [(r, int(m != " ")) for a in aligned.values() for m, r, _ in a.steps if m != "I"]
+    # Insertions have no reference word.
+    reference_words = [
+        (r, int(m != " ")) for a in aligned.values() for m, r, _ in a.steps if m != "I"
+    ]
     if train is not None:
         texts = (cut.supervisions[0].text for cut in read_manifest(train))
         counts = Counter(word for text in texts for word in text.split())
         groups["times in the training"] = _table(
-            (_band(counts[word], _COUNTS), wrong, 1) for word, wrong in said
+            (_band(counts[word], _COUNTS), wrong, 1) for word, wrong in reference_words
         )
     _, words = split_lm(lm)
     if isinstance(words, WordModel):
-        known = {word: _knows(words, word) for word, _ in said}
+        known = {word: _knows(words, word) for word, _ in reference_words}
         groups["word model"] = _table(
-            ("knows it" if known[word] else "does not", wrong, 1) for word, wrong in said
+            ("knows it" if known[word] else "does not", wrong, 1) for word, wrong in reference_words
         )
-    groups["letters"] = _table((len(word), wrong, 1) for word, wrong in said)
+    groups["letters"] = _table((len(word), wrong, 1) for word, wrong in reference_words)
     return {
         "wer": total.wer,
         "substitutions": total.substitutions,
@@ -110,9 +112,9 @@ def analyse(folder: Path, manifest: Path, train: Path | None = None) -> dict[str
         "insertions": total.insertions,
         "words": total.words,
         "utterances": {
-            "all": len(written),
+            "all": len(recognised),
             "wrong": sum(a.errors > 0 for a in aligned.values()),
-            "search errors": missed,
+            "search errors": search_errors,
         },
         "groups": groups,
     }
@@ -121,15 +123,15 @@ def analyse(folder: Path, manifest: Path, train: Path | None = None) -> dict[str
 def _recognise(
     model: LAS, manifest: Path, config: SearchConfig, lm: LanguageModel | None
 ) -> tuple[list[Utterance], int]:
-    """What was written, and in how many utterances the reference would have scored better."""
-    written, missed = [], 0
+    """References and hypotheses, and the number of utterances whose reference scores better."""
+    recognised, search_errors = [], 0
     for batch in encode_manifest(model, manifest, torch.device("cpu"), batch_utterances=1):
         (found,) = search(model, batch.encoded, config, lm)
         (id,), (text,) = batch.ids, batch.texts
-        written.append(Utterance(id, text, found[0].text))
+        recognised.append(Utterance(id, text, found[0].text))
         if found[0].text != text:
-            missed += score_text(model, batch.encoded, text, config, lm) > found[0].score
-    return written, missed
+            search_errors += score_text(model, batch.encoded, text, config, lm) > found[0].score
+    return recognised, search_errors
 
 
 def _knows(words: WordModel, word: str) -> bool:

@@ -27,18 +27,18 @@ GAPS = (0.1, 0.9)  # seconds of silence between two; data.noise fills half of th
 
 
 def groups(cuts: list[Cut], random: np.random.Generator) -> Iterator[list[Cut]]:
-    """Cuts that go together, two at least; each is in one group or, left over, in none."""
+    """Groups of at least two cuts to be joined; some cuts may be in none."""
     speakers = sorted({speaker(cut) for cut in cuts})
-    alone = {name for name in speakers if random.random() < 0.5}
+    single = {name for name in speakers if random.random() < 0.5}
     places = random.permutation(len(cuts))
-    ordered = sorted(  # those of one speaker side by side, all others behind them as they fall
+    ordered = sorted(  # cuts of these speakers by speaker, all others in random order
         zip(cuts, places, strict=True),
-        key=lambda pair: (speaker(pair[0]) if speaker(pair[0]) in alone else "\uffff", pair[1]),
+        key=lambda pair: (speaker(pair[0]) if speaker(pair[0]) in single else "\uffff", pair[1]),
     )
     group: list[Cut] = []
     limit = 0.0
     for cut, _ in ordered:
-        apart = group and speaker(cut) != speaker(group[0]) and speaker(group[0]) in alone
+        apart = group and speaker(cut) != speaker(group[0]) and speaker(group[0]) in single
         if apart or sum(x.duration for x in group) + cut.duration > limit:
             if len(group) > 1:
                 yield group

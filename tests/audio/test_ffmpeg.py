@@ -1,7 +1,9 @@
-"""What libsndfile does not know: ffmpeg reads it, all of it, at its times, whatever the video."""
+"""Formats that libsndfile does not know: ffmpeg reads all of them, at the times of the file."""
 
 import io
 import struct
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,11 +13,14 @@ from las.audio import ffmpeg, reader, stream
 from las.audio.reader import load
 from tests.audio.test_reader import (
     SAMPLE_RATE,
+    SECONDS,
     delay,
     refused,
     run_ffmpeg,
     similarity,
     speech_like,
+    text,
+    truncated,
     write,
 )
 
@@ -212,3 +217,81 @@ def test_whatever_the_size_of_blocks(tmp_path, monkeypatch, size):
     expected = load(path)
     monkeypatch.setattr(stream, "BLOCK_SAMPLES", size)
     np.testing.assert_allclose(load(path), expected, atol=1e-6)
+
+
+def test_message_without_ffmpeg(tmp_path, monkeypatch):
+    monkeypatch.setattr(ffmpeg, "program", lambda: None)
+    message = refused(text(tmp_path), "libsndfile does not know the codec (Format not recognised)")
+    assert message.endswith("; install ffmpeg, or convert it to wav or flac")
+
+
+def fake_ffmpeg(folder: Path, body: str) -> str:
+    program = folder / "ffmpeg"
+    program.write_text(f"#!{sys.executable}\nimport os, struct, sys, time\n{body}\n")
+    program.chmod(0o755)
+    return str(program)
+
+
+AU = "os.write(1, struct.pack('>4s5I', b'.snd', 24, 2**32 - 1, 6, 16000, 1) + bytes(80000))"
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (f"{AU}; sys.exit(1)", ["exit status 1"]),
+        (
+            f"{AU}; os.write(2, b'[aac @ 0x1] [error] broken\\n[info] more\\n')",
+            ["(ffmpeg: broken)"],
+        ),
+        (f"{AU}; time.sleep(60)", ["gave no output for 1 s"]),
+        ("time.sleep(60)", ["gave no output for 1 s"]),
+        ("sys.exit(0)", ["exit status 0"]),
+    ],
+    ids=["status", "complaint", "stuck", "silent", "nothing"],
+)
+def test_ffmpeg_that_fails_midway_gives_no_part(tmp_path, monkeypatch, body, words):
+    program = fake_ffmpeg(tmp_path, body)
+    monkeypatch.setattr(ffmpeg, "program", lambda: program)
+    if "sleep" in body:
+        monkeypatch.setattr(ffmpeg, "_SECONDS", 1.0)
+    refused(text(tmp_path), *words)
+
+
+def test_ffmpeg_is_called_safely(tmp_path, monkeypatch):
+    program = fake_ffmpeg(tmp_path, f"open('seen', 'w').write('\\n'.join(sys.argv)); {AU}")
+    monkeypatch.setattr(ffmpeg, "program", lambda: program)
+    monkeypatch.chdir(tmp_path)
+    Path("-y.m4a").write_text("something")
+    assert len(load("-y.m4a")) == 20000
+    seen = Path("seen").read_text().splitlines()
+    assert "-nostdin" in seen and "-xerror" in seen
+    assert seen[seen.index("-i") + 1] == "file:-y.m4a"
+    assert seen[seen.index("-protocol_whitelist") + 1] == "file,pipe"
+
+
+@pytest.mark.parametrize("name", ["a.m4a", "a.wma", "a.mka", "a.webm", "-a.m4a", "http:a.m4a"])
+def test_ffmpeg_reads_the_rest(tmp_path, name, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    stereo = np.stack([speech_like(), 0.5 * speech_like()], 1)
+    run_ffmpeg("-i", write(Path("in.wav"), stereo), f"file:{name}")
+    waveform = load(name)
+    assert waveform.dtype == np.float32
+    assert abs(len(waveform) - SECONDS * SAMPLE_RATE) < 0.15 * SAMPLE_RATE  # the codec's padding
+    late = delay(speech_like(), waveform)
+    assert abs(late) < 2400
+    assert similarity(speech_like(), waveform, late) > 0.97
+    # Channels are averaged, not added: 0.75 of the left one.
+    assert np.std(waveform) == pytest.approx(0.75 * np.std(speech_like()), rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["a.m4a", "fast.m4a", "a.mka", "a.webm", "a.wma"])
+def test_ffmpeg_gives_no_part_of_a_truncated_file(tmp_path, name):
+    start = ["-movflags", "+faststart"] if name == "fast.m4a" else []
+    run_ffmpeg("-i", write(tmp_path / "in.wav"), *start, tmp_path / name)
+    refused(truncated(tmp_path / name, 0.8), "ffmpeg")
+
+
+def test_m4a_without_ffmpeg(tmp_path, monkeypatch):
+    run_ffmpeg("-i", write(tmp_path / "in.wav"), tmp_path / "a.m4a")
+    monkeypatch.setattr(ffmpeg, "program", lambda: None)
+    refused(tmp_path / "a.m4a", "install ffmpeg")

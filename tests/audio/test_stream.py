@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 from las.audio import ffmpeg, reader
 from las.audio import stream as streaming
 from las.audio.reader import AudioError
+from tests.audio.test_ffmpeg import AU, fake_ffmpeg
 from tests.audio.test_reader import (
-    AU,
     FORMATS,
-    fake_ffmpeg,
     run_ffmpeg,
     speech_like,
     text,

@@ -10,13 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from speech import error_line, run_main, sentences, small_model, write_manifest
 
-import las
 from las.errors import LASError
 from las.evaluation import calibrate
 from las.evaluation.calibrate import ScoredWords, expected_error, fit, held_out
-from las.storage.settings import save_settings
 from las.transcription import confidence as word_confidence
-from las.transcription.confidence import CONFIDENCE, Calibration
+from las.transcription.confidence import Calibration
 from las.transcription.word_timestamps import timed_words
 from tests.transcription.test_word_timestamps import hypothesis
 
@@ -140,34 +138,6 @@ def test_words_are_judged_by_the_alignment():
     assert [p for p, _ in (first, second, third)] == [
         word.probability for word in timed_words(wrote, 0.04, 0.0)
     ]
-
-
-def test_a_folder_without_it_says_what_the_speller_says(model):
-    assert word_confidence.timer(model) is timed_words
-    assert word_confidence.stored(model) is None
-
-
-def test_it_is_what_users_get(model, noise):
-    audio = noise([16000])[0][0].numpy()
-    before = las.load(model).transcribe(audio).words
-    save_settings(Calibration(slope=0.5, offset=-1.0), model / CONFIDENCE)
-    after = las.load(model).transcribe(audio).words
-    assert len(before) == len(after) > 0
-    for one, other in zip(before, after, strict=True):
-        x = 0.5 * math.log(one.probability / (1 - one.probability)) - 1
-        assert other.probability == pytest.approx(1 / (1 + math.exp(-x)))
-        assert (one.word, one.start, one.end) == (other.word, other.start, other.end)
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [("slope: 0", "slope"), ("slope: .inf", "slope"), ("offset: much", "offset"), ("{", "YAML")],
-)
-def test_a_damaged_map_is_one_line(model, text, said):
-    (model / CONFIDENCE).write_text(text)
-    with pytest.raises(LASError, match=said) as caught:
-        las.load(model)
-    assert CONFIDENCE in str(caught.value) and "\n" not in str(caught.value)
 
 
 # --- the command ----------------------------------------------------------------------------

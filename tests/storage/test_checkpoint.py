@@ -19,8 +19,6 @@ from speech import (
     start,
     train,
     weights,
-    write_manifest,
-    write_pairs,
 )
 
 from las import config as configuration
@@ -29,17 +27,6 @@ from las.errors import LASError
 from las.storage import checkpoint
 from las.storage.settings import save_settings
 from las.training.trainer import Trainer
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    return write_pairs(tmp_path_factory.mktemp("train"))
-
-
-@pytest.fixture(scope="module")
-def dev(tmp_path_factory):
-    return write_manifest(tmp_path_factory.mktemp("dev"), ["ABE CAB", "FADE", "DAB ACE"], seed=6)
-
 
 # --- the file -------------------------------------------------------------------------------
 
@@ -282,7 +269,7 @@ def test_a_training_goes_on_with_more_epochs_at_the_rate_of_the_new_total(corpus
     step = trainer.position.step
     # Where everything lies, and what looks at it, may be new as well.
     moved = output.rename(tmp_path / "moved")
-    data = (corpus.parent / "copy.jsonl.gz", dev.parent / "copy.jsonl.gz")
+    data = (tmp_path / "train.jsonl.gz", tmp_path / "dev.jsonl.gz")
     for old, new in zip((corpus, dev), data, strict=True):
         shutil.copyfile(old, new)
     free = {

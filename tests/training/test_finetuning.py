@@ -14,8 +14,6 @@ from speech import (
     run_main,
     small_model,
     train,
-    write_manifest,
-    write_pairs,
 )
 
 from las import config as configuration
@@ -34,16 +32,6 @@ from las.training import finetuning
 from las.training.trainer import Trainer
 from las.training.validation import validate
 from las.transcription.confidence import CONFIDENCE, Calibration
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    return write_pairs(tmp_path_factory.mktemp("train"))
-
-
-@pytest.fixture(scope="module")
-def dev(tmp_path_factory):
-    return write_manifest(tmp_path_factory.mktemp("dev"), ["ABE CAB", "FADE", "DAB ACE"], seed=6)
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ from speech import (
     train,
     weights,
     write_manifest,
-    write_pairs,
 )
 
 import las_kernels
@@ -35,16 +34,6 @@ from las.training.trainer import Trainer
 from las.training.validation import validate
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    return write_pairs(tmp_path_factory.mktemp("train"))
-
-
-@pytest.fixture(scope="module")
-def dev(tmp_path_factory):
-    return write_manifest(tmp_path_factory.mktemp("dev"), ["ABE CAB", "FADE", "DAB ACE"], seed=6)
 
 
 # --- learning -------------------------------------------------------------------------------
