@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from las import standard
+from las import standard_streams
 from las.cli.bpe import bpe
 from las.cli.calibrate import calibrate
 from las.cli.compare import compare
@@ -49,29 +49,29 @@ for _command in (
 
 def main() -> None:
     """Run the command; a :class:`LASError` becomes one line and exit status 1."""
-    standard.open_closed()
+    standard_streams.open_closed()
     try:
         threads_of_environment()  # checks OMP_NUM_THREADS, which torch obeys
         try:
             app()
         finally:
-            standard.put("")  # flush what is buffered
+            standard_streams.put("")  # flush what is buffered
     except LASError as error:
-        standard.complain(f"error: {error}")
+        standard_streams.complain(f"error: {error}")
         sys.exit(1)
     except ModuleNotFoundError as error:
         cure = missing_extra(error)
         if cure is None:
             raise
-        standard.complain(f"error: {cure}")
+        standard_streams.complain(f"error: {cure}")
         sys.exit(1)
     except BrokenPipeError:  # `las ... | head`
-        standard.abandon()
+        standard_streams.abandon()
         sys.exit(1)
     except OSError as error:  # an output that cannot be written, a full disk
-        standard.complain(f"error: {error.filename or 'files'}: {error.strerror or error}")
-        if error.filename == standard.NAME:
-            standard.abandon()
+        standard_streams.complain(f"error: {error.filename or 'files'}: {error.strerror or error}")
+        if error.filename == standard_streams.NAME:
+            standard_streams.abandon()
         sys.exit(1)
 
 

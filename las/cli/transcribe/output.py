@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from las import standard
+from las import standard_streams
 from las.cli.transcribe.failures import FILE_ERRORS, writing_failed
 from las.cli.transcribe.inputs import STDIN, Source, is_many
 from las.errors import LASError
@@ -116,7 +116,7 @@ class ResultWriter:
         result = transcription(transcript, config.frontend.sample_rate, config.text.language)
         if output.folder is None:
             (kind,) = output.formats
-            standard.put(writers.render(result, kind, output.word_timestamps))
+            standard_streams.put(writers.render(result, kind, output.word_timestamps))
             return
         for kind, path in zip(output.formats, output.paths(source), strict=True):
             writers.write(result, path, kind, output.word_timestamps)
@@ -124,12 +124,12 @@ class ResultWriter:
     def _print(self, source: Source, transcript: "Transcript") -> None:
         name = [source.column] if self.output.named else []
         if not self.output.scores:
-            standard.put("\t".join([*name, transcript.text]) + "\n")
+            standard_streams.put("\t".join([*name, transcript.text]) + "\n")
             return
         for chunk in transcript.chunks:
             for hypothesis in chunk.hypotheses:
                 columns = [*name, f"{hypothesis.score:.3f}", hypothesis.text]
-                standard.put("\t".join(columns) + "\n")
+                standard_streams.put("\t".join(columns) + "\n")
 
 
 def _plot_attention(transcriber: "Transcriber", transcript: "Transcript", to: Path) -> None:

@@ -7,7 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from las import standard
+from las import standard_streams
 from las.cli.transcribe.inputs import Source
 from las.cli.transcribe.plan import Plan
 
@@ -99,7 +99,7 @@ class Progress:
 
     def _say(self, line: str) -> None:
         if self._bar is None:
-            standard.complain(line)
+            standard_streams.complain(line)
         else:
             self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
 

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from speech import RATE, error_line, small_model, whistle
 
-from las import standard
+from las import standard_streams
 from las.cli import main
 
 
@@ -62,6 +62,6 @@ def test_a_reader_of_errors_that_goes_away(monkeypatch):
     os.close(reading)
     with os.fdopen(writing, "w") as file:
         monkeypatch.setattr(sys, "stderr", file)
-        standard.complain("error: nobody hears it")
+        standard_streams.complain("error: nobody hears it")
         monkeypatch.undo()
         os.dup2(os.open(os.devnull, os.O_WRONLY), writing)
