@@ -127,15 +127,8 @@ class Trainer:
             self.stop = stack.enter_context(stop_signals())
             logger = TrainingLogger(self.output, self.config, self.group.rank)
             self.logger = stack.enter_context(logger)
-            self.selection = ModelSelection(
-                self.model,
-                self.config,
-                self.device,
-                self.dev_cuts,
-                self.count,
-                self.position,
-                self.logger,
-            )
+            what = (self.model, self.config, self.device, self.dev_cuts, self.count)
+            self.selection = ModelSelection(*what, self.position, self.logger)
             step, epoch, last = self.position.step, self.position.epoch, self.settings.epochs
             at = f"epoch {epoch + 1} of {last}"
             if epoch >= last:
