@@ -4,7 +4,7 @@ Heavy modules are imported by the commands that need them, so that ``las --help`
 """
 
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -24,6 +24,9 @@ from las.errors import LASError
 from las.imports import missing_extra
 from las.threads import of_environment as threads_of_environment
 from las.version import __version__
+
+# Typer's copy of click's class has no public name.
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -53,9 +56,12 @@ def main() -> None:
     try:
         threads_of_environment()  # checks OMP_NUM_THREADS, which torch obeys
         try:
-            app()
+            status = app(standalone_mode=False)
         finally:
             standard_streams.put("")  # flush what is buffered
+        sys.exit(status)
+    except _UsageError as error:
+        _refuse(error)
     except LASError as error:
         standard_streams.complain(f"error: {error}")
         sys.exit(1)
@@ -73,6 +79,18 @@ def main() -> None:
         if error.filename == standard_streams.NAME:
             standard_streams.abandon()
         sys.exit(1)
+
+
+def _refuse(error: Exception) -> NoReturn:
+    """End with one line about a wrong command line, or with the help if there is no command."""
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()  # type: ignore[attr-defined]
+        sys.exit(2)
+    message = " ".join(error.format_message().split()).rstrip(".")  # type: ignore[attr-defined]
+    command = "las" if context is None else context.command_path
+    standard_streams.complain(f"error: {message}; see `{command} --help`")
+    sys.exit(2)
 
 
 def _version(value: bool) -> None:

@@ -21,7 +21,9 @@ def read_manifest(path: str | Path) -> CutSet:
         LASError: the file is missing or not a manifest of cuts with one transcript each.
     """
     if not path or not Path(path).is_file():
-        raise LASError(f"{path or 'data.train'}: no such manifest; `las prepare` makes one")
+        if not path:
+            raise LASError("data.train is not set: add data.train=MANIFEST, made by `las prepare`")
+        raise LASError(f"{path}: no such manifest; `las prepare` makes one")
     cuts = CutSet.from_jsonl_lazy(path)
     if next(_utterances(cuts, path), None) is None:
         raise LASError(f"{path}: the manifest is empty")
