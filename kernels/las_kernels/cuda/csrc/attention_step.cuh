@@ -284,8 +284,8 @@ __device__ __forceinline__ void attend_split(const AttentionParams& p, SplitTile
 __device__ __forceinline__ void combine_splits(const AttentionParams& p, int64_t b, int n, int h,
                                                int part, int parts, float* weights) {
   const int lane = threadIdx.x % 32;
-  const int length = length_of(p, b), DH = p.D / p.H;
-  const int num_splits = (length + p.split_len - 1) / p.split_len;
+  const int length = length_of(p, b);
+  const int num_splits = (length + p.split_len - 1) / p.split_len, DH = p.D / p.H;
   const int64_t at = (b * p.H + h) * p.num_splits;
   float largest = -INFINITY;  // every warp finds it for itself
   for (int s = lane; s < num_splits; s += 32)
