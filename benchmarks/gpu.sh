@@ -1,7 +1,7 @@
 #!/bin/sh
-# Measures a GPU from sm_80 on in minutes. The commands: benchmarks/gpu.sh --help
-# Needs torch, triton, numpy, pytest and hypothesis; does more with nvcc and ninja, pytest-xdist,
-# pydantic, torchaudio and PyYAML: what is missing is named. PYTHON chooses the interpreter.
+# Tests and measures a GPU (compute capability 8.0 or newer). Commands: benchmarks/gpu.sh --help
+# Needs torch, triton, numpy, pytest and hypothesis. Optional: nvcc and ninja, pytest-xdist,
+# pydantic, safetensors, torchaudio and PyYAML; what is missing is named. PYTHON sets the interpreter.
 set -u
 root=$(cd "$(dirname "$0")/.." && pwd) || exit 1
 if [ -z "${PYTHON:-}" ]; then
@@ -9,7 +9,7 @@ if [ -z "${PYTHON:-}" ]; then
     [ -x "$root/.venv/bin/python" ] && PYTHON=$root/.venv/bin/python
 fi
 command -v "$PYTHON" > /dev/null || {
-    echo "error: no $PYTHON here: PYTHON chooses the interpreter" >&2
+    echo "error: $PYTHON not found; set PYTHON to a Python interpreter" >&2
     exit 1
 }
 export PYTHONPATH="$root:$root/kernels${PYTHONPATH:+:$PYTHONPATH}"
