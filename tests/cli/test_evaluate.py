@@ -64,7 +64,7 @@ def test_what_cannot_be_scored(las, idle, model, manifest, tmp_path):
     empty = [c.map_supervisions(lambda s: dataclasses.replace(s, text=" ")) for c in cuts]
     alone = [c.map_supervisions(lambda s: dataclasses.replace(s, speaker="one")) for c in cuts]
     for name, part, words in (
-        ("repeated", [*cuts, cuts[0]], "comes more than once"),
+        ("repeated", [*cuts, cuts[0]], "occurs more than once"),
         ("empty", empty, "the references of all 6 utterances are empty"),
         ("alone", alone, "there are not two speakers"),
     ):

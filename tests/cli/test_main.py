@@ -89,7 +89,7 @@ def test_a_process_prints_one_line_and_no_traceback(model, tmp_path):
 
 
 def test_a_reader_that_goes_away(monkeypatch, capfd):
-    def gone():
+    def gone(**_):
         raise BrokenPipeError
 
     monkeypatch.setattr(main, "app", gone)

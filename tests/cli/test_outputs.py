@@ -44,13 +44,13 @@ def test_where_nothing_can_be_written(las, idle, model, manifest, tmp_path):
     ):
         status, out, err = las(*arguments)
         assert (status, out) == (1, ""), arguments
-        assert str(file) in error_line(err) and "a file is where" in err
+        assert str(file) in error_line(err) and "a file is in its place" in err
     status, _, err = las("transcribe", audio, "--model", model, "--attention", tmp_path / "x.doc")
     assert status == 1 and "cannot draw 'doc'" in error_line(err)
     for command in (("bpe", text), ("evaluate", model, manifest, "--output")):
         (tmp_path / "r.txt").mkdir(exist_ok=True)
         status, _, err = las(*command, tmp_path / ("r.txt" if command[0] == "bpe" else "r"))
-        assert status == 1 and "a folder is where this file is to be" in error_line(err)
+        assert status == 1 and "this file cannot be written, as it is a folder" in error_line(err)
 
 
 def test_a_full_disk_names_the_file(las, model, manifest, tmp_path):

@@ -195,7 +195,7 @@ def test_960_runs_to_its_last_stage(tmp_path, corpus):
         (["mini", "LibriSpeech", "--from", "start"], "no stage 'start'"),
         (["mini", "LibriSpeech", "--text", "none.txt"], "--text: no such file"),
         (["mini", "LibriSpeech", "--bpe", "many"], "'many' is no number"),
-        (["mini", "LibriSpeech", "--bpe"], "--bpe: how many pieces?"),
+        (["mini", "LibriSpeech", "--bpe"], "--bpe: how many subwords?"),
         (["mini", "LibriSpeech", "--bpe", "9", "--text", __file__], "leave --bpe out"),
         (
             ["mini-mp3", "LibriSpeech", "--from", "train", "training.init=none"],
