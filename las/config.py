@@ -230,10 +230,11 @@ class TrainingConfig(Settings):
 class SearchConfig(Settings):
     """Settings of a search. The defaults are greedy search.
 
-    A hypothesis is ranked by ``((1 - ctc) attention + ctc CTC + lm_weight LM + word_weight words
-    - word_penalty * spaces) / steps ** length_power + length_bonus * characters - coverage *
-    uncovered frames``, in log-probabilities (nats). Its steps are its characters and its end;
-    frames are output frames of the listener.
+    A hypothesis is ranked by ``((1 - ctc) * attention + ctc * CTC + lm_weight * character LM +
+    word_weight * word LM - word penalty) / steps ** length_power + length_bonus * characters -
+    coverage * uncovered frames``, in log-probabilities (nats). The word penalty is
+    ``word_penalty`` times the spaces; steps are the characters and the end; frames are output
+    frames of the listener.
     """
 
     beam: Positive = 1  # number of hypotheses of the beam; 1: greedy search
