@@ -226,8 +226,8 @@ def load(
     if device not in ("auto", "cpu", "cuda"):
         raise LASError(f"device {device!r}: use auto, cpu or cuda")
     folder = bundled() if model is None else Path(model)
-    place = choose_device(device)
-    las = LAS.from_pretrained(folder, place)
+    torch_device = choose_device(device)
+    las = LAS.from_pretrained(folder, torch_device)
     stored = stored_settings(folder) if search is None else None
     if isinstance(search, dict):
         config = configuration.parse(SearchConfig, dict(search), "settings of the search")
@@ -240,7 +240,7 @@ def load(
     elif lm is not None and config.lm_weight == 0 and search is None:
         config = config.model_copy(update={"lm_weight": SearchConfig().lm_weight})
     if isinstance(lm, str | PathLike):
-        lm = load_lm(Path(lm), las.text, place)
+        lm = load_lm(Path(lm), las.text, torch_device)
     if words is None and stored is not None:
         words = stored_words(folder, stored)
     elif words is not None and config.word_weight == 0 and search is None:
@@ -248,10 +248,10 @@ def load(
     elif words is None and config.word_weight > 0:
         raise LASError("word_weight: there is no word model; give one with words=FOLDER")
     if isinstance(words, str | PathLike):
-        words = load_words(Path(words), las.text, place)
+        words = load_words(Path(words), las.text, torch_device)
     if words is not None:
         lm = CharacterAndWordLM(lm, words)
-    return Recognizer(las, place, config, lm, confidence.timer(folder))
+    return Recognizer(las, torch_device, config, lm, confidence.timer(folder))
 
 
 def _check_number(name: str, value: object, unit: str) -> None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def lasting() -> Iterator[None]:
+def frozen_imports() -> Iterator[None]:
     """Context in which to import torch and what needs it.
 
     The objects of these imports live until the process ends, but the garbage collector would scan
@@ -24,6 +24,8 @@ def lasting() -> Iterator[None]:
         gc.freeze()
         gc.enable()
 
+
+lasting = frozen_imports  # its name in modules that do not have the new one yet
 
 # Packages that transcription does without, and the extra of pyproject.toml that has each.
 EXTRAS = {

@@ -63,9 +63,9 @@ def test_imports_leave_the_collector_as_it_was(monkeypatch, on):
     for name in ("disable", "freeze", "enable"):
         monkeypatch.setattr(imports.gc, name, lambda name=name: calls.append(name))
     monkeypatch.setattr(imports.gc, "isenabled", lambda: on)
-    with imports.lasting():  # torch is here already
+    with imports.frozen_imports():  # torch is here already
         assert calls == []
     monkeypatch.delitem(sys.modules, "torch")
-    with pytest.raises(KeyError), imports.lasting():
+    with pytest.raises(KeyError), imports.frozen_imports():
         raise KeyError
     assert calls == (["disable", "freeze", "enable"] if on else [])

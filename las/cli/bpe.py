@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from las.cli.options import NormalizerOption, Normalizers
-from las.imports import lasting
+from las.imports import frozen_imports
 from las.text.characters import ALPHABET
 
 
@@ -23,7 +23,7 @@ def bpe(
     normalizer: NormalizerOption = Normalizers.ENGLISH,
 ) -> None:
     """Learn subwords (BPE) to write instead of characters: `las train CONF.yaml pieces=OUTPUT`."""
-    with lasting():
+    with frozen_imports():
         from las.data import manifests
         from las.lm import corpus as lm_corpus
         from las.storage.atomic import check_file, replacing

@@ -7,7 +7,7 @@ import typer
 
 from las.cli.loading import load_model
 from las.cli.options import Device, DeviceOption, ThreadsOption
-from las.imports import lasting
+from las.imports import frozen_imports
 
 
 def calibrate(
@@ -34,7 +34,7 @@ def calibrate(
     """
     import json
 
-    with lasting():
+    with frozen_imports():
         from las.decoding.presets import stored_search
         from las.evaluation import calibrate as calibration
         from las.evaluation import evaluate
@@ -43,12 +43,12 @@ def calibrate(
         from las.storage.settings import save_settings
         from las.transcription import confidence
 
-    las, place = load_model(model, device, threads)
+    las, torch_device = load_model(model, device, threads)
     path = output or model / "calibration.json"
     for file in (path, model / confidence.CONFIDENCE):
         check_file(file)
-    config, lm = stored_search(model, place)
-    words_of = calibration.score_words(las, manifests, place, config, lm, batch_seconds)
+    config, lm = stored_search(model, torch_device)
+    words_of = calibration.score_words(las, manifests, torch_device, config, lm, batch_seconds)
     after = calibration.held_out(words_of, seed)
     everyone = calibration.concatenate(words_of.values())
     chosen = calibration.fit(*everyone)
@@ -69,7 +69,7 @@ def calibrate(
         },
         "chosen": chosen.model_dump(),
         "model_info": read_info(model),
-        **evaluate.provenance(place),
+        **evaluate.provenance(torch_device),
     }
     save_settings(chosen, model / confidence.CONFIDENCE)
     with replacing(path) as temporary:

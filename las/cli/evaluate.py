@@ -20,7 +20,7 @@ from las.cli.options import (
     ThreadsOption,
     WordsOption,
 )
-from las.imports import lasting
+from las.imports import frozen_imports
 
 
 def evaluate(
@@ -55,7 +55,7 @@ def evaluate(
     greedy: GreedyOption = False,
 ) -> None:
     """Score a model on a manifest: WER with confidence interval, CER, and an aligned report."""
-    with lasting():
+    with frozen_imports():
         from las.decoding.presets import LM, WORDS, model_names
         from las.decoding.search import describe
         from las.evaluation import evaluate as evaluation
@@ -64,12 +64,12 @@ def evaluate(
         from las.storage.atomic import check_file
 
     prefix = output or model / f"evaluation-{manifest.name.split('.')[0]}"
-    las, place = load_model(model, device, threads, precision)
+    las, torch_device = load_model(model, device, threads, precision)
     for path in wer.report_paths(prefix):
         check_file(path)
     config, language_model = search_settings(
         las,
-        place,
+        torch_device,
         model,
         lm,
         search,
@@ -81,7 +81,7 @@ def evaluate(
     )
     names = model_names(language_model, lm or model / LM, words or model / WORDS)
     utterances = evaluation.transcribe_manifest(
-        las, manifest, place, batch_seconds=batch_seconds, config=config, lm=language_model
+        las, manifest, torch_device, batch_seconds=batch_seconds, config=config, lm=language_model
     )
     result = wer.score(utterances)
     extra: dict[str, Any] = {
@@ -90,12 +90,12 @@ def evaluate(
         "precision": str(las.precision).removeprefix("torch."),
         "parameters": sum(p.numel() for p in las.parameters()),
         "model_info": read_info(model),
-        **evaluation.provenance(place),
+        **evaluation.provenance(torch_device),
     }
     print(wer.summary(result))
     if check_batching:
         count, differ, largest = evaluation.check_batching(
-            las, manifest, place, config, language_model
+            las, manifest, torch_device, config, language_model
         )
         extra["batching"] = {"utterances": count, "differ": differ, "largest": largest}
         print(

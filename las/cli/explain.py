@@ -18,7 +18,7 @@ from las.cli.options import (
     ThreadsOption,
     WordsOption,
 )
-from las.imports import lasting
+from las.imports import frozen_imports
 
 
 def explain(
@@ -44,7 +44,7 @@ def explain(
 
     Writes a self-contained page (FILE's name and .explain.html) and a plot (.explain.png).
     """
-    with lasting():
+    with frozen_imports():
         from las.evaluation import plots
         from las.explain import figure
         from las.explain import html as explain_html
@@ -55,14 +55,14 @@ def explain(
 
     check_folder(output_dir)
     folder = model or bundled()
-    las, place = load_model(folder, device, threads)
+    las, torch_device = load_model(folder, device, threads)
     options = {"beam": beam, "ctc": ctc, "lm_weight": lm_weight}
     config, language_model = search_settings(
-        las, place, folder, lm, search, words=words, greedy=greedy, **options
+        las, torch_device, folder, lm, search, words=words, greedy=greedy, **options
     )
     name = "bundled" if model is None else (model.resolve().name or str(model))
     timer = confidence.timer(folder)
-    explainer = Explainer(las, place, config, language_model, name, timer)
+    explainer = Explainer(las, torch_device, config, language_model, name, timer)
     found = explainer.file(file, max_seconds)
     stem = output_dir / f"{file.stem}.explain"
     html, picture = (stem.with_name(stem.name + suffix) for suffix in (".html", ".png"))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from las.imports import lasting
+from las.imports import frozen_imports
 from las.version import __version__
 
 
@@ -16,7 +16,7 @@ def info(
     ] = None,
 ) -> None:
     """Print versions, and the training, search and configuration of a model."""
-    with lasting():
+    with frozen_imports():
         import torch
         import torchaudio
 

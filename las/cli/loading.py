@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from las.cli.options import Device, Precision
 from las.errors import LASError
-from las.imports import lasting
+from las.imports import frozen_imports
 
 if TYPE_CHECKING:
     import torch
@@ -26,20 +26,20 @@ def load_model(
     Raises:
         LASError: the device or number of threads is not available, or the folder is not valid.
     """
-    with lasting():
+    with frozen_imports():
         from las.model.las import LAS
         from las.runtime import choose_device, choose_threads, inference_precision
 
     choose_threads(threads)
-    place = choose_device(device.value)
-    las = LAS.from_pretrained(folder, place)
+    torch_device = choose_device(device.value)
+    las = LAS.from_pretrained(folder, torch_device)
     las.precision = inference_precision(precision.value)
-    return las, place
+    return las, torch_device
 
 
 def search_settings(
     las: "LAS",
-    place: "torch.device",
+    torch_device: "torch.device",
     folder: Path,
     lm: Path | None,
     settings: list[str] | None,
@@ -55,7 +55,7 @@ def search_settings(
 
     Args:
         las: the recogniser.
-        place: its device, and that of the language models.
+        torch_device: its device, and that of the language models.
         folder: its model folder.
         lm: folder of the language model; None is the model folder's, if its settings use one.
         settings: ``key=value`` each.
@@ -88,4 +88,4 @@ def search_settings(
         if stored is None or not (folder / presets.WORDS).is_dir():
             raise LASError("word_weight: there is no word model; give one with --words FOLDER")
         words = presets.stored_words(folder, config)
-    return config, presets.load_both(lm, words, las.text, place)
+    return config, presets.load_both(lm, words, las.text, torch_device)

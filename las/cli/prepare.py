@@ -8,7 +8,7 @@ import typer
 from las.cli.options import Normalizers, choices, one_of
 from las.data.layouts import LAYOUTS
 from las.errors import LASError
-from las.imports import lasting
+from las.imports import frozen_imports
 from las.text.normalizer import check_alphabet
 
 
@@ -56,7 +56,7 @@ def prepare(
     ] = False,
 ) -> None:
     """Check a corpus and write manifests of its usable utterances."""
-    with lasting():
+    with frozen_imports():
         from las.config import ModelConfig
         from las.data import corpora
         from las.training.finetuning import text_settings
@@ -65,10 +65,10 @@ def prepare(
         raise LASError(
             "--like: already gives alphabet and normalizer; leave out --alphabet and --normalizer"
         )
-    written = ModelConfig() if like is None else text_settings(like)
-    characters = alphabet or written.alphabet
-    form = normalizer.value if normalizer is not None else written.text.normalizer
-    check_alphabet(characters, form)
+    text_config = ModelConfig() if like is None else text_settings(like)
+    characters = alphabet or text_config.alphabet
+    normalizer_name = normalizer.value if normalizer is not None else text_config.text.normalizer
+    check_alphabet(characters, normalizer_name)
     layout = LAYOUTS[corpus]
     if part and not layout.has_parts:
         raise LASError(f"--part: {corpus} has no parts; leave it out")
@@ -86,7 +86,7 @@ def prepare(
             items,
             output,
             alphabet=characters,
-            normalizer=form,
+            normalizer=normalizer_name,
             strict=strict,
             decode=not trust_headers,
         )

@@ -7,7 +7,7 @@ import typer
 
 from las.cli.loading import load_model
 from las.cli.options import Device, DeviceOption, ThreadsOption
-from las.imports import lasting
+from las.imports import frozen_imports
 
 
 def tune(
@@ -47,7 +47,7 @@ def tune(
     """
     import json
 
-    with lasting():
+    with frozen_imports():
         from las.config import SearchConfig
         from las.decoding.presets import (
             LM,
@@ -65,16 +65,16 @@ def tune(
         from las.model.folder import read_info
         from las.storage.atomic import check_folder, replacing
 
-    las, place = load_model(model, device, threads)
+    las, torch_device = load_model(model, device, threads)
     prefix = output or model / "tuning"
     if prefix.is_dir():
         prefix = prefix / "tuning"
     for folder in (model, prefix.parent):
         check_folder(folder)
-    kept_search = stored_search(model, place) if stored_settings(model) is not None else None
+    kept_search = stored_search(model, torch_device) if stored_settings(model) is not None else None
     lm = lm or (model / LM if (model / LM).is_dir() else None)
     words = words or (model / WORDS if (model / WORDS).is_dir() else None)
-    language_model = load_both(lm, words, las.text, place)
+    language_model = load_both(lm, words, las.text, torch_device)
     name = None if lm is None else lm_name(lm)
     lines: list[str] = []
 
@@ -83,7 +83,7 @@ def tune(
         lines.append(text)
 
     batches = encode_manifest(
-        las, dev, place, batch_seconds=batch_seconds, utterances=utterances, seed=seed
+        las, dev, torch_device, batch_seconds=batch_seconds, utterances=utterances, seed=seed
     )
     log(f"{dev.name}: {sum(len(batch.ids) for batch in batches)} utterances")
     log(tuning_report.HEADER)
@@ -107,7 +107,7 @@ def tune(
         **({} if words is None else {"word_model": lm_name(words)}),
         **tuning_report.to_json(result, name),
         "model_info": read_info(model),
-        **evaluate.provenance(place),
+        **evaluate.provenance(torch_device),
     }
     chosen = result.chosen.config
     kept = model / SETTINGS

@@ -39,15 +39,15 @@ def text_of(cut: Cut) -> str:
     return " ".join(supervision.text for supervision in cut.supervisions if supervision.text)
 
 
-def perturbed(cut: Cut, speeds: list[float], seed: int, epoch: int) -> Cut:
+def perturb_speed(cut: Cut, speeds: list[float], seed: int, epoch: int) -> Cut:
     """A cut at one of the speeds, drawn by (seed, epoch, utterance)."""
     # Without a kind, as in older versions, so that their trainings can be repeated.
     speed = speeds[zlib.crc32(f"{seed} {epoch} {cut.id}".encode()) % len(speeds)]
     return cut if speed == 1.0 else cut.perturb_speed(speed)
 
 
-def silenced(cut: Cut, share: float, seed: int, epoch: int) -> Cut:
-    """A share of the cuts without a transcript; :func:`distorted` replaces their audio."""
+def drop_transcript(cut: Cut, share: float, seed: int, epoch: int) -> Cut:
+    """Drop the transcript of a share of the cuts, so that :func:`distort` replaces their audio."""
     if not _selected("silence", share, seed, epoch, cut):
         return cut
     return cut.map_supervisions(partial(fastcopy, text=""))
@@ -59,7 +59,7 @@ def mp3_kilobits(cut: Cut, share: float, seed: int, epoch: int) -> int:
     return KILOBITS[drawn % len(KILOBITS)] if drawn < share * 2**32 else 0
 
 
-def distorted(
+def distort(
     cut: Cut, samples: np.ndarray, config: DataConfig, sample_rate: int, seed: int, epoch: int
 ) -> np.ndarray:
     """Samples [S] with room, noise, gain and MP3 codec applied, each with its probability."""
@@ -127,6 +127,6 @@ class Joined:
         return found
 
 
-def joined(cuts: CutSet, share: float, seed: int, epoch: int) -> CutSet:
+def join(cuts: CutSet, share: float, seed: int, epoch: int) -> CutSet:
     """The set with a share of its short utterances joined."""
     return CutSet(Joined(cuts, share, seed, epoch)) if share else cuts

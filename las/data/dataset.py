@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from las.config import DataConfig
 from las.data import recordings
-from las.data.augmentation import distorted, joined, perturbed, silenced, text_of
+from las.data.augmentation import distort, drop_transcript, join, perturb_speed, text_of
 from las.data.codec import check_rate
 from las.errors import LASError
 from las.text.characters import Characters
@@ -61,18 +61,18 @@ class Utterances(Dataset):
     Args:
         text: the alphabet.
         sample_rate: of the waveforms.
-        change: augmentation of the samples of a cut.
+        augment: augmentation of the samples of a cut.
     """
 
     def __init__(
         self,
         text: Characters,
         sample_rate: int,
-        change: Callable[[Cut, np.ndarray], np.ndarray] | None = None,
+        augment: Callable[[Cut, np.ndarray], np.ndarray] | None = None,
     ) -> None:
         self.text = text
         self.sample_rate = sample_rate
-        self.change = change
+        self.augment = augment
 
     def __getitem__(self, cuts: CutSet) -> Batch | LASError:
         try:
@@ -85,7 +85,7 @@ class Utterances(Dataset):
         for cut in cuts:
             samples = recordings.waveform(cut, self.sample_rate)
             waveforms.append(
-                torch.from_numpy(self.change(cut, samples) if self.change else samples)
+                torch.from_numpy(self.augment(cut, samples) if self.augment else samples)
             )
             text = text_of(cut)
             try:
@@ -102,7 +102,7 @@ class Utterances(Dataset):
         )
 
 
-class _Batches:
+class SkippingSampler:
     """A sampler that skips the first batches of an epoch."""
 
     def __init__(self, sampler: Iterable[CutSet], skip: int) -> None:
@@ -150,18 +150,18 @@ def training_batches(
     """
     if config.mp3:
         check_rate(sample_rate)
-    change = partial(distorted, config=config, sample_rate=sample_rate, seed=seed, epoch=epoch)
+    augment = partial(distort, config=config, sample_rate=sample_rate, seed=seed, epoch=epoch)
     # The sampler uses the sum of seed and epoch: without a hash, seeds 1 and 2 would share orders.
     common = {"world_size": world, "rank": rank, "seed": zlib.crc32(str(seed).encode())}
     limits = {"max_duration": config.batch_seconds, "max_cuts": config.batch_utterances}
     utterances = cuts.map(
-        partial(perturbed, speeds=config.speeds, seed=seed, epoch=epoch), apply_fn=None
+        partial(perturb_speed, speeds=config.speeds, seed=seed, epoch=epoch), apply_fn=None
     )
     if config.silence:
         utterances = utterances.map(
-            partial(silenced, share=config.silence, seed=seed, epoch=epoch), apply_fn=None
+            partial(drop_transcript, share=config.silence, seed=seed, epoch=epoch), apply_fn=None
         )
-    utterances = joined(utterances, config.joins, seed, epoch)
+    utterances = join(utterances, config.joins, seed, epoch)
     if epoch < config.short_first:
         sampler = _in_order(utterances, ascending=True, **limits, **common)
     elif count < 8:  # too few for the buckets of lhotse
@@ -173,9 +173,9 @@ def training_batches(
         )
     sampler.set_epoch(epoch)
     return DataLoader(
-        Utterances(text, sample_rate, change),
+        Utterances(text, sample_rate, augment),
         batch_size=None,
-        sampler=_Batches(sampler, skip),
+        sampler=SkippingSampler(sampler, skip),
         num_workers=config.workers,
         prefetch_factor=8 if config.workers else None,
         worker_init_fn=_ignore_signals,
@@ -191,7 +191,7 @@ def evaluation_batches(
     batch_utterances: int = 32,
     workers: int = 0,
 ) -> Iterable[Batch | LASError]:
-    """All utterances in order of falling duration, so that memory runs out at once or never."""
+    """All utterances, longest first, so that running out of memory shows at once."""
     sampler = _in_order(
         cuts,
         ascending=False,
@@ -203,7 +203,7 @@ def evaluation_batches(
     return DataLoader(
         Utterances(text, sample_rate),
         batch_size=None,
-        sampler=_Batches(sampler, 0),
+        sampler=SkippingSampler(sampler, 0),
         num_workers=workers,
         worker_init_fn=_ignore_signals,
     )

@@ -76,7 +76,8 @@ class _BeamSearch:
         # The length normalisation and bonus at an utterance's limit; see `_bound`.
         self.limit_divisor = self.limits[:, None] ** config.length_power
         self.limit_bonus = config.length_bonus * (self.limits[:, None] - 1)
-        # To skip work where no hypothesis ends pays on a CPU; a GPU would have to wait for it.
+        # Skipping work where no hypothesis ends pays on a CPU; not asking avoids a device
+        # synchronisation on a GPU.
         self.checks_ends = self.limits.device.type == "cpu"
         self.any_finished = not self.checks_ends
         self.ctc = None

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import jiwer
 
 from las.explain.types import Alternative, Character
-from las.transcription.quality import MAX_BACK, MAX_SKIPPED
+from las.transcription.quality import MAX_BACKWARD_SECONDS, MAX_UNTRANSCRIBED_SECONDS
 from las.transcription.transcript import ChunkTranscript
 from las.transcription.types import Word
 
 _UNSURE = 0.5  # probability of a word below which it is named
 _FLAT_SECONDS = 0.5  # width of attention from which it is called flat
-_DISAGREE = 0.3  # share of characters by which the two heads may differ
+_DISAGREE = 0.3  # share of characters by which the attention and CTC outputs may differ
 
 
 def warnings(
@@ -26,13 +26,15 @@ def warnings(
         found.append("The limit of steps cut the text off: the speller did not find an end.")
     elif quality.looped:
         found.append("The text repeats itself: the speller probably looped.")
-    if quality.skipped > MAX_SKIPPED:
+    if quality.untranscribed_seconds > MAX_UNTRANSCRIBED_SECONDS:
         found.append(
-            f"There is no text for {quality.skipped:.1f} s of sound in a row: the speller "
-            "stopped early or skipped something, or it is no speech."
+            f"There is no text for {quality.untranscribed_seconds:.1f} s of sound in a row: the "
+            "speller stopped early or skipped something, or it is no speech."
         )
-    if quality.back > MAX_BACK:
-        found.append(f"Attention went back by {quality.back:.1f} s: words may be repeated.")
+    if quality.backward_seconds > MAX_BACKWARD_SECONDS:
+        found.append(
+            f"Attention went back by {quality.backward_seconds:.1f} s: words may be repeated."
+        )
     flat = [c for c in characters if c.text.strip() and c.width > _FLAT_SECONDS]
     if flat and chunk.hypotheses[0].alignment.shape[-1] > 1:
         share = len(flat) / max(1, sum(bool(c.text.strip()) for c in characters))
@@ -54,7 +56,7 @@ def warnings(
 
 
 def disagreement(text: str, ctc: str) -> list[str]:
-    """A warning if the two heads of the model give different texts."""
+    """A warning if the attention and CTC outputs are different texts."""
     differ = jiwer.cer(text, ctc) if text and ctc else float(text != ctc)
     if differ <= _DISAGREE:
         return []

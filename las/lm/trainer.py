@@ -45,7 +45,7 @@ from las.storage.weights import fit_weights
 
 STATE = "training.pt"
 # Settings that may change when a training is resumed; see las.training.trainer.
-_FREE = frozenset(
+_RESUMABLE_CHANGES = frozenset(
     [
         "training.steps",
         "training.max_minutes",
@@ -283,7 +283,7 @@ class LMTrainer:
             (self.output / "log.jsonl").unlink(missing_ok=True)
             return
         state = checkpoint.load(path)
-        changed = settings_diff.check(self.config, state.get("lm"), path, _FREE)
+        changed = settings_diff.check(self.config, state.get("lm"), path, _RESUMABLE_CHANGES)
         if state["text"] != self._fingerprint():
             raise LASError(f"{path}: belongs to a training on another text; choose a new folder")
         fit_weights(self.model, state["model"], path, "config.yaml")

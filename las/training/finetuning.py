@@ -1,6 +1,6 @@
 """Fine-tuning: the run gets the architecture and the search settings of the initial model.
 
-A setting is stated if the YAML or the command line has it, even with its default value.
+A setting is explicit if the YAML or the command line has it, even with its default value.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ from las.transcription.confidence import CONFIDENCE
 
 BUNDLED = "bundled"
 # Settings that may differ from those of the initial model, as no weight depends on them.
-_FREE = (
+_INDEPENDENT_OF_WEIGHTS = (
     "frontend.specaugment",
     "listener.dropout",
     "speller.dropout",
@@ -39,7 +39,7 @@ def model_folder(name: str | Path) -> Path:
 def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read the settings of a run, as :func:`las.config.load` does.
 
-    The stated settings may be valid only with those of the initial model; they are then checked
+    The explicit settings may be valid only with those of the initial model; they are then checked
     together.
 
     Raises:
@@ -66,22 +66,22 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
 def resolved(config: RunConfig, state: Path | None = None) -> RunConfig:
     """The settings of a run with the architecture of its initial model.
 
-    Dropout, SpecAugment and the longest audio are also those of that model unless they are stated.
+    Dropout, SpecAugment and the longest audio are also that model's unless they are explicit.
 
     Args:
-        config: as stated; returned unchanged without ``training.init``.
+        config: as the user gave it; returned unchanged without ``training.init``.
         state: checkpoint of the training. If it exists, the architecture is that of the settings
             beside it, as the initial model may have changed or been deleted since.
 
     Raises:
-        LASError: there is no such model, or stated settings contradict it; the message names all
+        LASError: there is no such model, or explicit settings contradict it; the message names all
             of them.
     """
     if not config.training.init:
         return config
     base, origin = _model(config.training.init, state)
     data = base.model_dump()
-    if refused := list(_merge_stated(data, config)):
+    if refused := list(_merge_explicit(data, config)):
         raise _mismatch(origin, refused)
     return RunConfig(**data, data=config.data, training=config.training)
 
@@ -150,26 +150,26 @@ def _mismatch(origin: Path, refused: list[Change]) -> LASError:
     )
 
 
-def _merge_stated(data: dict[str, Any], settings: Settings, prefix: str = "") -> Iterator[Change]:
-    """Merge stated settings into a model's; yields those that contradict it."""
+def _merge_explicit(data: dict[str, Any], settings: Settings, prefix: str = "") -> Iterator[Change]:
+    """Merge explicit settings into a model's; yields those that contradict it."""
     for key in [key for key in data if key in settings.model_fields_set]:
         name, value = prefix + key, getattr(settings, key)
         if isinstance(value, Settings):
             if data[key] is None:  # it was off
                 data[key] = value.model_dump()
             else:
-                yield from _merge_stated(data[key], value, f"{name}.")
-        elif name == "longest_seconds" and value is None:  # unknown: not stated
+                yield from _merge_explicit(data[key], value, f"{name}.")
+        elif name == "longest_seconds" and value is None:  # unknown: not explicit
             continue
         elif value != data[key]:
-            if name.startswith(_FREE):
+            if name.startswith(_INDEPENDENT_OF_WEIGHTS):
                 data[key] = value
             else:
                 yield name, data[key], value
 
 
 def _completed(data: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
-    """The stated settings, and the model's for all others."""
+    """The explicit settings, and the model's for all others."""
     filled = {**base, **data}
     for key, value in filled.items():
         if isinstance(value, dict) and isinstance(base.get(key), dict):
@@ -178,15 +178,15 @@ def _completed(data: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
 
 
 def _differences(data: dict[str, Any], base: ModelConfig) -> list[Change]:
-    """Stated settings that differ from the model's, each compared on its own.
+    """Explicit settings that differ from the model's, each compared on its own.
 
     For settings that are not valid together; empty if one is not valid alone.
     """
     found = []
-    written = {key: value for key, value in data.items() if key in ModelConfig.model_fields}
-    for names, value in _leaves(written):
+    explicit = {key: value for key, value in data.items() if key in ModelConfig.model_fields}
+    for names, value in _leaves(explicit):
         name = ".".join(names)
-        if name.startswith(_FREE):
+        if name.startswith(_INDEPENDENT_OF_WEIGHTS):
             continue
         one = section = base.model_dump()
         try:

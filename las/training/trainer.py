@@ -41,7 +41,7 @@ from las.training.position import TrainingPosition
 
 # Settings that may change when a training is resumed: paths, hardware, how often it validates and
 # saves, and its length. The learning rate then follows the new number of epochs.
-_FREE = frozenset(
+_RESUMABLE_CHANGES = frozenset(
     [
         "data.train",
         "data.dev",
@@ -76,7 +76,7 @@ class Trainer:
         if not self.settings.output:
             raise LASError("training.output is empty: name a folder for the run")
         state = Path(self.settings.output) / STATE
-        stated, config = config, finetuning.resolved(config, state)
+        explicit, config = config, finetuning.resolved(config, state)
         self.config = config
         self.device = choose_device(self.settings.device)
         self.group = DistributedGroup(self.device)
@@ -101,7 +101,7 @@ class Trainer:
                 f"left out of training: {usable.long} utterances over {config.data.max_seconds:g} "
                 f"s, {usable.dense} with more characters than frames"
             )
-        if stated.longest_seconds is None:  # transcription splits longer audio
+        if explicit.longest_seconds is None:  # transcription splits longer audio
             longest = round(max(cut.duration for cut in self.train_cuts), 1)
             longest = max(longest, config.longest_seconds or 0.0)  # of the initial model
             self.model.config = self.model.config.model_copy(update={"longest_seconds": longest})
@@ -327,7 +327,9 @@ class Trainer:
             return []
         state = checkpoint.load(path)
         world = ("processes", state.get("world"), self.group.world)
-        changed = settings_diff.check(self.config, state.get("config"), path, _FREE, [world])
+        changed = settings_diff.check(
+            self.config, state.get("config"), path, _RESUMABLE_CHANGES, [world]
+        )
         self.model.load_weights(state["model"], path)
         for group in state["optimizer"]["param_groups"]:  # the device may be another
             group["fused"] = self.optimizer.param_groups[0]["fused"]

@@ -145,7 +145,7 @@ class _Splitter:
         while len(view := self._view()) > overlap:
             level = levels(view, self.rate)
             limit = threshold(level, self.config)
-            # A short rest does not tell its noise: the threshold of the audio before it counts.
+            # Too short to estimate the noise floor: the threshold of the audio before it counts.
             last_limit = limit if len(level) > _MIN_LEVELS else max(limit, last_limit)
             speech = level > last_limit
             margin = round(self.config.margin_seconds * self.rate)
@@ -163,10 +163,10 @@ class _Splitter:
                 end = min(len(view), (frames[-1] + 1) * self.hop + margin)
                 yield self._chunk(view[:end], speech, overlap)
                 return
-            end, following = self._cut(level, speech, overlap)
+            end, next_start = self._cut(level, speech, overlap)
             yield self._chunk(view[:end], speech, overlap)
-            overlap = max(0, end - following)
-            self._drop(following)
+            overlap = max(0, end - next_start)
+            self._drop(next_start)
 
     def _cut(self, level: np.ndarray, speech: np.ndarray, overlap: int) -> tuple[int, int]:
         """Where the chunk ends, and where the next may start."""
@@ -183,8 +183,8 @@ class _Splitter:
         end = quietest(level, 0.75 * self.config.max_seconds, self.config.max_seconds - 0.05)
         wanted = end * HOP_SECONDS - self.config.overlap_seconds
         around = 0.25 * self.config.overlap_seconds
-        following = quietest(level, wanted - around, wanted + around)
-        return end * self.hop, following * self.hop
+        next_start = quietest(level, wanted - around, wanted + around)
+        return end * self.hop, next_start * self.hop
 
     def _chunk(self, samples: np.ndarray, speech: np.ndarray, overlap: int) -> Chunk:
         # A copy, so that the rest of the view can be freed.

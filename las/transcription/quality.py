@@ -19,13 +19,13 @@ MAX_COMPRESSION = 2.4
 """Bytes of a text to bytes of its zlib form, above which it repeats itself (as in whisper)."""
 MAX_REPEATS = 4
 """Times that a word or a sequence of words may follow itself."""
-MAX_SKIPPED = 0.75
+MAX_UNTRANSCRIBED_SECONDS = 0.75
 """Seconds of speech in a row without text.
 
 Of 210 utterances of AN4's test set and the demo's none has more than 0.66; of chunks two to three
 times as long as any training utterance, which the models misread, 19 in 20 have 0.9 or more.
 """
-MAX_BACK = 1.0
+MAX_BACKWARD_SECONDS = 1.0
 """Seconds that attention may go back from the farthest word before.
 
 The same utterances have 0.76 at most, and half of such chunks over 1.2 (AN4) or 0.7 (demo).
@@ -38,8 +38,8 @@ class Quality(NamedTuple):
     finished: bool  # False: the limit of steps ended it
     compression: float  # of the text by zlib
     repeats: int  # of the sequence of words that most often follows itself
-    skipped: float  # longest stretch of speech without text
-    back: float  # the farthest that attention went back
+    untranscribed_seconds: float  # longest stretch of speech without text
+    backward_seconds: float  # the farthest that attention went back
     seconds: float  # of the chunk
 
     @property
@@ -50,14 +50,21 @@ class Quality(NamedTuple):
     @property
     def good(self) -> bool:
         """Whether no measure is beyond its limit."""
-        return not self.looped and self.skipped <= MAX_SKIPPED and self.back <= MAX_BACK
+        return (
+            not self.looped
+            and self.untranscribed_seconds <= MAX_UNTRANSCRIBED_SECONDS
+            and self.backward_seconds <= MAX_BACKWARD_SECONDS
+        )
 
     @property
     def doubtful_seconds(self) -> float:
         """Seconds that were probably not decoded well."""
         if self.looped:
             return self.seconds
-        measures = (self.skipped, MAX_SKIPPED), (self.back, MAX_BACK)
+        measures = (
+            (self.untranscribed_seconds, MAX_UNTRANSCRIBED_SECONDS),
+            (self.backward_seconds, MAX_BACKWARD_SECONDS),
+        )
         return min(self.seconds, sum(found for found, limit in measures if found > limit))
 
 
@@ -88,23 +95,23 @@ def assess(hypothesis: Hypothesis, centres: np.ndarray, chunk: Chunk, rate: int)
         chunk: the audio.
         rate: of the audio, in Hz.
     """
-    skipped = back = 0.0
+    untranscribed = backward = 0.0
     if hypothesis.alignment.shape[-1] > 1:
-        skipped = _skipped(centres[hypothesis.ids.numpy() != EOS], chunk.speech)
+        untranscribed = _untranscribed(centres[hypothesis.ids.numpy() != EOS], chunk.speech)
         times = np.array([np.median(centres[a:b]) for a, b in word_spans(hypothesis.text)])
         if len(times):
-            back = float((np.maximum.accumulate(times) - times).max())
+            backward = float((np.maximum.accumulate(times) - times).max())
     return Quality(
         hypothesis.finished,
         compression_ratio(hypothesis.text),
         count_repeats(hypothesis.text.split()),
-        skipped,
-        back,
+        untranscribed,
+        backward,
         len(chunk.samples) / rate,
     )
 
 
-def _skipped(times: np.ndarray, speech: np.ndarray) -> float:
+def _untranscribed(times: np.ndarray, speech: np.ndarray) -> float:
     """The most seconds of speech between neighbouring times of characters, or before and after."""
     edges = np.sort(times) / HOP_SECONDS
     places = np.clip(edges.astype(int), 0, len(speech))

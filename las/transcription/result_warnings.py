@@ -1,4 +1,4 @@
-"""What a user should know of a transcript: nothing was decoded, or the text may be made up."""
+"""What a user should know of a transcript: nothing was decoded, or a likely hallucination."""
 
 import math
 
@@ -9,7 +9,7 @@ from las.decoding.hypothesis import Hypothesis
 _LOUD_DB = 30.0  # a peak that much above silence is no quiet recording
 
 _MAX_DISAGREEMENT = 0.45
-"""Share of characters in which the two heads may differ before the audio is taken for no speech.
+"""Share of characters in which attention and CTC may differ before the text is doubted.
 
 The bundled model's differ in 0.48 to 1.0 of 13 kinds of noise and music, and in less than 0.45 of
 33 of 35 utterances of four corpora; of the other two the text is wrong.
@@ -35,7 +35,7 @@ def nothing_decoded(peak: float, silent_dbfs: float) -> str:
 
 
 def disagreement(best: Hypothesis) -> np.ndarray:
-    """[2]: characters in which the two heads differ, and characters in all.
+    """[2]: characters in which the attention and CTC outputs differ, and characters in all.
 
     The first is 0 where the CTC head was not asked.
     """
@@ -48,12 +48,12 @@ def disagreement(best: Hypothesis) -> np.ndarray:
     return np.array([differ, len(best.text)], float)
 
 
-def made_up(disagreement: np.ndarray) -> str | None:
-    """Whether a text may be made up, by the sum of its chunks' :func:`disagreement` [2]."""
+def hallucination_warning(disagreement: np.ndarray) -> str | None:
+    """A warning of a likely hallucination, by the sum of its chunks' :func:`disagreement` [2]."""
     differ, characters = disagreement.tolist()
     if differ <= _MAX_DISAGREEMENT * characters:
         return None
     return (
-        "its text may be made up: the two heads of the model agree on "
+        "its text may be made up: the attention and CTC outputs agree on "
         f"{max(0.0, 1 - differ / characters):.0%} of it, as where nobody speaks"
     )

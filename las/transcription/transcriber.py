@@ -48,7 +48,7 @@ class _Recording:
     failure: str | None = None
     chunks: list[ChunkTranscript] = field(default_factory=list)
     last: DecodedChunk | None = None  # may still be trimmed at the overlap with the next
-    disagreement: np.ndarray = field(default_factory=lambda: np.zeros(2))  # of the two heads
+    disagreement: np.ndarray = field(default_factory=lambda: np.zeros(2))  # of attention and CTC
 
 
 class Transcriber:
@@ -308,7 +308,7 @@ class Transcriber:
         if not recording.chunks:
             silent = self.chunking.silent_dbfs
             warnings.append(result_warnings.nothing_decoded(recording.peak, silent))
-        if (doubt := result_warnings.made_up(recording.disagreement)) is not None:
+        if (doubt := result_warnings.hallucination_warning(recording.disagreement)) is not None:
             warnings.append(doubt)
         seconds = recording.samples / self.rate
         return Transcript(recording.path, seconds, recording.chunks, warnings)

@@ -7,7 +7,7 @@ from lhotse.testing.dummies import dummy_cut, dummy_supervision
 from speech import sentences, whistle, write_manifest
 
 from las.config import DataConfig
-from las.data.augmentation import GAINS, JOINED_SECONDS, distorted, joined, silenced, text_of
+from las.data.augmentation import GAINS, JOINED_SECONDS, distort, drop_transcript, join, text_of
 from las.data.dataset import training_batches
 from las.data.manifests import read_manifest
 from las.data.noise import random_sound
@@ -29,7 +29,7 @@ def cuts_of(count: int, seconds: float) -> CutSet:
 def test_every_utterance_is_joined_once_or_left_alone(share):
     cuts = cuts_of(400, 2.0)
     for epoch in (0, 1):
-        found = list(joined(cuts, share, seed=1, epoch=epoch))
+        found = list(join(cuts, share, seed=1, epoch=epoch))
         assert sorted(s.id for cut in found for s in cut.supervisions) == sorted(
             s.id for cut in cuts for s in cut.supervisions
         )
@@ -40,7 +40,7 @@ def test_every_utterance_is_joined_once_or_left_alone(share):
         assert abs(parts / len(cuts) - share) < 0.1
         for cut in longer:
             assert text_of(cut).split() == [s.text for s in cut.supervisions]
-        again = list(joined(cuts, share, seed=1, epoch=epoch))
+        again = list(join(cuts, share, seed=1, epoch=epoch))
         assert [cut.id for cut in again] == [cut.id for cut in found]
         assert [cut.duration for cut in again] == [cut.duration for cut in found]
 
@@ -48,28 +48,28 @@ def test_every_utterance_is_joined_once_or_left_alone(share):
 def test_epochs_join_others():
     cuts = cuts_of(200, 2.0)
     texts = [
-        {text_of(cut) for cut in joined(cuts, 0.5, seed, epoch)} for seed, epoch in ((1, 0), (1, 1))
+        {text_of(cut) for cut in join(cuts, 0.5, seed, epoch)} for seed, epoch in ((1, 0), (1, 1))
     ]
     assert texts[0] != texts[1]
 
 
 def test_long_utterances_and_those_without_text_stay_alone():
-    assert all(len(cut.supervisions) == 1 for cut in joined(cuts_of(50, 7.0), 1.0, 1, 0))
-    quiet = CutSet.from_cuts(silenced(cut, 1.0, 1, 0) for cut in cuts_of(50, 2.0))
-    assert all(len(cut.supervisions) == 1 for cut in joined(quiet, 1.0, 1, 0))
+    assert all(len(cut.supervisions) == 1 for cut in join(cuts_of(50, 7.0), 1.0, 1, 0))
+    quiet = CutSet.from_cuts(drop_transcript(cut, 1.0, 1, 0) for cut in cuts_of(50, 2.0))
+    assert all(len(cut.supervisions) == 1 for cut in join(quiet, 1.0, 1, 0))
 
 
 def test_a_share_is_silenced():
     cuts = cuts_of(1000, 2.0)
-    quiet = sum(not text_of(silenced(cut, 0.2, 1, 3)) for cut in cuts)
+    quiet = sum(not text_of(drop_transcript(cut, 0.2, 1, 3)) for cut in cuts)
     assert 150 < quiet < 250
-    assert all(text_of(silenced(cut, 0.0, 1, 3)) for cut in cuts)
+    assert all(text_of(drop_transcript(cut, 0.0, 1, 3)) for cut in cuts)
 
 
 def test_what_has_no_text_does_not_sound_like_speech():
-    cut = silenced(next(iter(cuts_of(1, 2.0))), 1.0, 1, 0)
+    cut = drop_transcript(next(iter(cuts_of(1, 2.0))), 1.0, 1, 0)
     samples = whistle("ABE BEAD")
-    found = distorted(cut, samples, DataConfig(silence=1.0), RATE, 1, 0)
+    found = distort(cut, samples, DataConfig(silence=1.0), RATE, 1, 0)
     assert found.shape == samples.shape and not np.array_equal(found, samples)
     assert abs(found @ samples) <= 0.2 * np.linalg.norm(found) * np.linalg.norm(samples)
 
@@ -79,17 +79,17 @@ def test_by_chance_or_always_or_never(setting):
     cuts, samples = list(cuts_of(40, 2.0)), whistle("ABE BEAD")
     for share, least, most in ((0.0, 0, 0), (0.5, 8, 32), (1.0, 40, 40)):
         config = DataConfig(**{setting: share})
-        changed = [distorted(cut, samples, config, RATE, 1, 0) for cut in cuts]
+        changed = [distort(cut, samples, config, RATE, 1, 0) for cut in cuts]
         assert least <= sum(not np.array_equal(x, samples) for x in changed) <= most
         for x, cut in zip(changed, cuts, strict=True):
             assert x.dtype == np.float32 and x.shape == samples.shape
-            assert np.array_equal(x, distorted(cut, samples, config, RATE, 1, 0))
+            assert np.array_equal(x, distort(cut, samples, config, RATE, 1, 0))
 
 
 def test_volume_is_within_its_gains_and_clips():
     samples = np.full(100, 0.8, np.float32)
     found = [
-        distorted(cut, samples, DataConfig(volume=1.0), RATE, 1, 0)[0] for cut in cuts_of(99, 2.0)
+        distort(cut, samples, DataConfig(volume=1.0), RATE, 1, 0)[0] for cut in cuts_of(99, 2.0)
     ]
     assert min(found) >= 0.8 * 10 ** (GAINS[0] / 20) * 0.999
     assert max(found) == 1.0

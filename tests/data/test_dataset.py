@@ -13,7 +13,7 @@ from speech import RATE, sentences, whistle, write_manifest
 
 from las.config import DataConfig
 from las.data import corpora
-from las.data.augmentation import mp3_kilobits, perturbed
+from las.data.augmentation import mp3_kilobits, perturb_speed
 from las.data.codec import KILOBITS, through_mp3
 from las.data.dataset import Batch, evaluation_batches, training_batches
 from las.data.manifests import read_manifest
@@ -173,7 +173,9 @@ def test_speeds_are_drawn_by_utterance_and_epoch(manifest):
 def test_every_speed_is_as_likely(manifest, seed, epoch):
     cuts = list(read_manifest(manifest))
     speeds = [0.9, 1.0, 1.1]
-    counts = Counter(perturbed(cut, speeds, seed, epoch).duration / cut.duration for cut in cuts)
+    counts = Counter(
+        perturb_speed(cut, speeds, seed, epoch).duration / cut.duration for cut in cuts
+    )
     slow = sum(n for ratio, n in counts.items() if ratio > 1.05)
     fast = sum(n for ratio, n in counts.items() if ratio < 0.95)
     # Chances of a fair draw of 41 to fall outside are below 1 in 10,000 an example.

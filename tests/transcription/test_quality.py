@@ -31,8 +31,8 @@ def test_a_good_window():
     text = "THE CAT SAT ON THE MAT"
     found = assessed(hypothesis(text, spread(text, 0, 3), 3.0), 3.0)
     assert found.good and found.doubtful_seconds == 0
-    assert found.finished and found.repeats == 1 and found.back == 0
-    assert found.skipped < 0.3
+    assert found.finished and found.repeats == 1 and found.backward_seconds == 0
+    assert found.untranscribed_seconds < 0.3
 
 
 @pytest.mark.parametrize(
@@ -72,8 +72,8 @@ def test_an_early_stop_a_late_start_and_a_gap(start, end):
         times = [*spread(text[:11], 0.0, 1.2), *spread(text[11:], 2.3, 3.5)]
     found = assessed(hypothesis(text, times, 3.5), 3.5)
     assert not found.good and not found.looped
-    assert 1.0 < found.skipped < 1.7
-    assert found.doubtful_seconds == found.skipped
+    assert 1.0 < found.untranscribed_seconds < 1.7
+    assert found.doubtful_seconds == found.untranscribed_seconds
     # Where there is no speech there is nothing to write.
     speech = np.zeros(351, bool)
     for time in times:
@@ -83,7 +83,7 @@ def test_an_early_stop_a_late_start_and_a_gap(start, end):
 
 def test_speech_without_text():
     found = assessed(hypothesis("", [], 2.0), 2.0)
-    assert found.skipped == pytest.approx(
+    assert found.untranscribed_seconds == pytest.approx(
         2.0, abs=0.02
     ) and found.doubtful_seconds == pytest.approx(2.0, 0.02)
     assert assessed(hypothesis("", [], 2.0), 2.0, np.zeros(201, bool)).good
@@ -93,8 +93,8 @@ def test_attention_that_goes_back():
     text = "THE CAT THE CAT"
     times = [*spread("THE CAT", 0, 3), 3.0, *spread("THE CAT", 0, 3)]
     found = assessed(hypothesis(text, times, 3.2), 3.2)
-    assert not found.good and 1.1 < found.back < 2.0
-    assert found.doubtful_seconds == found.back
+    assert not found.good and 1.1 < found.backward_seconds < 2.0
+    assert found.doubtful_seconds == found.backward_seconds
     # A character or a space may look anywhere.
     times = spread(text, 0, 2)
     times[3], times[13] = 2.0, 0.0

@@ -308,8 +308,8 @@ def test_a_chunk_that_loops_is_split_until_it_does_not(long_model, monkeypatch):
         max_seconds=8.0, target_seconds=6.0, min_seconds=0.6, overlap_seconds=0.5
     )
     transcriber = Transcriber(long_model, torch.device("cpu"), chunking=limits)
-    monkeypatch.setattr(quality, "MAX_SKIPPED", 1e9)
-    monkeypatch.setattr(quality, "MAX_BACK", 1e9)
+    monkeypatch.setattr(quality, "MAX_UNTRANSCRIBED_SECONDS", 1e9)
+    monkeypatch.setattr(quality, "MAX_BACKWARD_SECONDS", 1e9)
     monkeypatch.setattr(quality, "MAX_REPEATS", 1e9)
     monkeypatch.setattr(quality, "MAX_COMPRESSION", 1e9)
     waveform = np.concatenate([whistle(text, seed=1) for text in sentences(4, seed=2)])

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from las.cli.options import NormalizerOption, Normalizers
-from las.imports import lasting
+from las.imports import frozen_imports
 from las.text.characters import ALPHABET
 
 app = typer.Typer(no_args_is_help=True, help="Language models for the search.")
@@ -35,7 +35,7 @@ def train(
 
     settings = lm_config.load(config, overrides or [])
 
-    with lasting():
+    with frozen_imports():
         from las.lm.trainer import InterruptedLMTrainingError, LMTrainer
 
     try:
@@ -74,7 +74,7 @@ def ngram(
     ] = 100,
 ) -> None:
     """Make a character n-gram language model of a text, within minutes."""
-    with lasting():
+    with frozen_imports():
         from las.cli.lm.ngram import count
 
     count(
@@ -125,7 +125,7 @@ def words(
     ] = 100,
 ) -> None:
     """Make a word n-gram model (for --words) of a text or an ARPA file."""
-    with lasting():
+    with frozen_imports():
         from las.cli.lm.words import make
 
     make(
@@ -153,7 +153,7 @@ def score(
     ] = 0,
 ) -> None:
     """Report the perplexity of a language model on a text."""
-    with lasting():
+    with frozen_imports():
         from las.lm import corpus
         from las.lm.loading import load
         from las.lm.lstm import measure

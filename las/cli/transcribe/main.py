@@ -36,7 +36,7 @@ from las.cli.transcribe.plan import Plan, make_plan
 from las.cli.transcribe.progress import Progress
 from las.cli.transcribe.recognition import recognise
 from las.errors import LASError
-from las.imports import lasting
+from las.imports import frozen_imports
 from las.storage.atomic import check_file
 from las.transcription.writers import FORMATS
 
@@ -144,20 +144,20 @@ def transcribe(
             output.make_folder()
             progress.planned(plan)
             if plan.pending:
-                with lasting():
+                with frozen_imports():
                     from las.model.folder import bundled
                     from las.transcription import confidence
                     from las.transcription.transcriber import Transcriber
 
                 folder = model or bundled()
-                las, place = load_model(folder, device, threads, precision)
+                las, torch_device = load_model(folder, device, threads, precision)
                 options = {"beam": beam, "ctc": ctc, "lm_weight": lm_weight, "n_best": n_best}
                 config, language_model = search_settings(
-                    las, place, folder, lm, search, words=words, greedy=greedy, **options
+                    las, torch_device, folder, lm, search, words=words, greedy=greedy, **options
                 )
                 # Words are timed before long audio drops its alignments.
                 timer = confidence.timer(folder) if output.formats else None
-                transcriber = Transcriber(las, place, config, language_model, timer=timer)
+                transcriber = Transcriber(las, torch_device, config, language_model, timer=timer)
                 writer = ResultWriter(output, transcriber, attention)
                 _run(plan, transcriber, writer, batch_size, progress)
         except KeyboardInterrupt as interrupt:

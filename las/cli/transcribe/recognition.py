@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from las.transcription.transcriber import Transcriber
     from las.transcription.transcript import Failure, Transcript
 
-_ALONE = 32  # files that are decoded one by one after a batch has failed
+_RETRY_SINGLY = 32  # files that are decoded one by one after a batch has failed
 
 
 def recognise(
@@ -35,7 +35,7 @@ def recognise(
     """
     from las.transcription.transcript import Failure
 
-    results = isolated(transcriber, paths, batch_size, progress)
+    results = transcribe_with_isolation(transcriber, paths, batch_size, progress)
     for source, path, result in zip(sources, paths, results, strict=True):
         if isinstance(result, Failure):  # standard input is read from a temporary file
             yield source, Failure(source.path, result.reason.replace(str(path), source.shown))
@@ -43,7 +43,7 @@ def recognise(
             yield source, result
 
 
-def isolated(
+def transcribe_with_isolation(
     transcriber: "Transcriber",
     paths: Sequence[Path],
     batch_size: int | None = None,
@@ -65,19 +65,19 @@ def isolated(
         if progress is not None:
             progress(total)
 
-    start = alone = 0
+    start = singly = 0
     while start < len(paths):
-        part = paths[start : start + 1] if alone else paths[start:]
+        part = paths[start : start + 1] if singly else paths[start:]
         try:
             for result in transcriber.files(part, batch_size=batch_size, progress=add):
                 start += 1
                 yield result
-            alone = max(0, alone - 1)
+            singly = max(0, singly - 1)
         except FILE_ERRORS as error:
             if len(part) == 1:
                 yield Failure(part[0], decoding_failed(part[0], error))
                 start += 1
-                alone = 0
+                singly = 0
             else:
-                alone = _ALONE
+                singly = _RETRY_SINGLY
         earlier = total

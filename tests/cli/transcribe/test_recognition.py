@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from las.cli.transcribe.inputs import Source
-from las.cli.transcribe.recognition import isolated, recognise
+from las.cli.transcribe.recognition import recognise, transcribe_with_isolation
 from las.transcription.transcript import Failure, Transcript
 
 PATHS = [Path(f"{index}.wav") for index in range(100)]
@@ -37,7 +37,7 @@ class Fake:
 def test_what_fails_is_found_and_the_others_go_on(fails):
     fake = Fake(fails)
     seconds = []
-    results = list(isolated(fake, PATHS, None, seconds.append))
+    results = list(transcribe_with_isolation(fake, PATHS, None, seconds.append))
     assert [result.path for result in results] == PATHS
     failed = [i for i, result in enumerate(results) if isinstance(result, Failure)]
     assert failed == list(fails)
@@ -50,7 +50,7 @@ def test_what_fails_is_found_and_the_others_go_on(fails):
 
 def test_after_a_failure_batches_come_back():
     fake = Fake([0])
-    list(isolated(fake, PATHS))
+    list(transcribe_with_isolation(fake, PATHS))
     # The batch, the file alone, and the other 99 in batches of 8 again.
     assert fake.calls == 1 + 1 + 13
 
@@ -59,7 +59,7 @@ def test_after_a_failure_batches_come_back():
     "error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")]
 )
 def test_memory(error):
-    results = list(isolated(Fake([5], error), PATHS))
+    results = list(transcribe_with_isolation(Fake([5], error), PATHS))
     assert "not enough memory" in results[5].reason
     assert sum(isinstance(result, Failure) for result in results) == 1
 
@@ -68,13 +68,13 @@ def test_memory(error):
 def test_errors_of_the_program_and_interrupts_are_not_hidden(error):
     done, seconds = [], []
     with pytest.raises(type(error)):
-        done.extend(isolated(Fake([50], error), PATHS, None, seconds.append))
+        done.extend(transcribe_with_isolation(Fake([50], error), PATHS, None, seconds.append))
     assert seconds[-1] == 48
 
 
 def test_the_size_of_batches_is_passed_on():
     fake = Fake()
-    list(isolated(fake, PATHS, 2))
+    list(transcribe_with_isolation(fake, PATHS, 2))
     assert fake.calls == 50
 
 
