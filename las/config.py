@@ -307,6 +307,8 @@ def read(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     try:
         data = yaml.safe_load(_shipped(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise LASError(f"{path}: no such file; check the path") from None
     except OSError as error:
         raise LASError(f"{path}: cannot read the configuration ({error.strerror})") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

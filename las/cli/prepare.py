@@ -90,10 +90,9 @@ def prepare(
             strict=strict,
             decode=not trust_headers,
         )
-        print(
-            f"{done.manifest}: {done.utterances} utterances, {done.seconds / 3600:.2f} h, "
-            f"{len(done.speakers)} speakers"
-        )
+        utterances = corpora.counted(done.utterances, "utterance")
+        speakers = corpora.counted(len(done.speakers), "speaker")
+        print(f"{done.manifest}: {utterances}, {_duration(done.seconds)}, {speakers}")
         if done.unaccented:
             print(
                 f"  {done.unaccented} transcripts lost accents; --normalizer upper, with an "
@@ -101,3 +100,8 @@ def prepare(
             )
         for reason, count in done.counts().items():
             print(f"  skipped {count}: {reason} (listed in {name}.skipped.jsonl)")
+
+
+def _duration(seconds: float) -> str:
+    """Hours, or minutes of little data."""
+    return f"{seconds / 60:.1f} min" if seconds < 360 else f"{seconds / 3600:.2f} h"

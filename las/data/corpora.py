@@ -31,6 +31,7 @@ __all__ = [
     "Skipped",
     "an4",
     "commonvoice",
+    "counted",
     "folder",
     "librispeech",
     "prepare",
@@ -68,6 +69,11 @@ class Prepared:
         return dict(sorted(counts.items()))
 
 
+def counted(count: int, what: str) -> str:
+    """A number of things, in words: ``1 speaker``, ``2 speakers``."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def split_speakers(
     items: Sequence[Item], speakers: int, seed: int = 0
 ) -> tuple[list[Item], list[Item]]:
@@ -86,7 +92,9 @@ def split_speakers(
     """
     names = sorted({item.speaker for item in items if item.speaker and not item.beside})
     if speakers >= len(names):
-        raise LASError(f"cannot take {speakers} speakers of {len(names)}: use fewer")
+        raise LASError(
+            f"--dev-speakers: cannot take {counted(speakers, 'speaker')} of {len(names)}; use fewer"
+        )
     chosen = set(random.Random(seed).sample(names, speakers))
     return (
         [item for item in items if item.speaker not in chosen],

@@ -13,6 +13,10 @@ from las.errors import LASError
 from las.storage.weights import WEIGHTS, corrupt
 
 CONFIG = "config.yaml"
+_CURE = (
+    "name the folder `model` of a training (without --model `las transcribe` takes the bundled "
+    "model)"
+)
 
 
 def check_model(folder: Path) -> None:
@@ -22,10 +26,10 @@ def check_model(folder: Path) -> None:
         LASError: it is missing, or a file in it is.
     """
     if not folder.is_dir():
-        raise LASError(f"{folder}: no such model folder")
+        raise LASError(f"{folder}: no such model folder; {_CURE}")
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
-            raise LASError(f"{folder}: not a model folder: it has no {name}")
+            raise LASError(f"{folder}: not a model folder: it has no {name}; {_CURE}")
 
 
 def model_settings(folder: Path) -> ModelConfig:

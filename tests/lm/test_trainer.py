@@ -303,7 +303,7 @@ def test_wrong_files_are_one_line(text, tmp_path, monkeypatch, capsys):
     for arguments, word in (
         (("train", empty, tmp_path / "run"), "no usable line"),
         (("train", tmp_path / "none", tmp_path / "run"), "No such file"),
-        (("train", text, tmp_path / "run", "--config", tmp_path / "none"), "cannot read"),
+        (("train", text, tmp_path / "run", "--config", tmp_path / "none"), "check the path"),
         (("score", tmp_path / "none", text), "no such language model folder"),
         (("score", tmp_path, text), "lm.yaml"),
     ):

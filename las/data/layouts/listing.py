@@ -68,4 +68,5 @@ def need_folder(path: Path) -> None:
         LASError: it is missing, or a file.
     """
     if not path.is_dir():
-        raise LASError(f"{path}: {'not a folder' if path.exists() else 'no such folder'}")
+        found = "not a folder; name that of the corpus"
+        raise LASError(f"{path}: {found if path.exists() else 'no such folder; check the path'}")
