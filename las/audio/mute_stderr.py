@@ -24,11 +24,11 @@ def c_stderr() -> Iterator[None]:
     if found is None:
         yield
         return
-    stderr, nowhere = found
+    stderr, dev_null = found
     with _lock:
         _users += 1
         if _users == 1:
-            _before, stderr.value = stderr.value, nowhere
+            _before, stderr.value = stderr.value, dev_null
     try:
         yield
     finally:
@@ -48,5 +48,5 @@ def _streams() -> tuple[ctypes.c_void_p, int] | None:
     if sys.platform == "linux" and not hasattr(library, "gnu_get_libc_version"):
         return None
     library.fopen.restype = ctypes.c_void_p
-    nowhere = library.fopen(b"/dev/null", b"w")
-    return (ctypes.c_void_p.in_dll(library, name), nowhere) if nowhere else None
+    dev_null = library.fopen(b"/dev/null", b"w")
+    return (ctypes.c_void_p.in_dll(library, name), dev_null) if dev_null else None

@@ -8,7 +8,7 @@ by about the length of a character, or by any amount in a pause. Its posterior (
 Rabiner 1989) keeps sharp rows where they are and places the others between them.
 
 Neither source gives word boundaries next to a pause: both are early, by 0.1 to 0.2 s. There the
-edges of the sound itself are used. Measured: docs/decisions.md, `benchmarks.system.word_times`.
+energy onsets and offsets are used. Measured: docs/decisions.md, `benchmarks.system.word_times`.
 """
 
 import itertools
