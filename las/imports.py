@@ -25,8 +25,6 @@ def frozen_imports() -> Iterator[None]:
         gc.enable()
 
 
-lasting = frozen_imports  # its name in modules that do not have the new one yet
-
 # Packages that transcription does without, and the extra of pyproject.toml that has each.
 EXTRAS = {
     "lhotse": "train",

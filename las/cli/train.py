@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from las.imports import lasting
+from las.imports import frozen_imports
 
 
 def train(
@@ -30,7 +30,7 @@ def train(
 
     On several machines: torchrun --nnodes 2 --nproc-per-node 8 ... -m las train CONFIG.yaml
     """
-    with lasting():
+    with frozen_imports():
         from las.training.finetuning import load
 
     settings = load(config, overrides or [])
@@ -39,7 +39,7 @@ def train(
 
         raise typer.Exit(run_together(processes, ["train", str(config), *(overrides or [])]))
 
-    with lasting():
+    with frozen_imports():
         import torch
         import torch.distributed as dist
 

@@ -61,8 +61,8 @@ class Trainable(NamedTuple):
 
     cuts: CutSet
     size: int
-    long: int  # over data.max_seconds
-    dense: int  # with more characters than CTC has frames
+    too_long: int  # over data.max_seconds
+    too_many_characters: int  # with more characters than CTC has frames
 
 
 def trainable(

@@ -96,10 +96,10 @@ class Trainer:
         self.replica: nn.Module | None = None
         usable = training_set(config.data, self.model)
         self.train_cuts, self.count = usable.cuts, usable.size
-        if self.group.first and (usable.long or usable.dense):
+        if self.group.first and (usable.too_long or usable.too_many_characters):
             print(
-                f"left out of training: {usable.long} utterances over {config.data.max_seconds:g} "
-                f"s, {usable.dense} with more characters than frames"
+                f"left out of training: {usable.too_long} utterances over {config.data.max_seconds:g} "
+                f"s, {usable.too_many_characters} with more characters than frames"
             )
         if explicit.longest_seconds is None:  # transcription splits longer audio
             longest = round(max(cut.duration for cut in self.train_cuts), 1)

@@ -86,7 +86,7 @@ def test_long_and_dense_utterances_are_counted_and_left_out(tmp_path):
     config = DataConfig(train="train", max_seconds=2.0, speeds=[1.0, 2.0])
     usable = trainable(cuts, TEXT, config, lambda seconds: int(20 * seconds))
     # At double speed 0.5 s have 5 frames: ABE fits into them, and 160 characters do not.
-    assert (usable.size, usable.long, usable.dense) == (150, 1, 1)
+    assert (usable.size, usable.too_long, usable.too_many_characters) == (150, 1, 1)
     assert {cut.supervisions[0].text for cut in usable.cuts} == {"ABE"}
     with pytest.raises(LASError, match="more characters than CTC has frames"):
         trainable(cuts, TEXT, config, lambda seconds: int(4 * seconds))
@@ -103,7 +103,7 @@ def test_one_in_a_hundred_may_be_dense_and_no_more(tmp_path):
         ).values()
         cuts = read_manifest(corpora.prepare("p", items, folder).manifest)
         if fits:
-            assert trainable(cuts, TEXT, DataConfig(), lambda _: 20).dense == 1
+            assert trainable(cuts, TEXT, DataConfig(), lambda _: 20).too_many_characters == 1
         else:
             with pytest.raises(LASError, match="2 of 100 utterances"):
                 trainable(cuts, TEXT, DataConfig(), lambda _: 20)
