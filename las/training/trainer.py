@@ -98,8 +98,9 @@ class Trainer:
         self.train_cuts, self.count = usable.cuts, usable.size
         if self.group.first and (usable.too_long or usable.too_many_characters):
             print(
-                f"left out of training: {usable.too_long} utterances over {config.data.max_seconds:g} "
-                f"s, {usable.too_many_characters} with more characters than frames"
+                f"left out of training: {usable.too_long} utterances over "
+                f"{config.data.max_seconds:g} s, {usable.too_many_characters} with more characters "
+                "than frames"
             )
         if explicit.longest_seconds is None:  # transcription splits longer audio
             longest = round(max(cut.duration for cut in self.train_cuts), 1)
