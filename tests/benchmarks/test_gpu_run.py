@@ -139,7 +139,7 @@ def test_a_torch_without_cuda_is_not_a_machine_without_a_gpu(monkeypatch):
 def test_without_an_interpreter_it_says_so(tmp_path):
     done = command(tmp_path, PYTHON="no-such-python")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("error: no no-such-python here")
+    assert done.stderr.startswith("error: no-such-python not found")
 
 
 def run(folder: Path, **more) -> gpu.Run:
