@@ -71,9 +71,11 @@ def attend(
     if name == REFERENCE:
         return reference.attend(query, memory, score, previous)
     previous = previous if score.filters is not None else None
-    if name == "cpp" and not wanted and not torch.compiler.is_compiling():
-        # Calling an operator takes longer than a small step.
-        return cpu_step.attend(query, memory, score, previous)
+    if not wanted and not torch.compiler.is_compiling():
+        # Calling an operator takes longer than a small step, and than launching a kernel.
+        if name == "cpp":
+            return cpu_step.attend(query, memory, score, previous)
+        return torch_library.attend_directly(query, memory, score, previous, name)
     return torch_library.attend(query, *memory, previous, *score, name)
 
 

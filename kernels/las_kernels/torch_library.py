@@ -6,6 +6,7 @@ One operator a sequence: the cost of a call is paid once, and ``torch.compile`` 
 without the inputs that are None.
 """
 
+import contextlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -17,10 +18,13 @@ from las_kernels import eager, sequence
 from las_kernels.backends import BACKENDS, PERSISTENT
 from las_kernels.cuda import persistent_decoder
 from las_kernels.types import Masks, Memory, Score
+from las_kernels.validation import autocasting
 
 
-def _plain_types(device: torch.device) -> torch.autocast:
+def _plain_types(device: torch.device) -> contextlib.AbstractContextManager[Any]:
     """No autocast inside an operator: its inputs already have the types to compute in."""
+    if not autocasting(device):
+        return contextlib.nullcontext()
     return torch.autocast(device.type, enabled=False)
 
 
@@ -39,15 +43,27 @@ def attend(
     backend: str,
 ) -> tuple[Tensor, Tensor]:
     """``reference.attend`` with its arguments spelt out."""
-    context, alignment = _attend_fake(
-        query, keys, values, lengths, previous, v, filters, projection, heads, scale, backend
+    return attend_directly(
+        query,
+        Memory(keys, values, lengths),
+        Score(v, filters, projection, heads, scale),
+        previous,
+        backend,
     )
-    memory = _memory(keys, values, lengths)
+
+
+def attend_directly(
+    query: Tensor, memory: Memory, score: Score, previous: Tensor | None, backend: str
+) -> tuple[Tensor, Tensor]:
+    """What the operator computes, without a gradient and unseen by the compiler."""
+    B, N, _ = query.shape
+    T, D = memory.values.shape[1:]
+    context, alignment = query.new_empty(B, N, D), query.new_empty(B, N, score.heads, T)
     with _plain_types(query.device):
         BACKENDS[backend].ops().forward(
             query.contiguous(),
-            memory,
-            _score(v, filters, projection, heads, scale),
+            _memory(*memory),
+            _score(*score),
             _solid(previous),
             context,
             alignment,

@@ -8,7 +8,7 @@ import torch
 from cases import KINDS, Shape, case
 
 import las_kernels
-from las_kernels import backends, reference
+from las_kernels import backends, reference, torch_library
 
 CPU = torch.device("cpu")
 
@@ -126,6 +126,32 @@ def test_a_step_of_the_decoder_uses_the_backend():
     for a, b in zip(after, expected[1], strict=True):
         assert torch.equal(a, b)
     assert "attend" in str(after.context.grad_fn)
+
+
+@pytest.mark.parametrize("backend", ["threephase", "triton", "cuda"])
+def test_the_operator_is_left_out_where_no_gradient_is_wanted(backend, monkeypatch):
+    """It takes longer than launching a kernel; gradients and the compiler need it."""
+    table = backends.BACKENDS["threephase" if backend == "cuda" else backend].ops()
+    row = backends.Backend(lambda device, dtype: None, lambda: table)
+    monkeypatch.setitem(backends.BACKENDS, backend, row)
+    c = case("location", Shape(N=2, T=5)).to(torch.float32)
+    step = (c.query, c.memory, c.score, c.previous)
+    expected = las_kernels.attend(*step, backend=backend)
+    assert "attend" in str(expected[0].grad_fn)
+
+    def operator(*_):
+        raise AssertionError("the operator was called")
+
+    with torch.no_grad():
+        compiled = torch.compile(las_kernels.attend, fullgraph=True, backend="eager")
+        through_compiler = compiled(*step, backend=backend)
+        monkeypatch.setattr(torch_library, "attend", operator)
+        found = las_kernels.attend(*step, backend=backend)
+    for a, b, right in zip(found, through_compiler, expected, strict=True):
+        assert torch.equal(a, right)
+        assert torch.equal(b, right)
+    with pytest.raises(AssertionError, match="the operator was called"):
+        las_kernels.attend(*step, backend=backend)
 
 
 def test_autocast_decides_the_type_of_the_operator():
