@@ -79,13 +79,14 @@ def in_three_phases(
     T, H = memory.keys.shape[1], score.heads
     contexts, alignments = torch.empty_like(given), queries.new_empty(B, U, H, T)
     start = reference.initial_alignment(memory.lengths, T, 1, H, queries.dtype).contiguous()
+    attend = ops.plan_forward(memory, score, 1)
     for u in range(U):
         step = slice(u, u + 1)
         before = alignments[:, u - 1 : u] if u > 0 else start
-        query = queries[:, step]
-        ops.forward(query, memory, score, before, contexts[:, step], alignments[:, step])
+        attend(queries[:, step], before, contexts[:, step], alignments[:, step])
     previous = None if score.filters is None else torch.cat([start, alignments[:, :-1]], 1)
-    attention = AttentionBackward(ops, queries, memory, score, alignments, previous)
+    inputs = (queries, memory, score, alignments, previous)
+    attention = AttentionBackward(ops, *inputs, at_once=1)
     dprevious: Tensor | None = None
     for u in reversed(range(U)):
         step = slice(u, u + 1)

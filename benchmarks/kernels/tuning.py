@@ -26,7 +26,7 @@ from torch import Tensor
 from benchmarks import common, module
 from benchmarks.kernels import timing
 from benchmarks.kernels.shapes import Case, random_inputs
-from las_kernels.tools import resource_usage
+from las_kernels.tools import stand_in
 from las_kernels.triton import (
     attention_bwd,
     attention_bwd_dkv,
@@ -45,14 +45,13 @@ SMALL = Case("B2 T20", 2, 20, 8, 12, C=2, W=3, dtype=torch.float32)
 _LAUNCHED = (
     attention_fwd.attention_fwd_split_kernel,
     attention_fwd.attention_fwd_combine_kernel,
-    attention_bwd.attention_bwd_preprocess_kernel,
     attention_bwd.attention_bwd_dq_kernel,
     attention_bwd.attention_bwd_dq_reduce_kernel,
     attention_bwd_dkv.attention_bwd_dk_kernel,
     attention_bwd_dkv.attention_bwd_dfilters_kernel,
 )
 KERNELS = {kernel.__name__: kernel for kernel in _LAUNCHED}
-SPLIT, COMBINE, PREPROCESS, DQ, DQ_REDUCE, DK, DFILTERS = KERNELS
+SPLIT, COMBINE, DQ, DQ_REDUCE, DK, DFILTERS = KERNELS
 Space = dict[str, tuple[int, ...]]  # what to try, by parameter
 WARPS = {"num_warps": (2, 4, 8)}
 SPACES: dict[str, Space] = {
@@ -60,11 +59,17 @@ SPACES: dict[str, Space] = {
         "fill": (1, 2, 4),
         "BT": (16, 32),
         "BA": (32, 64, 128, 256, 512),
+        "STAGES": (1, 2, 3),
         **WARPS,
     },
     COMBINE: {"BD": (64, 128, 256), **WARPS},
-    DQ: {"BT": (16, 32, 64), "BA": (32, 64, 128, 256), **WARPS},
-    PREPROCESS: {"BD": (64, 128, 256), **WARPS},
+    DQ: {
+        "BT": (16, 32, 64),
+        "BD": (64, 128, 256),
+        "BA": (32, 64, 128, 256),
+        "STAGES": (2, 3, 4),
+        **WARPS,
+    },
     DQ_REDUCE: {"BA": (32, 64, 128), **WARPS},
     DK: {"BT": (16, 32, 64), "BA": (32, 64, 128), **WARPS},
     DFILTERS: {"BT": (16, 32, 64), **WARPS},
@@ -77,7 +82,6 @@ SHORT: dict[str, Space] = {
         "num_warps": (4, 8),
         "fill": (1, 2, 3),
     },
-    PREPROCESS: {"BD": (64, 128, 256), "num_warps": (4, 8)},
     DQ: {"BT": (16, 32), "num_warps": (4, 8)},
     DK: {"BT": (16, 32), "num_warps": (4, 8)},
 }
@@ -106,7 +110,7 @@ TASKS = tuple(
     for task in (
         Task("forward", (SPLIT, COMBINE), LARGE, kind),
         Task("forward", (SPLIT, COMBINE), BEAMS, kind),
-        Task("backward", (DQ, PREPROCESS, DQ_REDUCE), LARGE, kind),
+        Task("backward", (DQ, *((DQ_REDUCE,) if kind == "location" else ())), LARGE, kind),
         Task("deferred", (DK, *((DFILTERS,) if kind == "location" else ())), STEPS,
              kind),
     )
@@ -114,7 +118,7 @@ TASKS = tuple(
 FEW: dict[str, Space] = {kernel: {"num_warps": (2, 4)} for kernel in KERNELS}
 SMALLEST = (
     Task("forward", (COMBINE,), SMALL, "location"),
-    Task("backward", (DQ_REDUCE,), SMALL, "additive"),
+    Task("backward", (DQ_REDUCE,), SMALL, "location"),
 )
 
 
@@ -171,38 +175,17 @@ def default(kernel: str, task: Task) -> Choice:
     taps = (case.C, case.W) if task.kind == "location" else None
     AH, DH = case.A // case.H, case.D // case.H
     if kernel == SPLIT:
-        plan = configs.attention_fwd_split_config(case.N, case.H, (AH, DH), taps, case.dtype)
-        return {**plan, "fill": configs.FILL}
+        return configs.attention_fwd_split_config(case.N, case.H, (AH, DH), taps, case.dtype)
     if kernel == COMBINE:
         return configs.attention_fwd_combine_config(case.H, DH)
     if kernel == DQ:
-        return configs.attention_bwd_dq_config(case.H, AH, taps, case.dtype)
-    if kernel == PREPROCESS:
-        return configs.attention_bwd_preprocess_config(case.H, DH, taps, False, case.dtype)
+        return configs.attention_bwd_dq_config(case.H, (AH, DH), taps, case.dtype)
     if kernel == DQ_REDUCE:
         return configs.attention_bwd_dq_reduce_config(case.H, AH, taps)
     if kernel == DK:
         return configs.attention_bwd_dk_config(case.H, AH, taps, case.dtype)
     assert taps is not None
     return configs.attention_bwd_dfilters_config(taps, case.dtype)
-
-
-def programs(kernel: str, plan: Choice, case: Case) -> int:
-    """How many programs a launch has."""
-    rows, DH, AH = case.B * case.H, case.D // case.H, case.A // case.H
-    if kernel == SPLIT:
-        blocks = rows * math.ceil(case.N / plan["NB"])
-        spans, _ = configs.splits_for(case.T, blocks, PROCESSORS, plan["fill"], plan["BT"])
-        return blocks * spans * math.ceil(DH / plan["BD"])
-    if kernel == COMBINE:
-        return rows * case.N * math.ceil(DH / plan["BD"])
-    if kernel in (DQ, PREPROCESS):
-        return rows * case.N * math.ceil(case.T / plan["BT"])
-    if kernel == DQ_REDUCE:
-        return rows * case.N * math.ceil(AH / plan["BA"])
-    if kernel == DK:
-        return rows * math.ceil(case.T / plan["BT"]) * math.ceil(AH / plan["BA"])
-    return min(rows * case.N, configs.FILTER_PROGRAMS) * math.ceil(case.W / plan["BW"])
 
 
 def work(kernel: str, plan: Choice, case: Case) -> tuple[list[tuple[float, float]], float]:
@@ -216,9 +199,7 @@ def work(kernel: str, plan: Choice, case: Case) -> tuple[list[tuple[float, float
     if kernel == SPLIT:
         return [tile(case.A, "BA"), tile(case.D, "BD")], scores
     if kernel == DQ:
-        return [tile(case.A, "BA")], scores
-    if kernel == PREPROCESS:
-        return [tile(case.D, "BD")], 0.0
+        return [tile(case.A, "BA"), tile(case.D, "BD")], scores
     if kernel == DK:
         return [(2 * size * case.frames * case.A, math.inf)], scores
     bytes_ = {
@@ -229,11 +210,17 @@ def work(kernel: str, plan: Choice, case: Case) -> tuple[list[tuple[float, float
     return [(4.0 * rows * bytes_[kernel], math.inf)], 0.0
 
 
-def predict(kernel: str, plan: Choice, case: Case, bounds: dict[str, float]) -> common.Row:
+def launch_of(kernel: str, plan: Choice, task: Task) -> stand_in.Launch:
+    """What the task would launch on an sm_90."""
+    with stand_in.stand_in(90) as launches, configs.trying(**{kernel: plan}):
+        call_of(task, torch.device("cpu"), 0)()
+    return next(launch for launch in launches if launch.name == kernel)
+
+
+def predict(kernel: str, plan: Choice, task: Task, bounds: dict[str, float]) -> common.Row:
     """What the compiled kernel takes of a multiprocessor, and how long it should run."""
-    usage = resource_usage.compile_for(
-        resource_usage.Configuration(KERNELS[kernel], dict(plan), case.dtype, ""), 90
-    )
+    launch = launch_of(kernel, plan, task)
+    usage = stand_in.usage_of(launch.kernel)
     warps = plan.get("num_warps", 4)
     resident = min(
         REGISTERS // max(usage.registers * 32 * warps, 1),
@@ -241,10 +228,10 @@ def predict(kernel: str, plan: Choice, case: Case, bounds: dict[str, float]) -> 
         64 // warps,
         BLOCKS,
     )
-    count = programs(kernel, plan, case)
+    count = math.prod(launch.grid)
     uneven = math.ceil(count / PROCESSORS) * PROCESSORS / count
     here = min(resident, math.ceil(count / PROCESSORS))
-    reads, scored = work(kernel, plan, case)
+    reads, scored = work(kernel, plan, task.case)
     rate = bounds["copy"] / PROCESSORS
     moving = sum(
         moved / bounds["copy"] * max(1.0, rate * LATENCY / (here * asked)) for moved, asked in reads
@@ -333,7 +320,7 @@ def tune(
                 }
                 try:
                     if not INTERPRETED.value and not short:
-                        row |= predict(kernel, plan, task.case, bounds)
+                        row |= predict(kernel, plan, task, bounds)
                     if bench is not None:
                         row["measured_us"] = bench.measure({**kept, kernel: changed(plan, start)})
                         if row["measured_us"] < 0.99 * fastest:  # less is noise

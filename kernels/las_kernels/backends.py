@@ -52,22 +52,9 @@ def _why_not_triton(device: torch.device, dtype: torch.dtype) -> str | None:
 
 @functools.cache
 def _triton() -> eager.OpTable:
-    from las_kernels.triton import (
-        attention_bwd,
-        attention_bwd_dkv,
-        attention_fwd,
-        location_conv,
-        lstm_cell,
-    )
+    from las_kernels.triton import sequence
 
-    return eager.OpTable(
-        attention_fwd.forward,
-        location_conv.forward,
-        attention_bwd.backward,
-        attention_bwd_dkv.backward,
-        lstm_cell.forward,
-        lstm_cell.backward,
-    )
+    return sequence.OPS._replace(sequence=sequence)
 
 
 def _why_not_cpp(device: torch.device, dtype: torch.dtype) -> str | None:
@@ -109,7 +96,7 @@ def _why_not_cuda(device: torch.device, dtype: torch.dtype) -> str | None:
 def _cuda() -> eager.OpTable:
     from las_kernels.cuda import attention_step as cuda_step
 
-    return _triton()._replace(forward=cuda_step.forward)
+    return _triton()._replace(forward=cuda_step.forward, forward_steps=None)
 
 
 def _why_not_persistent(device: torch.device, dtype: torch.dtype) -> str | None:

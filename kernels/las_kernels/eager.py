@@ -41,6 +41,30 @@ class OpTable(NamedTuple):
     # All steps of the recurrence in one call, where the table has such a thing: a module with the
     # functions `usable`, `forward` and `backward` of :mod:`las_kernels.cpu.sequence`.
     sequence: Any = None
+    # `forward` and `backward` of many steps over one memory, one after another, N queries each,
+    # where a table plans such steps once: given memory, score and N, they make a function without
+    # the arguments memory and score.
+    forward_steps: Callable[..., Callable[..., None]] | None = None
+    backward_steps: Callable[..., Callable[..., Tensor | None]] | None = None
+
+    def plan_forward(self, memory: Memory, score: Score, N: int) -> Callable[..., None]:  # noqa: N803
+        """:func:`forward` of steps of N queries, without the arguments memory and score."""
+        if self.forward_steps is not None:
+            return self.forward_steps(memory, score, N)
+        return lambda query, *rest: self.forward(query, memory, score, *rest)
+
+    def plan_backward(
+        self,
+        memory: Memory,
+        score: Score,
+        N: int,  # noqa: N803
+    ) -> Callable[..., Tensor | None]:
+        """:func:`backward` of steps of N queries, without the arguments memory and score."""
+        if self.backward_steps is not None:
+            return self.backward_steps(memory, score, N)
+        return lambda dc, da, alignment, query, *rest: self.backward(
+            dc, da, alignment, query, memory, score, *rest
+        )
 
 
 def accumulator(dtype: torch.dtype) -> torch.dtype:

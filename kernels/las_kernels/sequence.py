@@ -60,6 +60,7 @@ class AttentionBackward:
         score: the score function.
         alignments: [B, N, H, T], of these queries.
         previous: [B, N, H, T], the alignments before; location-aware scores need it.
+        at_once: queries of a call of :meth:`phase1`.
     """
 
     def __init__(
@@ -70,8 +71,10 @@ class AttentionBackward:
         score: Score,
         alignments: Tensor,
         previous: Tensor | None,
+        at_once: int,
     ) -> None:
         self.ops, self.memory, self.score = ops, memory, score
+        self.backward = ops.plan_backward(memory, score, at_once)
         self.queries, self.alignments, self.previous = queries, alignments, previous
         self.features = self.dfeatures = None
         if score.filters is not None and previous is not None:
@@ -88,13 +91,11 @@ class AttentionBackward:
         Returns:
             The gradient of the alignments before, for location-aware scores.
         """
-        return self.ops.backward(
+        return self.backward(
             dcontext,
             dalignment,
             self.alignments[:, some],
             self.queries[:, some],
-            self.memory,
-            self.score,
             None if self.features is None else self.features[:, some],
             self.denergy[:, some],
             self.dqueries[:, some],
@@ -201,6 +202,26 @@ def backward(
     return _weights(steps, saved, masks)
 
 
+def attention_of(
+    ops: OpTable,
+    saved: SavedActivations,
+    memory: Memory,
+    decoder: Decoder,
+    score: Score,
+    masks: Masks,
+) -> AttentionBackward:
+    """The attention of all steps; its queries are computed again."""
+    hidden, _, alignments, _, _ = saved
+    outputs = _masked(hidden[:, :, -1], _layer(masks.hidden, -1), 1)
+    queries = outputs @ decoder.query_weight.t()
+    previous = None
+    if score.filters is not None:
+        T = memory.keys.shape[1]
+        start = initial_alignment(memory.lengths, T, 1, score.heads, hidden.dtype)
+        previous = torch.cat([start, alignments[:, :-1]], 1)
+    return AttentionBackward(ops, queries, memory, score, alignments, previous, at_once=1)
+
+
 def _steps(
     ops: OpTable,
     dhidden: Tensor | None,
@@ -213,16 +234,10 @@ def _steps(
     masks: Masks,
 ) -> Steps:
     """Phases 1 and 2."""
-    hidden, _, alignments, cells, gates = saved
+    hidden, _, _, cells, gates = saved
     B, U, L, S = hidden.shape
-    T, D = memory.values.shape[1:]
-    outputs = _masked(hidden[:, :, -1], _layer(masks.hidden, -1), 1)
-    queries = outputs @ decoder.query_weight.t()
-    previous = None
-    if score.filters is not None:
-        start = initial_alignment(memory.lengths, T, 1, score.heads, hidden.dtype)
-        previous = torch.cat([start, alignments[:, :-1]], 1)
-    attention = AttentionBackward(ops, queries, memory, score, alignments, previous)
+    D = memory.values.shape[2]
+    attention = attention_of(ops, saved, memory, decoder, score, masks)
     dqueries = attention.dqueries
 
     # Phase 1.

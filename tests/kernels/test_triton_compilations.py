@@ -25,8 +25,9 @@ def test_kernels_are_compiled_for_widths_not_for_batches():
     assert found == {
         "attention_fwd_split_kernel": 4,  # additive and location-aware, one beam and eight
         "attention_fwd_combine_kernel": 1,
-        "attention_bwd_preprocess_kernel": 2,  # dalignment: of the inputs' type, or float32
-        "attention_bwd_dq_kernel": 2,
+        # Additive, of few frames and many; location-aware, whose dalignment is of the inputs' type
+        # in the last step and float32 in others.
+        "attention_bwd_dq_kernel": 4,
         "attention_bwd_dq_reduce_kernel": 2,
         "attention_bwd_dk_kernel": 2,
         "location_conv_kernel": 1,

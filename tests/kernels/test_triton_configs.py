@@ -75,7 +75,7 @@ TRIALS = {
         "attention_bwd_dq_kernel": {"BT": 16},
     },
     "others": {
-        "attention_bwd_preprocess_kernel": {"BD": 16},
+        "attention_bwd_dq_kernel": {"BD": 16, "STAGES": 2},
         "attention_bwd_dq_reduce_kernel": {"BA": 16, "num_warps": 2},
         "attention_bwd_dfilters_kernel": {"BT": 16},
         "attention_bwd_dk_kernel": {"BT": 16},
@@ -107,4 +107,4 @@ def test_shipped_files_are_whole():
         assert {"device", "date", "torch", "triton", "choices"} <= found.keys()
         for name, choice in found["choices"].items():
             assert re.fullmatch(r"(attention|location|lstm)_\w+_kernel", name.split()[0])
-            assert choice.keys() <= {"BT", "BA", "BD", "fill", "num_warps"}
+            assert choice.keys() <= {"BT", "BA", "BD", "STAGES", "fill", "num_warps"}

@@ -1,56 +1,28 @@
 """Compile every Triton kernel for sm_80 and sm_90: ``python -m las_kernels.tools.resource_usage``.
 
-Needs no GPU. Prints a Markdown table of registers, shared memory and spilled bytes, and fails if
-any kernel spills. ``TRITON_INTERPRET`` must not be set.
+Needs no GPU: kernels are launched by the functions that launch them, on a stand-in for the driver.
+Prints a Markdown table of registers, shared memory and spilled bytes, and fails if any kernel
+spills. ``TRITON_INTERPRET`` must not be set.
 """
 
 import argparse
-import re
-import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple
 
 import torch
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 
-from las_kernels.triton import (
-    attention_bwd,
-    attention_bwd_dkv,
-    attention_fwd,
-    configs,
-    location_conv,
-    lstm_cell,
-)
+from las_kernels import sequence
+from las_kernels.backends import BACKENDS
+from las_kernels.tools.stand_in import Launch, stand_in, usage_of
+from las_kernels.types import Decoder, Masks, Memory, Score
 
 ARCHITECTURES = (80, 90)
 TRITON_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
-# Pointers: float32 whatever the inputs are, or of the type of the inputs. The rest are integers.
-SINGLE = """energy split_max split_sum split_context dalignment denergy gradient sums dquery_parts
-    dprevious dv_parts dprojection_parts parts features dfeatures before after dcell dbefore"""
-INPUTS = """query queries keys values v previous filters projection context dcontext alignment
-    dquery dkeys gates hidden dhidden dgates"""
-
-
-class Configuration(NamedTuple):
-    """One kernel with its compile-time arguments."""
-
-    kernel: Any
-    config: dict[str, Any]
-    dtype: torch.dtype
-    note: str
-
-
-class Usage(NamedTuple):
-    """What a compiled kernel takes of a multiprocessor."""
-
-    registers: int
-    shared: int  # bytes
-    spilled: int  # bytes of stack
+# Few frames, and so many that one program does not join what the others found.
+FRAMES, MANY_FRAMES = 40, 1000
+UNITS = 64  # of the LSTM; its kernel is the same for any
 
 
 class Model(NamedTuple):
@@ -62,6 +34,15 @@ class Model(NamedTuple):
     H: int = 1
     location: tuple[int, int] | None = None
 
+    def inputs(self, frames: int, dtype: torch.dtype) -> tuple[Memory, Score]:
+        """A memory of one utterance, and a score; their values do not matter."""
+        new = partial(torch.zeros, dtype=dtype)
+        C, W = self.location or (0, 0)
+        filters, projection = (new(C, W), new(self.A, C)) if C else (None, None)
+        lengths = torch.full((1,), frames)
+        memory = Memory(new(1, frames, self.A), new(1, frames, self.D), lengths)
+        return memory, Score(new(self.A), filters, projection, self.H)
+
 
 MODELS = (
     Model("A512 D1024", 512, 1024),
@@ -72,94 +53,55 @@ MODELS = (
 WIDE = Model("A128 D2048", 128, 2048)  # only its context differs from the others
 
 
-def configurations(models: tuple[Model, ...] = MODELS) -> Iterator[Configuration]:
-    """Every kernel that these decoders launch, each once."""
+def search(model: Model, dtype: torch.dtype, beams: int) -> None:
+    """Launch what a step of search does."""
+    memory, score = model.inputs(FRAMES, dtype)
+    query, context = torch.zeros(1, beams, model.A).to(dtype), torch.zeros(1, beams, model.D)
+    alignment = torch.zeros(1, beams, model.H, FRAMES, dtype=dtype)
+    previous = torch.zeros_like(alignment)
+    BACKENDS["triton"].ops().forward(query, memory, score, previous, context.to(dtype), alignment)
+
+
+def train(model: Model, dtype: torch.dtype, frames: int = FRAMES, dropout: bool = False) -> None:
+    """Launch what two steps of training do, forward and backward."""
+    memory, score = model.inputs(frames, dtype)
+    new, S = partial(torch.zeros, dtype=dtype), UNITS
+    recurrent, query = [new(4 * S, S)], new(model.A, S)
+    decoder = Decoder(new(0), new(4 * S, model.D), [], recurrent, [new(0)], query)
+    masks = Masks(new(1, 1, S), new(1, model.D)) if dropout else Masks()
+    ops = BACKENDS["triton"].ops()
+    saved = sequence.forward(ops, new(1, 2, 4 * S), memory, decoder, score, masks)
+    outer = (torch.zeros_like(saved.hidden), torch.zeros_like(saved.contexts), None)
+    sequence.backward(ops, *outer, saved, memory, decoder, score, masks)
+
+
+def runs() -> Iterator[tuple[str, torch.dtype, Callable[[], None]]]:
+    """What launches every kernel: sizes, type and function."""
     for dtype in (torch.bfloat16, torch.float32):
-        for model in models:
-            for kernel, config, note in _kernels(model, dtype):
-                yield Configuration(kernel, config, dtype, f"{model.name}{note}")
+        for model in MODELS:
+            yield model.name, dtype, partial(train, model, dtype)
+            for beams in (1, 8):
+                yield f"{model.name} N{beams}", dtype, partial(search, model, dtype, beams)
         for beams in (1, 8):
-            config = configs.attention_fwd_split_config(beams, 1, (WIDE.A, WIDE.D), None, dtype)
-            yield Configuration(
-                attention_fwd.attention_fwd_split_kernel, config, dtype, f"{WIDE.name} N{beams}"
-            )
-        for last in (False, True):
-            flags = {"HAS_BEFORE": not last, "BS": configs.LSTM_BLOCK}
-            yield Configuration(lstm_cell.lstm_cell_fwd_kernel, flags, dtype, "")
-            flags = {"HAS_DCELL": not last, **flags}
-            yield Configuration(lstm_cell.lstm_cell_bwd_kernel, flags, dtype, "")
+            yield f"{WIDE.name} N{beams}", dtype, partial(search, WIDE, dtype, beams)
+    model, dtype = MODELS[0], torch.bfloat16
+    yield f"{model.name} dropout", dtype, partial(train, model, dtype, dropout=True)
+    yield f"{model.name} T{MANY_FRAMES}", dtype, partial(train, model, dtype, MANY_FRAMES)
     for beams in (1, 8):
-        model = models[0]
-        config = configs.attention_fwd_split_config(
-            beams, model.H, (model.A // model.H, model.D // model.H), None, torch.float16
-        )
-        yield Configuration(
-            attention_fwd.attention_fwd_split_kernel,
-            config,
-            torch.float16,
-            f"{model.name} N{beams}",
-        )
+        model, dtype = MODELS[0], torch.float16
+        yield f"{model.name} N{beams}", dtype, partial(search, model, dtype, beams)
 
 
-def _kernels(model: Model, dtype: torch.dtype) -> Iterator[tuple[Any, dict[str, Any], str]]:
-    H, taps = model.H, model.location
-    AH, DH = model.A // H, model.D // H
-    for beams in (1, 8):
-        config = configs.attention_fwd_split_config(beams, H, (AH, DH), taps, dtype)
-        yield attention_fwd.attention_fwd_split_kernel, config, f" N{beams}"
-    config = configs.attention_fwd_combine_config(H, DH)
-    yield attention_fwd.attention_fwd_combine_kernel, config, ""
-    config = configs.attention_bwd_preprocess_config(H, DH, taps, taps is not None, dtype)
-    yield attention_bwd.attention_bwd_preprocess_kernel, config, ""
-    config = configs.attention_bwd_dq_config(H, AH, taps, dtype)
-    yield attention_bwd.attention_bwd_dq_kernel, config, ""
-    config = configs.attention_bwd_dq_reduce_config(H, AH, taps)
-    yield attention_bwd.attention_bwd_dq_reduce_kernel, config, ""
-    config = configs.attention_bwd_dk_config(H, AH, taps, dtype)
-    yield attention_bwd_dkv.attention_bwd_dk_kernel, config, ""
-    if taps is not None:
-        config = configs.location_conv_config(H, taps, dtype)
-        yield location_conv.location_conv_kernel, config, ""
-        config = configs.attention_bwd_dfilters_config(taps, dtype)
-        yield attention_bwd_dkv.attention_bwd_dfilters_kernel, config, ""
-
-
-def compile_for(configuration: Configuration, architecture: int) -> Usage:
-    """Compile to machine code and read what it uses."""
-    kernel, config, dtype, _ = configuration
-    config = dict(config)
-    config.pop("fill", None)  # of the launch, not of the kernel
-    options = {k: config.pop(k) for k in ("num_warps", "num_stages") if k in config}
-    element = TRITON_NAMES[dtype]
-
-    def kind(name: str) -> str:
-        if name in config:
-            return "constexpr"
-        if name == "lengths":
-            return "*i64"
-        if name in SINGLE.split():
-            return "*fp32"
-        return f"*{element}" if name in INPUTS.split() else "i32"
-
-    signature = {name: kind(name) for name in kernel.arg_names}
-    aligned = {
-        (i,): [["tt.divisibility", 16]]
-        for i, name in enumerate(kernel.arg_names)
-        if signature[name].startswith("*")
-    }
-    source = ASTSource(fn=kernel, signature=signature, constexprs=config, attrs=aligned)
-    target = GPUTarget("cuda", architecture, 32)
-    compiled = triton.compile(source, target=target, options=options)
-    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(compiled.asm["cubin"])
-        file.flush()
-        command = [str(tool), "-res-usage", file.name]
-        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found = re.search(r"REG:(\d+) STACK:(\d+)", printed)
-    if found is None:
-        raise RuntimeError(f"cuobjdump printed no usage of {kernel.__name__}: {printed}")
-    return Usage(int(found[1]), compiled.metadata.shared, int(found[2]))
+def launched(run: Callable[[], None], architecture: int) -> dict[str, Launch]:
+    """The different kernels that a function launches, in order, by how they were called."""
+    with stand_in(architecture) as launches, torch.no_grad():
+        run()
+    found: dict[str, Launch] = {}
+    for launch in launches:
+        same = [x for x in found.values() if x.name == launch.name]
+        if all(x.kernel is not launch.kernel for x in same):
+            found[f"{launch.name} {len(same)}"] = launch
+    return found
 
 
 def main() -> None:
@@ -170,22 +112,21 @@ def main() -> None:
     print("| kernel | sizes | dtype | warps | " + " | ".join(f"sm_{a}" for a in ARCHITECTURES))
     print("|---|---|---|---|" + "---|" * len(ARCHITECTURES))
     spills, seen = 0, set()
-    for configuration in configurations():
-        name = configuration.kernel.__name__
-        key = (name, configuration.dtype, *sorted(configuration.config.items(), key=str))
-        if key in seen or chosen not in (None, name):
-            continue
-        seen.add(key)
-        cells = []
-        for architecture in ARCHITECTURES:
-            usage = compile_for(configuration, architecture)
-            spills += usage.spilled > 0
-            spilled = f", {usage.spilled} B spilled" if usage.spilled else ""
-            cells.append(f"{usage.registers} registers, {usage.shared / 1024:.1f} KiB{spilled}")
-        warps = configuration.config.get("num_warps", 4)
-        dtype = TRITON_NAMES[configuration.dtype]
-        row = [name, configuration.note, dtype, str(warps), *cells]
-        print(f"| {' | '.join(row)} |", flush=True)
+    for note, dtype, run in runs():
+        every = [launched(run, architecture) for architecture in ARCHITECTURES]
+        for key, first in every[0].items():
+            if first.kernel.hash in seen or chosen not in (None, first.name):
+                continue
+            seen.add(first.kernel.hash)
+            cells = []
+            for found in every:
+                usage = usage_of(found[key].kernel)
+                spills += usage.spilled > 0
+                spilled = f", {usage.spilled} B spilled" if usage.spilled else ""
+                cells.append(f"{usage.registers} registers, {usage.shared / 1024:.1f} KiB{spilled}")
+            warps = str(first.kernel.metadata.num_warps)
+            row = [first.name, note, TRITON_NAMES[dtype], warps, *cells]
+            print(f"| {' | '.join(row)} |", flush=True)
     print(f"\n{len(seen)} kernels, {spills or 'none'} spilled")
     sys.exit(1 if spills else 0)
 

@@ -24,8 +24,10 @@ Location = tuple[int, int] | None  # channels C and taps W
 FRAMES = 16  # memory frames in a tile of the forward: the least that a tensor core takes
 TILE = 32  # memory frames in a tile of the backward
 MAX_BEAMS = 8  # queries in one program
-MAX_SPLITS = 64
-FILL = 2  # programs for each multiprocessor
+MAX_SPLITS = 256
+# The most splits or tiles that one program joins; for more another kernel is quicker.
+JOINED_SPLITS = JOINED_TILES = 16
+FILL = 2  # programs a multiprocessor that splits are made for
 FILTER_PROGRAMS = 128  # programs that share the gradient of the filters
 LSTM_BLOCK = 256  # units in a program of the LSTM cell
 
@@ -122,7 +124,10 @@ def attention_fwd_split_config(
     location: Location,
     dtype: torch.dtype,
 ) -> Config:
-    """Of ``attention_fwd_split_kernel`` for widths (A/H, D/H) and location (C, W)."""
+    """Of ``attention_fwd_split_kernel`` for widths (A/H, D/H) and location (C, W).
+
+    ``fill``: how many of its programs a multiprocessor holds at once.
+    """
     AH, DH = widths
     NB = min(power(beams), MAX_BEAMS)
     half = dtype.itemsize < 4
@@ -146,6 +151,9 @@ def attention_fwd_split_config(
         "BD": BD,
         **numerics(dtype),
         "PRODUCT": product,
+        # Of the loop over tiles of frames: one is fetched ahead, if shared memory holds it.
+        "STAGES": 2 if dtype.itemsize * FRAMES * (power(AH) + BD) <= 72 * 1024 else 1,
+        "fill": FILL if NB == 1 and location is None else 1,
         "num_warps": 4 if BD <= 256 else 8 if BD <= 1024 else 16,
     }
 
@@ -166,9 +174,13 @@ def attention_fwd_combine_config(heads: int, width: int) -> Config:
 def splits_for(
     frames: int, programs: int, processors: int, fill: int = FILL, tile: int = FRAMES
 ) -> tuple[int, int]:
-    """How many splits of how many frames fill the device so often, given its other programs."""
+    """How many splits of how many frames, given the other programs.
+
+    As many as run at once, ``fill`` programs a multiprocessor: one more would wait for a second
+    round.
+    """
     tiles = triton.cdiv(frames, tile)
-    wanted = min(max(1, triton.cdiv(fill * processors, programs)), tiles, MAX_SPLITS)
+    wanted = min(max(1, fill * processors // programs), tiles, MAX_SPLITS)
     split_len = triton.cdiv(tiles, wanted) * tile
     return triton.cdiv(frames, split_len), split_len
 
@@ -184,43 +196,25 @@ def _narrow_step(location: Location, dtype: torch.dtype) -> bool:
     return location is not None and dtype.itemsize >= 4
 
 
-def attention_bwd_preprocess_config(
-    heads: int,
-    width: int,
-    location: Location,
-    external: bool,
-    dtype: torch.dtype,
-) -> Config:
-    """Of ``attention_bwd_preprocess_kernel`` for width D/H.
-
-    ``external``: the alignment has a gradient too.
-    """
-    return {
-        "H": heads,
-        "DH": width,
-        "HAS_DALIGNMENT": external,
-        "BT": 16 if _narrow_step(location, dtype) else TILE,  # as in dq, which adds its sums
-        "BD": min(power(width, 16), 128),
-        "num_warps": 4,
-    }
-
-
 def attention_bwd_dq_config(
-    heads: int, width: int, location: Location, dtype: torch.dtype
+    heads: int, widths: tuple[int, int], location: Location, dtype: torch.dtype
 ) -> Config:
-    """Of ``attention_bwd_dq_kernel`` for width A/H."""
+    """Of ``attention_bwd_dq_kernel`` for widths (A/H, D/H)."""
+    AH, DH = widths
     tiles = location_config(location)
     columns = 32 if _narrow_step(location, dtype) else 64
     if location is None and dtype.itemsize < 4:
         columns = 128
     return {
         "H": heads,
-        "AH": width,
+        "AH": AH,
+        "DH": DH,
         **{k: tiles[k] for k in ("LOCATION", "C", "BC")},
-        "BS": 64,
         "BT": 16 if _narrow_step(location, dtype) else TILE,
-        "BA": min(power(width, 16), columns),
+        "BD": min(power(DH, 16), 128),
+        "BA": min(power(AH, 16), columns),
         **numerics(dtype),
+        "STAGES": 3,  # of the loops over columns
         "num_warps": 4,
     }
 

@@ -27,19 +27,42 @@ def location_features(
     BW: tl.constexpr,
     BT: tl.constexpr,
     PRECISION: tl.constexpr,
+    UNROLL: tl.constexpr,
 ):
     """Convolve one alignment [T] with filters [C, W] at frames ``t`` [BT]: [BT, BC]."""
-    c = tl.arange(0, BC)
     features = tl.zeros((BT, BC), tl.float32)
-    for start in range(0, W, BW):
-        tap = start + tl.arange(0, BW)
-        source = t[:, None] + tap[None, :] - W // 2
-        inside = (source >= 0) & (source < T) & (tap < W)[None, :]
-        window = tl.load(previous + source, mask=inside, other=0.0).to(tl.float32)
-        known = (tap < W)[:, None] & (c < C)[None, :]
-        weight = tl.load(filters + c[None, :] * W + tap[:, None], mask=known, other=0.0)
-        features += tl.dot(window, weight.to(tl.float32), input_precision=PRECISION)
+    if UNROLL:
+        for start in tl.static_range(0, W, BW):
+            features = add_taps(features, previous, filters, t, T, start, C, W, BC, BW, PRECISION)
+    else:
+        for start in range(0, W, BW):
+            features = add_taps(features, previous, filters, t, T, start, C, W, BC, BW, PRECISION)
     return features
+
+
+@triton.jit
+def add_taps(
+    features,
+    previous,
+    filters,
+    t,
+    T,
+    start,
+    C: tl.constexpr,
+    W: tl.constexpr,
+    BC: tl.constexpr,
+    BW: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Features [BT, BC] with what the taps from ``start`` on add."""
+    c = tl.arange(0, BC)
+    tap = start + tl.arange(0, BW)
+    source = t[:, None] + tap[None, :] - W // 2
+    inside = (source >= 0) & (source < T) & (tap < W)[None, :]
+    window = tl.load(previous + source, mask=inside, other=0.0).to(tl.float32)
+    known = (tap < W)[:, None] & (c < C)[None, :]
+    weight = tl.load(filters + c[None, :] * W + tap[:, None], mask=known, other=0.0)
+    return tl.dot(window, weight.to(tl.float32), features, input_precision=PRECISION)
 
 
 @triton.jit
@@ -81,7 +104,7 @@ def location_conv_kernel(
     b, n, h = query_of_program(N, H)
     t = tl.program_id(1) * BT + tl.arange(0, BT)
     previous += b * previous_b + n * previous_n + h * T
-    found = location_features(previous, filters, t, T, C, W, BC, BW, BT, PRECISION)
+    found = location_features(previous, filters, t, T, C, W, BC, BW, BT, PRECISION, False)
     c = tl.arange(0, BC)
     features += ((b * N + n) * H + h) * C * T
     known = (t < T)[:, None] & (c < C)[None, :]

@@ -18,12 +18,17 @@ def lstm_cell_fwd_kernel(
     before,
     after,
     hidden,
+    mask,
+    output,
     S,
     gates_b,
     before_b,
     after_b,
     hidden_b,
+    mask_b,
+    output_b,
     HAS_BEFORE: tl.constexpr,
+    HAS_MASK: tl.constexpr,
     BS: tl.constexpr,
 ):
     """A tile of units of one row."""
@@ -44,7 +49,11 @@ def lstm_cell_fwd_kernel(
     tl.store(gates + 2 * S + s, narrow(g, kind), mask=known)
     tl.store(gates + 3 * S + s, narrow(o, kind), mask=known)
     tl.store(after + b * after_b + s, c, mask=known)
-    tl.store(hidden + b * hidden_b + s, narrow(o * tanh(c, False), kind), mask=known)
+    h = narrow(o * tanh(c, False), kind)
+    tl.store(hidden + b * hidden_b + s, h, mask=known)
+    if HAS_MASK:
+        kept = tl.load(mask + b * mask_b + s, mask=known, other=0.0).to(tl.float32)
+        tl.store(output + b * output_b + s, narrow(h.to(tl.float32) * kept, kind), mask=known)
 
 
 @triton.jit
@@ -56,14 +65,20 @@ def lstm_cell_bwd_kernel(
     after,
     dgates,
     dbefore,
+    above,
+    mask,
     S,
     dhidden_b,
     gates_b,
     before_b,
     after_b,
     dgates_b,
+    above_b,
+    mask_b,
     HAS_DCELL: tl.constexpr,
     HAS_BEFORE: tl.constexpr,
+    HAS_ABOVE: tl.constexpr,
+    HAS_MASK: tl.constexpr,
     BS: tl.constexpr,
 ):
     """A tile of units of one row."""
@@ -79,6 +94,11 @@ def lstm_cell_bwd_kernel(
     o = tl.load(gates + 3 * S + s, mask=known, other=0.0).to(tl.float32)
     y = tanh(tl.load(after + b * after_b + s, mask=known, other=0.0), False)
     dh = tl.load(dhidden + b * dhidden_b + s, mask=known, other=0.0).to(tl.float32)
+    if HAS_ABOVE:
+        more = tl.load(above + b * above_b + s, mask=known, other=0.0).to(tl.float32)
+        if HAS_MASK:
+            more *= tl.load(mask + b * mask_b + s, mask=known, other=0.0).to(tl.float32)
+        dh += more
     dc = dh * o * (1.0 - y * y)
     if HAS_DCELL:
         dc += tl.load(dcell + b * S + s, mask=known, other=0.0)
@@ -92,22 +112,27 @@ def lstm_cell_bwd_kernel(
     tl.store(dbefore + b * S + s, dc * f, mask=known)
 
 
-def forward(gates: Tensor, before: Tensor | None, cell: Tensor, hidden: Tensor) -> None:
-    """As :func:`las_kernels.eager.lstm_cell`."""
+def forward(
+    gates: Tensor,
+    before: Tensor | None,
+    cell: Tensor,
+    hidden: Tensor,
+    mask: Tensor | None = None,
+    output: Tensor | None = None,
+) -> None:
+    """As :func:`las_kernels.eager.lstm_cell`; with ``mask``, hidden times mask into ``output``."""
     B, S = cell.shape
     earlier = cell if before is None else before
+    kept = hidden if mask is None else mask
+    masked = hidden if output is None else output
+    rows = (gates, earlier, cell, hidden, kept, masked)
     with torch.cuda.device_of(cell):
         lstm_cell_fwd_kernel[(B, triton.cdiv(S, LSTM_BLOCK))](
-            gates,
-            earlier,
-            cell,
-            hidden,
+            *rows,
             S,
-            gates.stride(0),
-            earlier.stride(0),
-            cell.stride(0),
-            hidden.stride(0),
+            *(x.stride(0) for x in rows),
             HAS_BEFORE=before is not None,
+            HAS_MASK=mask is not None,
             BS=LSTM_BLOCK,
         )
 
@@ -119,12 +144,23 @@ def backward(
     before: Tensor | None,
     cell: Tensor,
     dgates: Tensor,
+    above: Tensor | None = None,
+    mask: Tensor | None = None,
+    dbefore: Tensor | None = None,
 ) -> Tensor:
-    """As :func:`las_kernels.eager.lstm_cell_backward`."""
+    """As :func:`las_kernels.eager.lstm_cell_backward`.
+
+    ``above``, times ``mask``, is added to ``dhidden``. ``dbefore``, which may be ``dcell``, is
+    written and returned.
+    """
     B, S = cell.shape
-    dhidden = dhidden.contiguous()
+    if dhidden.stride(1) != 1:
+        dhidden = dhidden.contiguous()
     earlier = cell if before is None else before
-    dbefore = torch.empty(B, S, dtype=cell.dtype, device=cell.device)
+    if dbefore is None:
+        dbefore = torch.empty(B, S, dtype=cell.dtype, device=cell.device)
+    more = dhidden if above is None else above
+    kept = dhidden if mask is None else mask
     with torch.cuda.device_of(cell):
         lstm_cell_bwd_kernel[(B, triton.cdiv(S, LSTM_BLOCK))](
             dhidden,
@@ -134,14 +170,14 @@ def backward(
             cell,
             dgates,
             dbefore,
+            more,
+            kept,
             S,
-            dhidden.stride(0),
-            gates.stride(0),
-            earlier.stride(0),
-            cell.stride(0),
-            dgates.stride(0),
+            *(x.stride(0) for x in (dhidden, gates, earlier, cell, dgates, more, kept)),
             HAS_DCELL=dcell is not None,
             HAS_BEFORE=before is not None,
+            HAS_ABOVE=above is not None,
+            HAS_MASK=mask is not None,
             BS=LSTM_BLOCK,
         )
     return dbefore

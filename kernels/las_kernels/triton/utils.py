@@ -48,6 +48,19 @@ def length_of(lengths, b, T):
 
 
 @triton.jit
+def arrives_last(arrivals, programs):
+    """Whether all but this one of so many programs have come here; what they wrote is then seen.
+
+    The one that is last leaves the counter zero, for the next launch.
+    """
+    tl.debug_barrier()  # the atomic, by one thread, releases what all threads wrote
+    last = tl.atomic_add(arrivals, 1, sem="acq_rel", scope="gpu") == programs - 1
+    if last:
+        tl.store(arrivals, 0)
+    return last
+
+
+@triton.jit
 def narrow(x, KIND: tl.constexpr):
     """Round float32 to the nearest of KIND; the interpreter's own cast to bfloat16 truncates."""
     if INTERPRETED and tl.bfloat16 == KIND:
