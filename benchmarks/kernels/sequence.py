@@ -89,8 +89,7 @@ def in_three_phases(
     attention = AttentionBackward(ops, *inputs, at_once=1)
     dprevious: Tensor | None = None
     for u in reversed(range(U)):
-        step = slice(u, u + 1)
-        dprevious = attention.phase1(step, given[:, step], dprevious)
+        dprevious = attention.phase1(u, given[:, u : u + 1], dprevious)
     found = attention.phase2()
     dvalues = gradient_of_values(alignments, given)
     gradients = (attention.dqueries, found.keys, dvalues, *found[1:])

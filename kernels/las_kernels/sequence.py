@@ -9,6 +9,7 @@ and cells, hidden states, context and alignment; the tanh is computed again.
 3. Deferred: the gradient of the values and of every weight matrix, one matrix product each.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -60,7 +61,7 @@ class AttentionBackward:
         score: the score function.
         alignments: [B, N, H, T], of these queries.
         previous: [B, N, H, T], the alignments before; location-aware scores need it.
-        at_once: queries of a call of :meth:`phase1`.
+        at_once: queries of a step.
     """
 
     def __init__(
@@ -82,25 +83,24 @@ class AttentionBackward:
             self.dfeatures = torch.empty_like(self.features)
         self.denergy = alignments.new_empty(alignments.shape, dtype=accumulator(queries.dtype))
         self.dqueries = torch.empty_like(queries)
+        given = (alignments, queries, self.features, self.denergy, self.dqueries, self.dfeatures)
+        self.steps = list(zip(*(self._split(x, at_once) for x in given), strict=True))
 
-    def phase1(self, some: slice, dcontext: Tensor, dalignment: Tensor | None) -> Tensor | None:
-        """The queries ``some``, whose gradients of context and alignment are given.
+    def _split(self, x: Tensor | None, at_once: int) -> Sequence[Tensor | None]:
+        # All views at once: to make them one by one costs more than the launches of a step.
+        if x is None:
+            return [None] * -(-self.queries.shape[1] // at_once)
+        return x.split(at_once, 1)
+
+    def phase1(self, step: int, dcontext: Tensor, dalignment: Tensor | None) -> Tensor | None:
+        """The queries of one step, whose gradients of context and alignment are given.
 
         Writes the gradient of these queries into ``dqueries``.
 
         Returns:
             The gradient of the alignments before, for location-aware scores.
         """
-        return self.backward(
-            dcontext,
-            dalignment,
-            self.alignments[:, some],
-            self.queries[:, some],
-            None if self.features is None else self.features[:, some],
-            self.denergy[:, some],
-            self.dqueries[:, some],
-            None if self.dfeatures is None else self.dfeatures[:, some],
-        )
+        return self.backward(dcontext, dalignment, *self.steps[step])
 
     def phase2(self) -> ScoreGradients:
         """Gradients of keys and parameters of the score, after phase 1 of all queries."""
@@ -251,7 +251,7 @@ def _steps(
         step = slice(u, u + 1)
         _add_into(dfed[:, u], _at(dcontexts, u), _masked_or_none(dcontext_next, masks.context))
         dalignment = _add(None if dalignments is None else dalignments[:, step], dprevious)
-        dprevious = attention.phase1(step, dfed[:, step], dalignment)
+        dprevious = attention.phase1(u, dfed[:, step], dalignment)
         above = dqueries[:, u] @ decoder.query_weight
         for layer in reversed(range(L)):
             dstate = _masked(above, _layer(masks.hidden, layer))

@@ -108,8 +108,8 @@ def attend_backward(
         dcontext = dcontext.contiguous()
         ops = BACKENDS[backend].ops()
         solid = (query.contiguous(), memory, score, alignment, _solid(previous))
-        attention = sequence.AttentionBackward(ops, *solid, at_once=query.shape[1])
-        dprevious = attention.phase1(slice(None), dcontext, _solid(dalignment))
+        attention = sequence.AttentionBackward(ops, *solid, at_once=max(1, query.shape[1]))
+        dprevious = attention.phase1(0, dcontext, _solid(dalignment))
         if dprevious is not None:  # kept wide by the ops, for the step before
             dprevious = dprevious.to(alignment.dtype)
         found = attention.phase2()

@@ -64,3 +64,7 @@ class Masks(NamedTuple):
 
     hidden: Tensor | None = None  # [B, L, S], on each layer's output on its way up
     context: Tensor | None = None  # [B, D], on the context on its way back into the LSTM
+
+    def of_layer(self, layer: int) -> Tensor | None:
+        """The mask on the output of a layer, [B, S]."""
+        return None if self.hidden is None else self.hidden[:, layer]

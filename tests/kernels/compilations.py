@@ -9,8 +9,8 @@ for each type, alignment and special value of its arguments that Triton has not 
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,17 +39,19 @@ class Driver:
         return GPUTarget("cuda", 90, 32)
 
 
-class Launched(NamedTuple):
+class Launched:
     """In the place of a compiled kernel; its launch does nothing."""
 
-    function: None = None
-    packed_metadata: None = None
+    function = packed_metadata = None
 
     def launch_metadata(self, *_: object) -> None:
         pass
 
     def run(self, *_: object) -> None:
         pass
+
+    def __getitem__(self, grid: object) -> Callable[..., None]:
+        return lambda *_: None
 
 
 def drawn(location: bool, B: int, T: int, dtype: torch.dtype) -> tuple[Memory, Score]:

@@ -28,6 +28,7 @@ class Launch(NamedTuple):
 
     kernel: Any  # as Triton compiled it
     grid: tuple[int, int, int]
+    arguments: tuple[Any, ...]  # compile-time ones too
 
     @property
     def name(self) -> str:
@@ -65,11 +66,13 @@ def stand_in(architecture: int = 90) -> Iterator[list[Launch]]:
     launches: list[Launch] = []
 
     def run(kernel: Any) -> Any:
-        return lambda *grid_and_rest: launches.append(Launch(kernel, grid_and_rest[:3]))
+        # Grid, then six arguments of the launch itself.
+        return lambda *given: launches.append(Launch(kernel, given[:3], given[9:]))
 
     replaced: dict[str, Any] = {
         "run": property(run),
         "launch_metadata": lambda *_: None,
+        "_init_handles": lambda _: None,
     }
     kept = {name: CompiledKernel.__dict__[name] for name in replaced}
     processors, active = configs.processors, driver._active

@@ -17,8 +17,17 @@ from las_kernels.triton.attention_bwd_kernels import (
     attention_bwd_dq_kernel,
     attention_bwd_dq_reduce_kernel,
 )
-from las_kernels.triton.utils import strides
+from las_kernels.triton.utils import Launcher, positions, strides
 from las_kernels.types import Memory, Score
+
+# What differs from step to step.
+_DQ = positions(
+    attention_bwd_dq_kernel,
+    *("dcontext", "dalignment", "alignment", "query", "features", "denergy", "dquery"),
+)
+_REDUCE = positions(
+    attention_bwd_dq_reduce_kernel, "alignment", "denergy", "dquery", "dfeatures", "dprevious"
+)
 
 
 class BackwardSteps:
@@ -46,7 +55,15 @@ class BackwardSteps:
         self.joined = location is None and tiles <= configs.JOINED_TILES
         config["JOIN"] = self.joined
         self.sizes, self.tiles = (T, N), tiles
-        self.config, self.grid = config, (rows, tiles)
+        self.dq = [
+            Launcher(
+                attention_bwd_dq_kernel,
+                (rows, tiles),
+                {**config, "HAS_DALIGNMENT": external},
+                _DQ,
+            )
+            for external in (False, True)
+        ]
         scratch = functools.partial(torch.empty, dtype=torch.float32, device=device)
         self.gradient, self.sums = scratch(rows, T), scratch(rows, tiles, 2)
         self.slopes = scratch(rows, tiles, 2, A // H)
@@ -57,7 +74,8 @@ class BackwardSteps:
             return
         config = configs.attention_bwd_dq_reduce_config(H, A // H, location)
         config = configs.choose(attention_bwd_dq_reduce_kernel, config, dtype, device)
-        self.reduce_config, self.reduce_grid = config, (rows, triton.cdiv(T, config["BT"]))
+        grid = (rows, triton.cdiv(T, config["BT"]))
+        self.reduce = Launcher(attention_bwd_dq_reduce_kernel, grid, config, _REDUCE)
 
     def __call__(
         self,
@@ -79,7 +97,7 @@ class BackwardSteps:
         located = query if features is None else features
         found = (self.gradient, self.sums, self.slopes, self.located_slopes)
         with torch.cuda.device_of(query):
-            attention_bwd_dq_kernel[self.grid](
+            self.dq[dalignment is not None](
                 dcontext,
                 external,
                 alignment,
@@ -94,8 +112,6 @@ class BackwardSteps:
                 dquery,
                 *self.sizes,
                 *strides(dcontext, external, alignment, query, located, denergy, dquery),
-                HAS_DALIGNMENT=dalignment is not None,
-                **self.config,
             )
             if self.joined:
                 return None
@@ -103,7 +119,7 @@ class BackwardSteps:
             if dfeatures is not None:
                 dprevious = torch.empty(alignment.shape, dtype=torch.float32, device=query.device)
             dlocated = query if dfeatures is None else dfeatures
-            attention_bwd_dq_reduce_kernel[self.reduce_grid](
+            self.reduce(
                 alignment,
                 memory.lengths,
                 score.v,
@@ -116,7 +132,6 @@ class BackwardSteps:
                 *self.sizes,
                 self.tiles,
                 *strides(alignment, denergy, dquery, dlocated),
-                **self.reduce_config,
             )
         return dprevious
 

@@ -20,8 +20,12 @@ from las_kernels.triton.attention_fwd_kernels import (
     attention_fwd_combine_kernel,
     attention_fwd_split_kernel,
 )
-from las_kernels.triton.utils import strides
+from las_kernels.triton.utils import Launcher, positions, strides
 from las_kernels.types import Memory, Score
+
+# What differs from step to step.
+_SPLIT = positions(attention_fwd_split_kernel, "query", "previous", "context", "alignment")
+_COMBINE = positions(attention_fwd_combine_kernel, "context", "alignment")
 
 
 class ForwardSteps:
@@ -60,8 +64,9 @@ class ForwardSteps:
         # Zeroing a counter would take a single step as long as a second launch.
         joined = not alone and N == 1 and num_splits <= configs.JOINED_SPLITS
         config["JOIN"] = configs.JOINED_SPLITS if joined else 0
-        self.split_config, self.joined = config, joined
-        self.split_grid = (programs, num_splits, columns)
+        self.joined, self.num_splits = joined, num_splits
+        grid = (programs, num_splits, columns)
+        self.split = Launcher(attention_fwd_split_kernel, grid, config, _SPLIT)
         self.sizes = (T, N, split_len)
         scratch = functools.partial(torch.empty, dtype=torch.float32, device=device)
         parts = (B, H, num_splits, N)
@@ -76,8 +81,9 @@ class ForwardSteps:
             self.arrivals = torch.zeros(programs, dtype=torch.int32, device=device)
             return
         config = configs.attention_fwd_combine_config(H, D // H)
-        self.combine_config = configs.choose(attention_fwd_combine_kernel, config, dtype, device)
-        self.combine_grid = (B * N * H, triton.cdiv(D // H, self.combine_config["BD"]))
+        config = configs.choose(attention_fwd_combine_kernel, config, dtype, device)
+        grid = (B * N * H, triton.cdiv(D // H, config["BD"]), 1)
+        self.combine = Launcher(attention_fwd_combine_kernel, grid, config, _COMBINE)
 
     def __call__(
         self, query: Tensor, previous: Tensor | None, context: Tensor, alignment: Tensor
@@ -90,7 +96,7 @@ class ForwardSteps:
         before = query if previous is None else previous
         parts = (self.energy, self.split_max, self.split_sum, self.split_context)
         with torch.cuda.device_of(query):
-            attention_fwd_split_kernel[self.split_grid](
+            self.split(
                 query,
                 *memory,
                 score.v,
@@ -105,19 +111,17 @@ class ForwardSteps:
                 *strides(query, before),
                 context.stride(0),
                 alignment.stride(0),
-                **self.split_config,
             )
             if self.joined:
                 return
-            attention_fwd_combine_kernel[self.combine_grid](
+            self.combine(
                 memory.lengths,
                 *parts,
                 context,
                 alignment,
                 *self.sizes[:2],
-                self.split_grid[1],
+                self.num_splits,
                 *strides(context, alignment),
-                **self.combine_config,
             )
 
 

@@ -5,6 +5,9 @@ so do their weights: one matrix product reads both, and one writes both gradient
 there already. All kinds of scores; dot scores are matrix products of torch.
 """
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -32,6 +35,30 @@ OPS = OpTable(
 )
 
 
+class _Layer(NamedTuple):
+    """A layer's tensors, step by step; views, for to make them in the loop costs time.
+
+    Going back, ``hidden`` is the gradient of the hidden states and ``outputs`` that of the gates.
+    """
+
+    gates: Sequence[Tensor]
+    cells: Sequence[Tensor]
+    hidden: Sequence[Tensor]
+    outputs: Sequence[Tensor]
+    mask: Tensor | None
+
+
+def _layers(
+    gates: Tensor, cells: Tensor, hidden: Tensor, outputs: Tensor, masks: Masks
+) -> list[_Layer]:
+    return [
+        _Layer(g.unbind(1), c.unbind(1), h.unbind(1), o.unbind(1), masks.of_layer(i))
+        for i, (g, c, h, o) in enumerate(
+            zip(gates.unbind(2), cells.unbind(2), hidden.unbind(2), outputs.unbind(2), strict=True)
+        )
+    ]
+
+
 def usable(x: Tensor, score: Score) -> bool:  # noqa: ARG001
     """Whether the functions can run for this score and the type of ``x``: always."""
     return True
@@ -51,36 +78,35 @@ def forward(
     outputs = hidden if masks.hidden is None else new(B, U, L, S)
     gates = new(B, U, L, 4 * S)
     gates[:, :, 0] = projected
-    for layer in range(1, L):
-        gates[:, :, layer] = decoder.biases[layer]
+    for i in range(1, L):
+        gates[:, :, i] = decoder.biases[i]
     cells = new(B, U, L, S, dtype=accumulator(projected.dtype))
     alignments = new(B, U, score.heads, T)
     joined = _joined_weight(decoder).t()
     previous = initial_alignment(memory.lengths, T, 1, score.heads, projected.dtype).contiguous()
     attend = OPS.plan_forward(memory, score, 1)
+    query_weight = decoder.query_weight.t()
+    layers = _layers(gates, cells, hidden, outputs, masks)
+    lstm = lstm_cell.ForwardSteps()
+    fed_steps, read = fed.unbind(1), states[..., : D + S].unbind(1)
+    context_steps, alignment_steps = contexts.split(1, 1), alignments.split(1, 1)
     for u in range(U):
-        for layer, recurrent in enumerate(decoder.recurrent_weights):
-            here = gates[:, u, layer]
-            if layer > 0:
-                here.addmm_(outputs[:, u, layer - 1], decoder.input_weights[layer - 1].t())
+        for i, layer in enumerate(layers):
+            here = layer.gates[u]
+            if i > 0:
+                here.addmm_(layers[i - 1].outputs[u], decoder.input_weights[i - 1].t())
                 if u > 0:
-                    here.addmm_(hidden[:, u - 1, layer], recurrent.t())
+                    here.addmm_(layer.hidden[u - 1], decoder.recurrent_weights[i].t())
             elif u > 0:
-                here.addmm_(states[:, u - 1, : D + S], joined)
-            lstm_cell.forward(
-                here,
-                cells[:, u - 1, layer] if u > 0 else None,
-                cells[:, u, layer],
-                hidden[:, u, layer],
-                None if masks.hidden is None else masks.hidden[:, layer],
-                outputs[:, u, layer],
-            )
-        query = (outputs[:, u, -1] @ decoder.query_weight.t())[:, None]
-        step = slice(u, u + 1)
-        attend(query, previous, contexts[:, step], alignments[:, step])
-        previous = alignments[:, step]
+                here.addmm_(read[u - 1], joined)
+            before = layer.cells[u - 1] if u > 0 else None
+            rest = (layer.cells[u], layer.hidden[u], layer.mask, layer.outputs[u])
+            lstm(here, before, *rest)
+        query = (layers[-1].outputs[u] @ query_weight)[:, None]
+        attend(query, previous, context_steps[u], alignment_steps[u])
+        previous = alignment_steps[u]
         if masks.context is not None:
-            torch.mul(contexts[:, u], masks.context, out=fed[:, u])
+            torch.mul(context_steps[u][:, 0], masks.context, out=fed_steps[u])
     # Copies: results of an operator must not share memory.
     hidden, contexts = (x.clone(memory_format=torch.contiguous_format) for x in (hidden, contexts))
     return sequence.SavedActivations(hidden, contexts, alignments, cells, gates)
@@ -115,39 +141,42 @@ def backward(
     if masks.context is not None:
         mask = torch.cat([masks.context, masks.context.new_ones(B, S)], 1)
     dgates = torch.empty_like(gates)
-    dcells = cells.new_empty(L, B, S)
+    dcells = cells.new_empty(L, B, S).unbind(0)
+    layers = _layers(gates, cells, dlayers, dgates, masks)
+    lstm = lstm_cell.BackwardSteps()
+    dquery_steps, dfed_steps = dqueries.unbind(1), dfed.split(1, 1)
+    dread = dstates[..., : D + S].unbind(1)
+    outer_steps = None if dalignments is None else dalignments.split(1, 1)
     dprevious: Tensor | None = None
     for u in reversed(range(U)):
-        step = slice(u, u + 1)
         dalignment = dprevious
-        if dalignments is not None:
-            dalignment = dalignments[:, step]
-            dalignment = dalignment if dprevious is None else dalignment + dprevious
-        dprevious = attention.phase1(step, dfed[:, step], dalignment)
-        above = dqueries[:, u] @ decoder.query_weight
-        for layer in reversed(range(L)):
-            here = dgates[:, u, layer]
-            lstm_cell.backward(
-                dlayers[:, u, layer],
-                dcells[layer] if u + 1 < U else None,
-                gates[:, u, layer],
-                cells[:, u - 1, layer] if u > 0 else None,
-                cells[:, u, layer],
-                here,
+        if outer_steps is not None:
+            dalignment = outer_steps[u] if dprevious is None else outer_steps[u] + dprevious
+        dprevious = attention.phase1(u, dfed_steps[u], dalignment)
+        above = dquery_steps[u] @ decoder.query_weight
+        for i, layer in reversed(list(enumerate(layers))):
+            dhere = layer.outputs[u]
+            lstm(
+                layer.hidden[u],
+                dcells[i] if u + 1 < U else None,
+                layer.gates[u],
+                layer.cells[u - 1] if u > 0 else None,
+                layer.cells[u],
+                dhere,
                 above,
-                None if masks.hidden is None else masks.hidden[:, layer],
-                dcells[layer],
+                layer.mask,
+                dcells[i],
             )
-            if layer > 0:
-                above = here @ decoder.input_weights[layer - 1]
+            if i > 0:
+                above = dhere @ decoder.input_weights[i - 1]
                 if u > 0:
-                    dlayers[:, u - 1, layer].addmm_(here, decoder.recurrent_weights[layer])
+                    layer.hidden[u - 1].addmm_(dhere, decoder.recurrent_weights[i])
         if u > 0:
-            before = dstates[:, u - 1, : D + S]
+            dhere = layers[0].outputs[u]
             if mask is None:
-                before.addmm_(dgates[:, u, 0], joined)
+                dread[u - 1].addmm_(dhere, joined)
             else:
-                before.addcmul_(dgates[:, u, 0] @ joined, mask)
+                dread[u - 1].addcmul_(dhere @ joined, mask)
     return sequence.Steps(dgates, dqueries, dfed, attention.phase2())
 
 

@@ -3,6 +3,9 @@
 # mypy: disable-error-code="no-untyped-def"
 """What the Triton kernels share: tanh, rounding, which program has which row."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -13,6 +16,45 @@ INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 def strides(*tensors: Tensor) -> list[int]:
     """Strides of the first two dimensions of each; the others are contiguous."""
     return [stride for x in tensors for stride in x.stride()[:2]]
+
+
+def positions(kernel: Any, *names: str) -> list[int]:
+    """Where these arguments of a kernel stand."""
+    return [kernel.arg_names.index(name) for name in names]
+
+
+class Launcher:
+    """A kernel that is launched again and again, with what compiled the first time.
+
+    Triton looks at every argument of every launch, which takes most of a launch's time on the host.
+    Here only those that differ are looked at: all others must stay as they are.
+
+    Args:
+        kernel: as decorated by ``triton.jit``.
+        grid: programs.
+        config: compile-time arguments, and options of the launch.
+        varying: :func:`positions` of the tensors that differ from launch to launch.
+    """
+
+    def __init__(
+        self, kernel: Any, grid: tuple[int, ...], config: dict[str, Any], varying: Sequence[int]
+    ) -> None:
+        self.kernel, self.config, self.varying = kernel, config, varying
+        self.grid = (*grid, 1, 1)[:3]
+        self.constants: list[Any] = []
+        self.compiled: dict[Any, Any] = {}
+
+    def __call__(self, *arguments: Any) -> None:
+        """Launch with all arguments but the compile-time ones."""
+        kinds = [(arguments[i].dtype, arguments[i].data_ptr() % 16) for i in self.varying]
+        compiled = self.compiled.get(key := tuple(kinds))
+        if compiled is None:
+            self.compiled[key] = self.kernel[self.grid](*arguments, **self.config)
+            return
+        if not self.constants:  # the last arguments, also of what is compiled
+            names = self.kernel.arg_names[len(arguments) :]
+            self.constants = [self.config[name] for name in names]
+        compiled[self.grid](*arguments, *self.constants)
 
 
 @triton.jit
