@@ -196,10 +196,15 @@ def work(kernel: str, plan: Choice, case: Case) -> tuple[list[tuple[float, float
     def tile(width: int, name: str) -> tuple[float, float]:
         return size * case.frames * width, size * plan["BT"] * plan[name]
 
+    ahead = plan.get("STAGES", 1) - 1  # tiles that the compiler's pipeline asks for in advance
     if kernel == SPLIT:
-        return [tile(case.A, "BA"), tile(case.D, "BD")], scores
+        if ahead == 0 or case.N > 1:  # the loop over beams is not pipelined
+            return [tile(case.A, "BA"), tile(case.D, "BD")], scores
+        read = case.A + case.D
+        return [(tile(read, "BD")[0], float(ahead * size * plan["BT"] * read // case.H))], scores
     if kernel == DQ:
-        return [tile(case.A, "BA"), tile(case.D, "BD")], scores
+        read_by = (tile(case.A, "BA"), tile(case.D, "BD"))
+        return [(moved, max(ahead, 1) * asked) for moved, asked in read_by], scores
     if kernel == DK:
         return [(2 * size * case.frames * case.A, math.inf)], scores
     bytes_ = {

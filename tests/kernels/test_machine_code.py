@@ -24,11 +24,19 @@ def printed():
 
 @pytest.fixture
 def kernels(printed):
-    return {name: found for name, found in printed.items() if name != "calls"}
+    return {name: found for name, found in printed.items() if name.endswith("_kernel")}
 
 
 def count(instructions, *prefixes):
     return sum(n for name, n in instructions.items() if name.startswith(prefixes))
+
+
+def test_launches_of_a_step(printed):
+    """Forward and backward: a product, the query's or its gradient, the cell, attention."""
+    additive, location, dropout = printed["launches"]
+    assert additive == 4 + 4
+    assert location == 4 + 5  # what has many columns is joined by a kernel of its own
+    assert dropout == 5 + 5  # the mask on the context
 
 
 def test_one_launch_each_way_is_all_of_attention(kernels):

@@ -62,15 +62,21 @@ def search(model: Model, dtype: torch.dtype, beams: int) -> None:
     BACKENDS["triton"].ops().forward(query, memory, score, previous, context.to(dtype), alignment)
 
 
-def train(model: Model, dtype: torch.dtype, frames: int = FRAMES, dropout: bool = False) -> None:
-    """Launch what two steps of training do, forward and backward."""
+def train(
+    model: Model,
+    dtype: torch.dtype,
+    frames: int = FRAMES,
+    dropout: bool = False,
+    steps: int = 2,
+) -> None:
+    """Launch what a few steps of training do, forward and backward."""
     memory, score = model.inputs(frames, dtype)
     new, S = partial(torch.zeros, dtype=dtype), UNITS
     recurrent, query = [new(4 * S, S)], new(model.A, S)
     decoder = Decoder(new(0), new(4 * S, model.D), [], recurrent, [new(0)], query)
     masks = Masks(new(1, 1, S), new(1, model.D)) if dropout else Masks()
     ops = BACKENDS["triton"].ops()
-    saved = sequence.forward(ops, new(1, 2, 4 * S), memory, decoder, score, masks)
+    saved = sequence.forward(ops, new(1, steps, 4 * S), memory, decoder, score, masks)
     outer = (torch.zeros_like(saved.hidden), torch.zeros_like(saved.contexts), None)
     sequence.backward(ops, *outer, saved, memory, decoder, score, masks)
 
