@@ -36,7 +36,7 @@ def test_launches_of_a_step(printed):
     additive, location, dropout = printed["launches"]
     assert additive == 4 + 4
     assert location == 4 + 5  # what has many columns is joined by a kernel of its own
-    assert dropout == 5 + 5  # the mask on the context
+    assert dropout == 4 + 5  # the mask on the context's gradient
 
 
 def test_one_launch_each_way_is_all_of_attention(kernels):

@@ -332,6 +332,18 @@ def test_lengths_may_be_a_view(view):
         assert torch.equal(a, b)
 
 
+def test_masks_may_be_views():
+    c = case("additive", Shape(B=3, T=9, U=2), dropout=True).to(torch.float32)
+    turned = [x.transpose(0, -1).contiguous().transpose(0, -1) for x in c.masks]
+    results = []
+    for masks in (c.masks, las_kernels.Masks(*turned)):
+        given = c._replace(masks=masks)
+        found = sequence(given)
+        results.append([*found, *gradients(found, given.sequence_leaves()).values()])
+    for a, b in zip(*results, strict=True):
+        assert torch.equal(a, b)
+
+
 def test_a_length_beyond_the_frames_reads_no_others():
     """Lengths on a GPU are not checked; what lies behind the memory must not be touched."""
     T = 9

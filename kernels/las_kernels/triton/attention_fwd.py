@@ -24,8 +24,8 @@ from las_kernels.triton.utils import Launcher, positions, strides
 from las_kernels.types import Memory, Score
 
 # What differs from step to step.
-_SPLIT = positions(attention_fwd_split_kernel, "query", "previous", "context", "alignment")
-_COMBINE = positions(attention_fwd_combine_kernel, "context", "alignment")
+_SPLIT = positions(attention_fwd_split_kernel, "query", "previous", "context", "alignment", "fed")
+_COMBINE = positions(attention_fwd_combine_kernel, "context", "alignment", "fed")
 
 
 class ForwardSteps:
@@ -37,6 +37,7 @@ class ForwardSteps:
         memory: what is attended to.
         score: the score function.
         N: queries of a step.
+        mask: [B, D], of contexts of one query; a step then writes the masked context too.
         alone: whether it is one step, not many.
     """
 
@@ -45,9 +46,10 @@ class ForwardSteps:
         memory: Memory,
         score: Score,
         N: int,  # noqa: N803
+        mask: Tensor | None = None,
         alone: bool = False,
     ) -> None:
-        self.memory, self.score = memory, score
+        self.memory, self.score, self.mask = memory, score, mask
         if score.v is None:
             return
         B, T, A = memory.keys.shape
@@ -63,6 +65,7 @@ class ForwardSteps:
         columns = triton.cdiv(D // H, config["BD"])
         # Zeroing a counter would take a single step as long as a second launch.
         joined = not alone and N == 1 and num_splits <= configs.JOINED_SPLITS
+        config["HAS_MASK"] = mask is not None
         config["JOIN"] = configs.JOINED_SPLITS if joined else 0
         self.joined, self.num_splits = joined, num_splits
         grid = (programs, num_splits, columns)
@@ -82,18 +85,31 @@ class ForwardSteps:
             return
         config = configs.attention_fwd_combine_config(H, D // H)
         config = configs.choose(attention_fwd_combine_kernel, config, dtype, device)
+        config["HAS_MASK"] = mask is not None
         grid = (B * N * H, triton.cdiv(D // H, config["BD"]), 1)
         self.combine = Launcher(attention_fwd_combine_kernel, grid, config, _COMBINE)
 
     def __call__(
-        self, query: Tensor, previous: Tensor | None, context: Tensor, alignment: Tensor
+        self,
+        query: Tensor,
+        previous: Tensor | None,
+        context: Tensor,
+        alignment: Tensor,
+        fed: Tensor | None = None,
     ) -> None:
-        """One step; as :func:`las_kernels.eager.forward`."""
+        """One step; as :func:`las_kernels.eager.forward`.
+
+        ``fed``, [B, 1, D], gets the context times the mask.
+        """
         memory, score = self.memory, self.score
         if score.v is None:  # dot scores are matrix products and stay there
             eager.forward(query, memory, score, previous, context, alignment)
+            if fed is not None and self.mask is not None:
+                torch.mul(context, self.mask[:, None], out=fed)
             return
         before = query if previous is None else previous
+        mask = context if self.mask is None else self.mask
+        masked = context if fed is None else fed
         parts = (self.energy, self.split_max, self.split_sum, self.split_context)
         with torch.cuda.device_of(query):
             self.split(
@@ -107,10 +123,14 @@ class ForwardSteps:
                 self.arrivals,
                 context,
                 alignment,
+                mask,
+                masked,
                 *self.sizes,
                 *strides(query, before),
                 context.stride(0),
                 alignment.stride(0),
+                mask.stride(0),
+                masked.stride(0),
             )
             if self.joined:
                 return
@@ -119,9 +139,13 @@ class ForwardSteps:
                 *parts,
                 context,
                 alignment,
+                mask,
+                masked,
                 *self.sizes[:2],
                 self.num_splits,
                 *strides(context, alignment),
+                mask.stride(0),
+                masked.stride(0),
             )
 
 

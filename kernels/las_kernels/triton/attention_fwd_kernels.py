@@ -101,6 +101,8 @@ def join_splits(
     split_context,
     context,
     alignment,
+    mask,
+    fed,
     rows,
     length,
     T,
@@ -109,6 +111,7 @@ def join_splits(
     part,
     parts,
     DH: tl.constexpr,
+    HAS_MASK: tl.constexpr,
     SPLITS: tl.constexpr,
     BS: tl.constexpr,
     BD: tl.constexpr,
@@ -117,7 +120,7 @@ def join_splits(
     """Context and alignment of one query and one head from its splits, in their order.
 
     ``rows`` is the first split's; those of the others follow after N each. Of ``parts`` that
-    share the columns and frames this is ``part``.
+    share the columns and frames this is ``part``. With a mask, ``fed`` is the context times it.
     """
     s = tl.arange(0, SPLITS)
     maxima = tl.load(split_max + rows + s * N, mask=s < num_splits, other=float("-inf"))
@@ -135,7 +138,11 @@ def join_splits(
             known = (some < num_splits)[:, None] & (d < DH)[None, :]
             parts_ = tl.load(split_context + row[:, None] * DH + d[None, :], mask=known, other=0.0)
             joined += tl.sum(parts_ * tl.exp(other - maximum)[:, None], axis=0)
-        tl.store(context + d, narrow(joined * scale, context.dtype.element_ty), mask=d < DH)
+        found = narrow(joined * scale, context.dtype.element_ty)
+        tl.store(context + d, found, mask=d < DH)
+        if HAS_MASK:
+            found = found.to(tl.float32) * tl.load(mask + d, mask=d < DH, other=0.0).to(tl.float32)
+            tl.store(fed + d, narrow(found, fed.dtype.element_ty), mask=d < DH)
     for start in range(part * BT, T, BT * parts):
         t = start + tl.arange(0, BT)
         e = tl.load(energy + t, mask=t < length, other=float("-inf"))
@@ -174,6 +181,8 @@ def attention_fwd_split_kernel(
     arrivals,
     context,
     alignment,
+    mask,
+    fed,
     T,
     N,
     split_len,
@@ -183,6 +192,8 @@ def attention_fwd_split_kernel(
     previous_n,
     context_b,
     alignment_b,
+    mask_b,
+    fed_b,
     H: tl.constexpr,
     AH: tl.constexpr,
     DH: tl.constexpr,
@@ -199,6 +210,7 @@ def attention_fwd_split_kernel(
     APPROXIMATE: tl.constexpr,
     PRECISION: tl.constexpr,
     PRODUCT: tl.constexpr,
+    HAS_MASK: tl.constexpr,
     STAGES: tl.constexpr,
     JOIN: tl.constexpr,
 ):
@@ -276,8 +288,9 @@ def attention_fwd_split_kernel(
         if last:
             join_splits(
                 energy + (b * H + h) * T, split_max, split_sum, split_context,
-                context + b * context_b + h * DH, alignment + b * alignment_b + h * T, rows,
-                length, T, N, num_splits, 0, 1, DH, JOIN, 4, BD, 128,
+                context + b * context_b + h * DH, alignment + b * alignment_b + h * T,
+                mask + b * mask_b + h * DH, fed + b * fed_b + h * DH, rows, length, T, N,
+                num_splits, 0, 1, DH, HAS_MASK, JOIN, 4, BD, 128,
             )  # fmt: skip
 
 
@@ -290,6 +303,8 @@ def attention_fwd_combine_kernel(
     split_context,
     context,
     alignment,
+    mask,
+    fed,
     T,
     N,
     num_splits,
@@ -297,8 +312,11 @@ def attention_fwd_combine_kernel(
     context_n,
     alignment_b,
     alignment_n,
+    mask_b,
+    fed_b,
     H: tl.constexpr,
     DH: tl.constexpr,
+    HAS_MASK: tl.constexpr,
     SPLITS: tl.constexpr,
     BS: tl.constexpr,
     BD: tl.constexpr,
@@ -309,7 +327,7 @@ def attention_fwd_combine_kernel(
     join_splits(
         energy + ((b * N + n) * H + h) * T, split_max, split_sum, split_context,
         context + b * context_b + n * context_n + h * DH,
-        alignment + b * alignment_b + n * alignment_n + h * T, (b * H + h) * num_splits * N + n,
-        length_of(lengths, b, T), T, N, num_splits, tl.program_id(1), tl.num_programs(1), DH,
-        SPLITS, BS, BD, BT,
+        alignment + b * alignment_b + n * alignment_n + h * T, mask + b * mask_b + h * DH,
+        fed + b * fed_b + h * DH, (b * H + h) * num_splits * N + n, length_of(lengths, b, T), T, N,
+        num_splits, tl.program_id(1), tl.num_programs(1), DH, HAS_MASK, SPLITS, BS, BD, BT,
     )  # fmt: skip

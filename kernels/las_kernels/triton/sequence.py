@@ -69,6 +69,7 @@ def forward(
 ) -> sequence.SavedActivations:
     """As :func:`las_kernels.sequence.forward`."""
     B, U = projected.shape[:2]
+    masks = _contiguous(masks)
     T, D = memory.values.shape[1:]
     L, S = len(decoder.recurrent_weights), decoder.recurrent_weights[0].shape[1]
     new = projected.new_empty
@@ -84,11 +85,11 @@ def forward(
     alignments = new(B, U, score.heads, T)
     joined = _joined_weight(decoder).t()
     previous = initial_alignment(memory.lengths, T, 1, score.heads, projected.dtype).contiguous()
-    attend = OPS.plan_forward(memory, score, 1)
+    attend = attention_fwd.ForwardSteps(memory, score, 1, masks.context)
     query_weight = decoder.query_weight.t()
     layers = _layers(gates, cells, hidden, outputs, masks)
     lstm = lstm_cell.ForwardSteps()
-    fed_steps, read = fed.unbind(1), states[..., : D + S].unbind(1)
+    fed_steps, read = fed.split(1, 1), states[..., : D + S].unbind(1)
     context_steps, alignment_steps = contexts.split(1, 1), alignments.split(1, 1)
     for u in range(U):
         for i, layer in enumerate(layers):
@@ -103,10 +104,8 @@ def forward(
             rest = (layer.cells[u], layer.hidden[u], layer.mask, layer.outputs[u])
             lstm(here, before, *rest)
         query = (layers[-1].outputs[u] @ query_weight)[:, None]
-        attend(query, previous, context_steps[u], alignment_steps[u])
+        attend(query, previous, context_steps[u], alignment_steps[u], fed_steps[u])
         previous = alignment_steps[u]
-        if masks.context is not None:
-            torch.mul(context_steps[u][:, 0], masks.context, out=fed_steps[u])
     # Copies: results of an operator must not share memory.
     hidden, contexts = (x.clone(memory_format=torch.contiguous_format) for x in (hidden, contexts))
     return sequence.SavedActivations(hidden, contexts, alignments, cells, gates)
@@ -126,6 +125,7 @@ def backward(
     hidden, contexts, _, cells, gates = saved
     B, U, L, S = hidden.shape
     D = contexts.shape[2]
+    masks = _contiguous(masks)
     attention = sequence.attention_of(OPS, saved, memory, decoder, score, masks)
     dqueries = attention.dqueries
     # What comes from outside; each step adds what it gives to the step before.
@@ -178,6 +178,10 @@ def backward(
             else:
                 dread[u - 1].addcmul_(dhere @ joined, mask)
     return sequence.Steps(dgates, dqueries, dfed, attention.phase2())
+
+
+def _contiguous(masks: Masks) -> Masks:
+    return Masks(*(None if x is None else x.contiguous() for x in masks))
 
 
 def _joined_weight(decoder: Decoder) -> Tensor:
