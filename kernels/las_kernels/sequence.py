@@ -89,7 +89,7 @@ class AttentionBackward:
     def _split(self, x: Tensor | None, at_once: int) -> Sequence[Tensor | None]:
         # All views at once: to make them one by one costs more than the launches of a step.
         if x is None:
-            return [None] * -(-self.queries.shape[1] // at_once)
+            return [None] * max(1, -(-self.queries.shape[1] // at_once))
         return x.split(at_once, 1)
 
     def phase1(self, step: int, dcontext: Tensor, dalignment: Tensor | None) -> Tensor | None:

@@ -63,6 +63,18 @@ def test_sequence_and_every_gradient(kind, dtype):
         )
 
 
+def test_a_sequence_has_the_same_bits_each_time():
+    """Its programs arrive in another order each time."""
+    c = case("additive", Shape(B=64, T=250, A=512, D=1024, U=20, S=256)).to(torch.bfloat16)
+    results = []
+    for _ in range(5):
+        found = las_kernels.decode_sequence(c.embedded, c.memory, c.decoder, c.score)
+        results.append([*found, *gradients(found, c.sequence_leaves()).values()])
+    for again in results[1:]:
+        for a, b in zip(again, results[0], strict=True):
+            assert torch.equal(a, b)
+
+
 def test_auto_is_triton():
     assert choose("auto", torch.device(DEVICE), torch.bfloat16) == "triton"
 
