@@ -113,7 +113,7 @@ BACKENDS = {
     "triton": Backend(_why_not_triton, _triton),
     # C++ for a step and for the sequential parts of the three-phase form.
     "cpp": Backend(_why_not_cpp, _cpp),
-    # A step in CUDA C++; whatever has a gradient is as in triton.
+    # A step in CUDA C++; whole sequences and whatever has a gradient are as in triton.
     "cuda": Backend(_why_not_cuda, _cuda),
     # The same, and a sequence of a decoder with one LSTM layer in one launch.
     PERSISTENT: Backend(_why_not_persistent, _cuda),
