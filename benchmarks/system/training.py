@@ -237,10 +237,13 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     chosen.folder = chosen.output / common.slug(common.device_name(chosen.device))
     chosen.layers = chosen.device == "cpu" and chosen.backends is None
     chosen.backends = chosen.backends or "auto,reference"
+    # The file of another recipe has its name: both may be measured on one device.
+    chosen.file = NAME if chosen.config.stem == RECIPE.stem else f"{NAME}-{chosen.config.stem}"
     chosen.end = time.monotonic() + chosen.seconds
-    given = [chosen.config.stem, chosen.rounds, chosen.batches, chosen.backends, *chosen.settings]
-    if chosen.layers:
-        given = ["--device", "cpu", "--rounds", chosen.rounds]
+    given = ["--device", chosen.device, "--rounds", chosen.rounds]
+    if not chosen.layers:
+        given += ["--config", os.path.relpath(chosen.config, Path(__file__).parents[2])]
+        given += ["--batches", chosen.batches, "--backends", chosen.backends, *chosen.settings]
     given += ["--smallest"] * chosen.smallest
     chosen.command = " ".join([parser.prog, *map(str, given)])
     return chosen
@@ -256,7 +259,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     config = configuration.load(RunConfig, chosen.config, chosen.settings)
     torch.set_num_threads(config.training.threads)
-    earlier = common.read(NAME, chosen.folder)[1] if chosen.keep else []
+    earlier = common.read(chosen.file, chosen.folder)[1] if chosen.keep else []
     rows = [row for row in earlier if "skipped" not in row]
     there = {row["backend"] for row in rows}
     found = {**common.environment(chosen), "config": chosen.config.name, "rows": rows}
@@ -276,8 +279,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows.append({"backend": backend, **row})
         print(told(rows[-1]), flush=True)
         # After each: what a limit of time cuts off must not cost the others.
-        common.write(chosen.folder / f"{NAME}.json", json.dumps(found, indent=1) + "\n")
-        common.write(chosen.folder / f"{NAME}.md", markdown(found))
+        common.write(chosen.folder / f"{chosen.file}.json", json.dumps(found, indent=1) + "\n")
+        common.write(chosen.folder / f"{chosen.file}.md", markdown(found))
     os.environ.pop(VARIABLE, None)
     if before is not None:
         os.environ[VARIABLE] = before
