@@ -211,8 +211,8 @@ def page(found: Evidence) -> str:
         f"MP3 ({rows['mp3']:.4f} s a second where it is applied) and rooms ({rows['rooms']:.4f} s) "
         "are the dear augmentations. "
         f"At {fast.real_time:,.0f} times real time {fast.name} needs "
-        f"{fast.real_time * recipe:.1f} cores with the shares of the general recipe: set `data.workers` to that. Where a machine "
-        "has fewer, lower `data.mp3` first.",
+        f"{fast.real_time * recipe:.1f} cores with the shares of the general recipe: set "
+        "`data.workers` to that. Where a machine has fewer, lower `data.mp3` first.",
         "",
         "## Exchange of gradients",
         f"{found.parameters * BYTES_A_PARAMETER / 1e6:.0f} MB a step, {SECONDS_A_STEP} s of speech "
