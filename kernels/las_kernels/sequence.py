@@ -9,7 +9,7 @@ and cells, hidden states, context and alignment; the tanh is computed again.
 3. Deferred: the gradient of the values and of every weight matrix, one matrix product each.
 """
 
-from collections.abc import Sequence
+import functools
 from typing import NamedTuple
 
 import torch
@@ -83,14 +83,18 @@ class AttentionBackward:
             self.dfeatures = torch.empty_like(self.features)
         self.denergy = alignments.new_empty(alignments.shape, dtype=accumulator(queries.dtype))
         self.dqueries = torch.empty_like(queries)
-        given = (alignments, queries, self.features, self.denergy, self.dqueries, self.dfeatures)
-        self.steps = list(zip(*(self._split(x, at_once) for x in given), strict=True))
+        # What a step of ``backward`` is given after its gradients.
+        found = (self.denergy, self.dqueries, self.dfeatures)
+        self.tensors = (alignments, queries, self.features, *found)
+        self.at_once = at_once
 
-    def _split(self, x: Tensor | None, at_once: int) -> Sequence[Tensor | None]:
+    @functools.cached_property
+    def steps(self) -> list[tuple[Tensor | None, ...]]:
+        """The part of each of ``tensors`` that a step is given."""
         # All views at once: to make them one by one costs more than the launches of a step.
-        if x is None:
-            return [None] * max(1, -(-self.queries.shape[1] // at_once))
-        return x.split(at_once, 1)
+        count = max(1, -(-self.queries.shape[1] // self.at_once))
+        parts = ([None] * count if x is None else x.split(self.at_once, 1) for x in self.tensors)
+        return list(zip(*parts, strict=True))
 
     def phase1(self, step: int, dcontext: Tensor, dalignment: Tensor | None) -> Tensor | None:
         """The queries of one step, whose gradients of context and alignment are given.

@@ -17,6 +17,7 @@ from las_kernels.triton.attention_bwd_kernels import (
     attention_bwd_dq_kernel,
     attention_bwd_dq_reduce_kernel,
 )
+from las_kernels.triton.steps import Launch, Operand, Operation, PythonCall
 from las_kernels.triton.utils import Launcher, positions, strides
 from las_kernels.types import Memory, Score
 
@@ -77,6 +78,78 @@ class BackwardSteps:
         grid = (rows, triton.cdiv(T, config["BT"]))
         self.reduce = Launcher(attention_bwd_dq_reduce_kernel, grid, config, _REDUCE)
 
+    def operations(
+        self,
+        dcontext: Operand,
+        dalignment: Operand | None,
+        alignment: Operand,
+        query: Operand,
+        features: Operand | None,
+        denergy: Operand,
+        dquery: Operand,
+        dfeatures: Operand | None,
+        dprevious: Operand | None = None,
+    ) -> list[Operation]:
+        """What a step does; as :func:`las_kernels.eager.backward`.
+
+        ``dprevious``, [B, N, H, T], gets the gradient of the alignment before, for location-aware
+        scores.
+        """
+        memory, score = self.memory, self.score
+        if score.v is None:  # dot scores are matrix products and stay there
+            return [PythonCall(self._dot, dcontext, dalignment, alignment, query, denergy, dquery)]
+        external = alignment if dalignment is None else dalignment
+        located = query if features is None else features
+        found = (self.gradient, self.sums, self.slopes, self.located_slopes)
+        dq = Launch(
+            self.dq[dalignment is not None],
+            dcontext,
+            external,
+            alignment,
+            query,
+            *memory,
+            score.v,
+            query if score.projection is None else score.projection,
+            located,
+            *found,
+            self.arrivals,
+            denergy,
+            dquery,
+            *self.sizes,
+            *strides(dcontext, external, alignment, query, located, denergy, dquery),
+        )
+        if self.joined:
+            return [dq]
+        dlocated = query if dfeatures is None else dfeatures
+        reduce = Launch(
+            self.reduce,
+            alignment,
+            memory.lengths,
+            score.v,
+            query if score.filters is None else score.filters,
+            *found,
+            denergy,
+            dquery,
+            dlocated,
+            dquery if dprevious is None else dprevious,
+            *self.sizes,
+            self.tiles,
+            *strides(alignment, denergy, dquery, dlocated),
+        )
+        return [dq, reduce]
+
+    def _dot(
+        self,
+        dcontext: Tensor,
+        dalignment: Tensor | None,
+        alignment: Tensor,
+        query: Tensor,
+        denergy: Tensor,
+        dquery: Tensor,
+    ) -> None:
+        given = (dcontext, dalignment, alignment, query, self.memory, self.score)
+        eager.backward(*given, None, denergy, dquery, None)
+
     def __call__(
         self,
         dcontext: Tensor,
@@ -89,50 +162,13 @@ class BackwardSteps:
         dfeatures: Tensor | None,
     ) -> Tensor | None:
         """One step; as :func:`las_kernels.eager.backward`."""
-        memory, score = self.memory, self.score
-        if score.v is None:  # dot scores are matrix products and stay there
-            given = (dcontext, dalignment, alignment, query, memory, score)
-            return eager.backward(*given, features, denergy, dquery, dfeatures)
-        external = alignment if dalignment is None else dalignment
-        located = query if features is None else features
-        found = (self.gradient, self.sums, self.slopes, self.located_slopes)
+        given = (dcontext, dalignment, alignment, query, features, denergy, dquery, dfeatures)
+        dprevious = None
+        if dfeatures is not None:
+            dprevious = torch.empty(alignment.shape, dtype=torch.float32, device=query.device)
         with torch.cuda.device_of(query):
-            self.dq[dalignment is not None](
-                dcontext,
-                external,
-                alignment,
-                query,
-                *memory,
-                score.v,
-                query if score.projection is None else score.projection,
-                located,
-                *found,
-                self.arrivals,
-                denergy,
-                dquery,
-                *self.sizes,
-                *strides(dcontext, external, alignment, query, located, denergy, dquery),
-            )
-            if self.joined:
-                return None
-            dprevious = dfeatures
-            if dfeatures is not None:
-                dprevious = torch.empty(alignment.shape, dtype=torch.float32, device=query.device)
-            dlocated = query if dfeatures is None else dfeatures
-            self.reduce(
-                alignment,
-                memory.lengths,
-                score.v,
-                query if score.filters is None else score.filters,
-                *found,
-                denergy,
-                dquery,
-                dlocated,
-                dquery if dprevious is None else dprevious,
-                *self.sizes,
-                self.tiles,
-                *strides(alignment, denergy, dquery, dlocated),
-            )
+            for operation in self.operations(*given, dprevious):
+                operation()
         return dprevious
 
 

@@ -20,6 +20,7 @@ from las_kernels.triton.attention_fwd_kernels import (
     attention_fwd_combine_kernel,
     attention_fwd_split_kernel,
 )
+from las_kernels.triton.steps import Launch, Operand, Operation, PythonCall
 from las_kernels.triton.utils import Launcher, positions, strides
 from las_kernels.types import Memory, Score
 
@@ -89,64 +90,83 @@ class ForwardSteps:
         grid = (B * N * H, triton.cdiv(D // H, config["BD"]), 1)
         self.combine = Launcher(attention_fwd_combine_kernel, grid, config, _COMBINE)
 
-    def __call__(
+    def operations(
         self,
-        query: Tensor,
-        previous: Tensor | None,
-        context: Tensor,
-        alignment: Tensor,
-        fed: Tensor | None = None,
-    ) -> None:
-        """One step; as :func:`las_kernels.eager.forward`.
+        query: Operand,
+        previous: Operand | None,
+        context: Operand,
+        alignment: Operand,
+        fed: Operand | None = None,
+    ) -> list[Operation]:
+        """What a step does; as :func:`las_kernels.eager.forward`.
 
         ``fed``, [B, 1, D], gets the context times the mask.
         """
         memory, score = self.memory, self.score
         if score.v is None:  # dot scores are matrix products and stay there
-            eager.forward(query, memory, score, previous, context, alignment)
-            if fed is not None and self.mask is not None:
-                torch.mul(context, self.mask[:, None], out=fed)
-            return
+            return [PythonCall(self._dot, query, previous, context, alignment, fed)]
         before = query if previous is None else previous
         mask = context if self.mask is None else self.mask
         masked = context if fed is None else fed
         parts = (self.energy, self.split_max, self.split_sum, self.split_context)
+        split = Launch(
+            self.split,
+            query,
+            *memory,
+            score.v,
+            before,
+            query if score.filters is None else score.filters,
+            query if score.projection is None else score.projection,
+            *parts,
+            self.arrivals,
+            context,
+            alignment,
+            mask,
+            masked,
+            *self.sizes,
+            *strides(query, before),
+            context.stride(0),
+            alignment.stride(0),
+            mask.stride(0),
+            masked.stride(0),
+        )
+        if self.joined:
+            return [split]
+        combine = Launch(
+            self.combine,
+            memory.lengths,
+            *parts,
+            context,
+            alignment,
+            mask,
+            masked,
+            *self.sizes[:2],
+            self.num_splits,
+            *strides(context, alignment),
+            mask.stride(0),
+            masked.stride(0),
+        )
+        return [split, combine]
+
+    def _dot(
+        self,
+        query: Tensor,
+        previous: Tensor | None,
+        context: Tensor,
+        alignment: Tensor,
+        fed: Tensor | None,
+    ) -> None:
+        eager.forward(query, self.memory, self.score, previous, context, alignment)
+        if fed is not None and self.mask is not None:
+            torch.mul(context, self.mask[:, None], out=fed)
+
+    def __call__(
+        self, query: Tensor, previous: Tensor | None, context: Tensor, alignment: Tensor
+    ) -> None:
+        """One step; as :func:`las_kernels.eager.forward`."""
         with torch.cuda.device_of(query):
-            self.split(
-                query,
-                *memory,
-                score.v,
-                before,
-                query if score.filters is None else score.filters,
-                query if score.projection is None else score.projection,
-                *parts,
-                self.arrivals,
-                context,
-                alignment,
-                mask,
-                masked,
-                *self.sizes,
-                *strides(query, before),
-                context.stride(0),
-                alignment.stride(0),
-                mask.stride(0),
-                masked.stride(0),
-            )
-            if self.joined:
-                return
-            self.combine(
-                memory.lengths,
-                *parts,
-                context,
-                alignment,
-                mask,
-                masked,
-                *self.sizes[:2],
-                self.num_splits,
-                *strides(context, alignment),
-                mask.stride(0),
-                masked.stride(0),
-            )
+            for operation in self.operations(query, previous, context, alignment):
+                operation()
 
 
 def forward(

@@ -9,6 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 from las_kernels.triton.configs import LSTM_BLOCK
+from las_kernels.triton.steps import Launch, Operand
 from las_kernels.triton.utils import Launcher, narrow, sigmoid, tanh
 
 
@@ -112,85 +113,63 @@ def lstm_cell_bwd_kernel(
     tl.store(dbefore + b * S + s, dc * f, mask=known)
 
 
-class ForwardSteps:
-    """The cells of the steps of a sequence: tensors of the same strides and types each time."""
-
-    def __init__(self) -> None:
-        self.launchers: dict[tuple[bool, bool], Launcher] = {}
-
-    def __call__(
-        self,
-        gates: Tensor,
-        before: Tensor | None,
-        cell: Tensor,
-        hidden: Tensor,
-        mask: Tensor | None = None,
-        output: Tensor | None = None,
-    ) -> None:
-        """As :func:`forward`; with ``mask``, hidden times mask goes into ``output``."""
-        B, S = cell.shape
-        earlier = cell if before is None else before
-        kept = hidden if mask is None else mask
-        masked = hidden if output is None else output
-        rows = (gates, earlier, cell, hidden, kept, masked)
-        flags = (before is not None, mask is not None)
-        if flags not in self.launchers:
-            config = {"HAS_BEFORE": flags[0], "HAS_MASK": flags[1], "BS": LSTM_BLOCK}
-            grid = (B, triton.cdiv(S, LSTM_BLOCK))
-            self.launchers[flags] = Launcher(lstm_cell_fwd_kernel, grid, config, range(6))
-        with torch.cuda.device_of(cell):
-            self.launchers[flags](*rows, S, *(x.stride(0) for x in rows))
+def forward_launch(
+    gates: Operand,
+    before: Operand | None,
+    cell: Operand,
+    hidden: Operand,
+    mask: Tensor | None = None,
+    output: Operand | None = None,
+) -> Launch:
+    """As :func:`forward`; with ``mask``, hidden times mask goes into ``output``."""
+    B, S = cell.shape
+    rows = (
+        gates,
+        cell if before is None else before,
+        cell,
+        hidden,
+        hidden if mask is None else mask,
+        hidden if output is None else output,
+    )
+    config = {"HAS_BEFORE": before is not None, "HAS_MASK": mask is not None, "BS": LSTM_BLOCK}
+    grid = (B, triton.cdiv(S, LSTM_BLOCK))
+    launcher = Launcher(lstm_cell_fwd_kernel, grid, config, range(len(rows)))
+    return Launch(launcher, *rows, S, *(x.stride(0) for x in rows))
 
 
-class BackwardSteps:
-    """The gradients of the cells, as :class:`ForwardSteps`."""
+def backward_launch(
+    dhidden: Operand,
+    dcell: Tensor | None,
+    gates: Operand,
+    before: Operand | None,
+    cell: Operand,
+    dgates: Operand,
+    dbefore: Tensor,
+    above: Tensor | None = None,
+    mask: Tensor | None = None,
+) -> Launch:
+    """As :func:`backward`; ``dbefore``, which may be ``dcell``, is written.
 
-    def __init__(self) -> None:
-        self.launchers: dict[tuple[bool, ...], Launcher] = {}
-
-    def __call__(
-        self,
-        dhidden: Tensor,
-        dcell: Tensor | None,
-        gates: Tensor,
-        before: Tensor | None,
-        cell: Tensor,
-        dgates: Tensor,
-        above: Tensor | None = None,
-        mask: Tensor | None = None,
-        dbefore: Tensor | None = None,
-    ) -> Tensor:
-        """As :func:`backward`.
-
-        ``above``, times ``mask``, is added to ``dhidden``. ``dbefore``, which may be ``dcell``, is
-        written and returned.
-        """
-        B, S = cell.shape
-        if dhidden.stride(1) != 1:
-            dhidden = dhidden.contiguous()
-        earlier = cell if before is None else before
-        if dbefore is None:
-            dbefore = torch.empty(B, S, dtype=cell.dtype, device=cell.device)
-        later = dbefore if dcell is None else dcell
-        more = dhidden if above is None else above
-        kept = dhidden if mask is None else mask
-        flags = tuple(x is not None for x in (dcell, before, above, mask))
-        if flags not in self.launchers:
-            has = ("HAS_DCELL", "HAS_BEFORE", "HAS_ABOVE", "HAS_MASK")
-            config = {**dict(zip(has, flags, strict=True)), "BS": LSTM_BLOCK}
-            grid = (B, triton.cdiv(S, LSTM_BLOCK))
-            self.launchers[flags] = Launcher(lstm_cell_bwd_kernel, grid, config, range(9))
-        strides = (x.stride(0) for x in (dhidden, gates, earlier, cell, dgates, more, kept))
-        with torch.cuda.device_of(cell):
-            self.launchers[flags](
-                *(dhidden, later, gates, earlier, cell, dgates, dbefore, more, kept), S, *strides
-            )
-        return dbefore
+    ``above``, times ``mask``, is added to ``dhidden``.
+    """
+    B, S = cell.shape
+    earlier = cell if before is None else before
+    more = dhidden if above is None else above
+    kept = dhidden if mask is None else mask
+    later = dbefore if dcell is None else dcell
+    given = {"DCELL": dcell, "BEFORE": before, "ABOVE": above, "MASK": mask}
+    config = {**{f"HAS_{name}": x is not None for name, x in given.items()}, "BS": LSTM_BLOCK}
+    rows = (dhidden, later, gates, earlier, cell, dgates, dbefore, more, kept)
+    strided = (dhidden, gates, earlier, cell, dgates, more, kept)
+    grid = (B, triton.cdiv(S, LSTM_BLOCK))
+    launcher = Launcher(lstm_cell_bwd_kernel, grid, config, range(len(rows)))
+    return Launch(launcher, *rows, S, *(x.stride(0) for x in strided))
 
 
 def forward(gates: Tensor, before: Tensor | None, cell: Tensor, hidden: Tensor) -> None:
     """As :func:`las_kernels.eager.lstm_cell`."""
-    ForwardSteps()(gates, before, cell, hidden)
+    with torch.cuda.device_of(cell):
+        forward_launch(gates, before, cell, hidden)()
 
 
 def backward(
@@ -202,4 +181,9 @@ def backward(
     dgates: Tensor,
 ) -> Tensor:
     """As :func:`las_kernels.eager.lstm_cell_backward`."""
-    return BackwardSteps()(dhidden, dcell, gates, before, cell, dgates)
+    if dhidden.stride(1) != 1:
+        dhidden = dhidden.contiguous()
+    dbefore = torch.empty_like(cell, memory_format=torch.contiguous_format)
+    with torch.cuda.device_of(cell):
+        backward_launch(dhidden, dcell, gates, before, cell, dgates, dbefore)()
+    return dbefore

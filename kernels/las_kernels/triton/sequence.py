@@ -5,8 +5,7 @@ so do their weights: one matrix product reads both, and one writes both gradient
 there already. All kinds of scores; dot scores are matrix products of torch.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -20,7 +19,9 @@ from las_kernels.triton import (
     attention_fwd,
     location_conv,
     lstm_cell,
+    steps,
 )
+from las_kernels.triton.steps import Operand, Operation, Steps, TorchCall
 from las_kernels.types import Decoder, Masks, Memory, Score
 
 OPS = OpTable(
@@ -36,26 +37,22 @@ OPS = OpTable(
 
 
 class _Layer(NamedTuple):
-    """A layer's tensors, step by step; views, for to make them in the loop costs time.
+    """A layer's tensors; going back, ``hidden`` and ``outputs`` are those of the gradients."""
 
-    Going back, ``hidden`` is the gradient of the hidden states and ``outputs`` that of the gates.
-    """
-
-    gates: Sequence[Tensor]
-    cells: Sequence[Tensor]
-    hidden: Sequence[Tensor]
-    outputs: Sequence[Tensor]
+    gates: Steps
+    cells: Steps
+    hidden: Steps
+    outputs: Steps  # going back, the gradients of the gates
     mask: Tensor | None
 
 
 def _layers(
     gates: Tensor, cells: Tensor, hidden: Tensor, outputs: Tensor, masks: Masks
 ) -> list[_Layer]:
+    parts = (x.unbind(2) for x in (gates, cells, hidden, outputs))
     return [
-        _Layer(g.unbind(1), c.unbind(1), h.unbind(1), o.unbind(1), masks.of_layer(i))
-        for i, (g, c, h, o) in enumerate(
-            zip(gates.unbind(2), cells.unbind(2), hidden.unbind(2), outputs.unbind(2), strict=True)
-        )
+        _Layer(Steps(g), Steps(c), Steps(h), Steps(o), masks.of_layer(i))
+        for i, (g, c, h, o) in enumerate(zip(*parts, strict=True))
     ]
 
 
@@ -83,29 +80,35 @@ def forward(
         gates[:, :, i] = decoder.biases[i]
     cells = new(B, U, L, S, dtype=accumulator(projected.dtype))
     alignments = new(B, U, score.heads, T)
+    start = initial_alignment(memory.lengths, T, 1, score.heads, projected.dtype).contiguous()
+
     joined = _joined_weight(decoder).t()
-    previous = initial_alignment(memory.lengths, T, 1, score.heads, projected.dtype).contiguous()
-    attend = attention_fwd.ForwardSteps(memory, score, 1, masks.context)
-    query_weight = decoder.query_weight.t()
+    query = new(B, decoder.query_weight.shape[0])
+    attention = attention_fwd.ForwardSteps(memory, score, 1, masks.context)
     layers = _layers(gates, cells, hidden, outputs, masks)
-    lstm = lstm_cell.ForwardSteps()
-    fed_steps, read = fed.split(1, 1), states[..., : D + S].unbind(1)
-    context_steps, alignment_steps = contexts.split(1, 1), alignments.split(1, 1)
-    for u in range(U):
+    read, aligned = Steps(states[..., : D + S]), Steps(alignments, keeps_dim=True)
+    attended = (Steps(contexts, keeps_dim=True), aligned, Steps(fed, keeps_dim=True))
+
+    def step(first: bool) -> list[Operation]:
+        found: list[Operation] = []
         for i, layer in enumerate(layers):
-            here = layer.gates[u]
             if i > 0:
-                here.addmm_(layers[i - 1].outputs[u], decoder.input_weights[i - 1].t())
-                if u > 0:
-                    here.addmm_(layer.hidden[u - 1], decoder.recurrent_weights[i].t())
-            elif u > 0:
-                here.addmm_(read[u - 1], joined)
-            before = layer.cells[u - 1] if u > 0 else None
-            rest = (layer.cells[u], layer.hidden[u], layer.mask, layer.outputs[u])
-            lstm(here, before, *rest)
-        query = (layers[-1].outputs[u] @ query_weight)[:, None]
-        attend(query, previous, context_steps[u], alignment_steps[u], fed_steps[u])
-        previous = alignment_steps[u]
+                below, weight = layers[i - 1].outputs, decoder.input_weights[i - 1].t()
+                found.append(TorchCall("addmm", layer.gates, below, weight))
+            if not first:
+                own = (read, joined) if i == 0 else (layer.hidden, decoder.recurrent_weights[i].t())
+                found.append(TorchCall("addmm", layer.gates, own[0].before(), own[1]))
+            earlier = None if first else layer.cells.before()
+            rest = (layer.cells, layer.hidden, layer.mask, layer.outputs)
+            found.append(lstm_cell.forward_launch(layer.gates, earlier, *rest))
+        found.append(TorchCall("mm", query, layers[-1].outputs, decoder.query_weight.t()))
+        previous = start if first else aligned.before()
+        return [*found, *attention.operations(query[:, None], previous, *attended)]
+
+    with torch.cuda.device_of(projected):
+        parts = (range(U)[:1], range(1, U))
+        plan = [(part, step(0 in part)) for part in parts if len(part) > 0]
+        steps.run(plan, projected.device)
     # Copies: results of an operator must not share memory.
     hidden, contexts = (x.clone(memory_format=torch.contiguous_format) for x in (hidden, contexts))
     return sequence.SavedActivations(hidden, contexts, alignments, cells, gates)
@@ -127,7 +130,6 @@ def backward(
     D = contexts.shape[2]
     masks = _contiguous(masks)
     attention = sequence.attention_of(OPS, saved, memory, decoder, score, masks)
-    dqueries = attention.dqueries
     # What comes from outside; each step adds what it gives to the step before.
     dstates = hidden.new_empty(B, U, D + L * S)
     dfed, dlayers = dstates[..., :D], dstates[..., D:].unflatten(-1, (L, S))
@@ -136,48 +138,58 @@ def backward(
             here.zero_()
         else:
             here.copy_(outer)
+    dgates = torch.empty_like(gates)
+
     joined = _joined_weight(decoder)
     mask = None
     if masks.context is not None:
         mask = torch.cat([masks.context, masks.context.new_ones(B, S)], 1)
-    dgates = torch.empty_like(gates)
-    dcells = cells.new_empty(L, B, S).unbind(0)
     layers = _layers(gates, cells, dlayers, dgates, masks)
-    lstm = lstm_cell.BackwardSteps()
-    dquery_steps, dfed_steps = dqueries.unbind(1), dfed.split(1, 1)
-    dread = dstates[..., : D + S].unbind(1)
-    outer_steps = None if dalignments is None else dalignments.split(1, 1)
-    dprevious: Tensor | None = None
-    for u in reversed(range(U)):
-        dalignment = dprevious
-        if outer_steps is not None:
-            dalignment = outer_steps[u] if dprevious is None else outer_steps[u] + dprevious
-        dprevious = attention.phase1(u, dfed_steps[u], dalignment)
-        above = dquery_steps[u] @ decoder.query_weight
+    dcells = cells.new_empty(L, B, S).unbind(0)
+    read, dquery = Steps(dstates[..., : D + S]), Steps(attention.dqueries)
+    above, dmasked = hidden.new_empty(B, S), hidden.new_empty(B, D + S)
+    attention_steps = cast(attention_bwd.BackwardSteps, attention.backward)
+    attended = [None if x is None else Steps(x, keeps_dim=True) for x in attention.tensors]
+    outside = None if dalignments is None else Steps(dalignments, keeps_dim=True)
+    fed_step = Steps(dfed, keeps_dim=True)
+    # Of the alignment, from the location filters of the step after; and with that from outside.
+    dprevious = total = None
+    if attention.dfeatures is not None:
+        dprevious = attention.denergy.new_empty(B, 1, *attention.denergy.shape[2:])
+        total = torch.empty_like(dprevious)
+
+    def step(first: bool, last: bool) -> list[Operation]:
+        found: list[Operation] = []
+        dalignment: Operand | None = outside
+        if dprevious is not None and total is not None and not last:
+            dalignment = dprevious
+            if outside is not None:
+                found.append(TorchCall("add", total, outside, dprevious))
+                dalignment = total
+        attention_given: list[Any] = [fed_step, dalignment, *attended, dprevious]
+        found += attention_steps.operations(*attention_given)
+        found.append(TorchCall("mm", above, dquery, decoder.query_weight))
         for i, layer in reversed(list(enumerate(layers))):
-            dhere = layer.outputs[u]
-            lstm(
-                layer.hidden[u],
-                dcells[i] if u + 1 < U else None,
-                layer.gates[u],
-                layer.cells[u - 1] if u > 0 else None,
-                layer.cells[u],
-                dhere,
-                above,
-                layer.mask,
-                dcells[i],
-            )
+            later, earlier = None if last else dcells[i], None if first else layer.cells.before()
+            given = (layer.hidden, later, layer.gates, earlier, layer.cells, layer.outputs)
+            found.append(lstm_cell.backward_launch(*given, dcells[i], above, layer.mask))
             if i > 0:
-                above = dhere @ decoder.input_weights[i - 1]
-                if u > 0:
-                    layer.hidden[u - 1].addmm_(dhere, decoder.recurrent_weights[i])
-        if u > 0:
-            dhere = layers[0].outputs[u]
-            if mask is None:
-                dread[u - 1].addmm_(dhere, joined)
-            else:
-                dread[u - 1].addcmul_(dhere @ joined, mask)
-    return sequence.Steps(dgates, dqueries, dfed, attention.phase2())
+                found.append(TorchCall("mm", above, layer.outputs, decoder.input_weights[i - 1]))
+                if not first:
+                    weight = decoder.recurrent_weights[i]
+                    found.append(TorchCall("addmm", layer.hidden.before(), layer.outputs, weight))
+        if not first and mask is None:
+            found.append(TorchCall("addmm", read.before(), layers[0].outputs, joined))
+        elif not first and mask is not None:
+            found.append(TorchCall("mm", dmasked, layers[0].outputs, joined))
+            found.append(TorchCall("addcmul", read.before(), dmasked, mask))
+        return found
+
+    parts = (range(U)[-1:], range(U)[-2:0:-1], range(min(U - 1, 1)))
+    with torch.cuda.device_of(hidden):
+        plan = [(part, step(0 in part, U - 1 in part)) for part in parts if len(part) > 0]
+        steps.run(plan, hidden.device)
+    return sequence.Steps(dgates, attention.dqueries, dfed, attention.phase2())
 
 
 def _contiguous(masks: Masks) -> Masks:

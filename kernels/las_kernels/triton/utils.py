@@ -8,13 +8,12 @@ from typing import Any
 
 import triton
 import triton.language as tl
-from torch import Tensor
 
 INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
 
-def strides(*tensors: Tensor) -> list[int]:
-    """Strides of the first two dimensions of each; the others are contiguous."""
+def strides(*tensors: Any) -> list[int]:
+    """Strides of the first two dimensions of each tensor; the others are contiguous."""
     return [stride for x in tensors for stride in x.stride()[:2]]
 
 
@@ -55,6 +54,10 @@ class Launcher:
             names = self.kernel.arg_names[len(arguments) :]
             self.constants = [self.config[name] for name in names]
         compiled[self.grid](*arguments, *self.constants)
+
+    def compile(self, *arguments: Any) -> Any:
+        """What Triton compiles for such arguments, or has compiled; nothing is launched."""
+        return self.kernel.warmup(*arguments, grid=self.grid, **self.config)
 
 
 @triton.jit
