@@ -66,7 +66,10 @@ HEADLINE = (
     ),
     Part(
         "decoder", 90, "decoder",
-        ("auto", "eager", "triton graphed", "eager graphed", "persistent graphed", "persistent"),
+        (
+            *("auto", "eager", "triton graphed", "eager graphed", "auto python loop"),
+            *("persistent graphed", "persistent"),
+        ),
         ("--passes", "both"), ("--cases", "train LibriSpeech B32 U200"),
         ("--smallest", "--cases", "train B2 T9 U2"),
     ),

@@ -1,10 +1,12 @@
 """The whole decoder, in training and in search: ``python -m benchmarks.kernels.decoder``."""
 
 import argparse
+import os
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +25,8 @@ NAME = "decoder"
 PASSES = ("forward", "backward", "both")
 LENGTHS = librispeech(32)
 BOTH = ("additive", "location")
+# Variables of the environment that make another method of one.
+VARIABLES = {"auto python loop": {"LAS_KERNELS_LOOP": "python"}}
 
 GPU_CASES = (
     Case("train LibriSpeech B32 U200", 32, max(LENGTHS), 512, 1024, U=200, lengths=LENGTHS),
@@ -106,6 +110,7 @@ def methods(device: str, case: Case) -> dict[str, tuple[Run, str | None]]:
         found |= {f"{name} graphed": method for name, method in list(found.items())}
         if case.trains:
             found["auto"] = (partial(sequence, "auto"), None)
+            found["auto python loop"] = found["auto"]
     return found
 
 
@@ -189,17 +194,19 @@ def measure(
             if reason is not None:
                 raise RuntimeError(reason)
             inputs = inputs_of(case, kind, device)
-            several = calls(run, inputs, case.trains)
-            for which in passes:
-                call = several[which]
-                if chosen.device == "cpu":
-                    on_cpu.setdefault(which, {})[name] = call
-                    continue
-                took = timing.time_on_gpu(call, 1, name.endswith("graphed"))
-                bound = bytes_bound(case, which) / bandwidth * 1e6
-                row = {**row_of(case, kind, which, name), **took._asdict(), "bound_us": bound}
-                row |= {"fraction": bound / took.median_us, "peak_bytes": timing.peak_bytes(call)}
-                record.add(row)
+            with mock.patch.dict(os.environ, VARIABLES.get(name, {})):
+                several = calls(run, inputs, case.trains)
+                for which in passes:
+                    call = several[which]
+                    if chosen.device == "cpu":
+                        on_cpu.setdefault(which, {})[name] = call
+                        continue
+                    took = timing.time_on_gpu(call, 1, name.endswith("graphed"))
+                    bound = bytes_bound(case, which) / bandwidth * 1e6
+                    row = {**row_of(case, kind, which, name), **took._asdict(), "bound_us": bound}
+                    row |= {"fraction": bound / took.median_us}
+                    row |= {"peak_bytes": timing.peak_bytes(call)}
+                    record.add(row)
         except Exception as error:
             record.add({**row_of(case, kind, "", name), "skipped": common.reason(error)})
     for which, several in on_cpu.items():

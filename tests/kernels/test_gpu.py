@@ -63,6 +63,22 @@ def test_sequence_and_every_gradient(kind, dtype):
         )
 
 
+@pytest.mark.parametrize("dropout", [False, True], ids=["", "dropout"])
+@pytest.mark.parametrize("kind", ["additive", "location"])
+def test_sequence_and_every_gradient_by_both_loops(kind, dropout, monkeypatch):
+    """The loop in C++ gives the bits of that in Python, which Triton itself launches."""
+    shape = Shape(B=4, T=121, A=64, D=96, U=20, S=80, L=2 if dropout else 1, W=31)
+    c = case(kind, shape, dropout=dropout).to(torch.bfloat16)
+    results = []
+    for loop in ("python", "cpp"):
+        monkeypatch.setenv("LAS_KERNELS_LOOP", loop)
+        arguments = (c.embedded, c.memory, c.decoder, c.score, c.masks)
+        found = las_kernels.decode_sequence(*arguments, backend="triton")
+        results.append([*found, *gradients(found, c.sequence_leaves()).values()])
+    for a, b in zip(*results, strict=True):
+        assert torch.equal(a, b)
+
+
 def test_a_sequence_has_the_same_bits_each_time():
     """Its programs arrive in another order each time."""
     c = case("additive", Shape(B=64, T=250, A=512, D=1024, U=20, S=256)).to(torch.bfloat16)

@@ -18,7 +18,7 @@ from triton import knobs
 from triton.runtime import JITFunction, driver
 
 from las_kernels import jit_build
-from las_kernels.triton.steps import VARIABLE, Launch, Operand, Plan, Steps, TorchCall
+from las_kernels.triton.steps import VARIABLE, Launch, Plan, Steps, TorchCall
 from las_kernels.triton.utils import Launcher
 
 SOURCE = Path(__file__).parent / "csrc" / "steps.cpp"
@@ -93,20 +93,12 @@ def program(plan: Plan) -> tuple[list[int], list[Tensor]]:
             elif isinstance(operation, TorchCall):
                 code.append(KINDS.index(operation.name))
                 for x in operation.operands:
-                    part, ahead, move = _moved(x, steps)
+                    part, moved = (x.first, x.moved(steps)) if isinstance(x, Steps) else (x, (0, 0))
                     tensors.append(part)
-                    code += [int(part.storage_offset()) + ahead, move]
+                    code += [int(part.storage_offset()) + moved[0], moved[1]]
             else:
                 raise CannotRunError("a step calls a function of Python")
     return code, tensors
-
-
-def _moved(x: Operand, steps: range) -> tuple[Tensor, int, int]:
-    """A part, how many elements from it the first step's is, and how many from step to step."""
-    if isinstance(x, Tensor):
-        return x, 0, 0
-    stride = x.x.stride(1)
-    return x.first, (steps[0] + x.lag) * stride, steps.step * stride
 
 
 def _launch(operation: Launch, steps: range) -> list[int]:
@@ -117,8 +109,8 @@ def _launch(operation: Launch, steps: range) -> list[int]:
     values = [x if isinstance(x, int) else x.data_ptr() for x in parts]
     moves: list[int] = []
     for i, x in operation.moving:
-        part, ahead, move = _moved(x, steps)
-        size = part.element_size()
+        size = x.x.element_size()
+        ahead, move = x.moved(steps)
         if i in binary.aligned and move * size % ALIGNMENT != 0:
             raise CannotRunError("a kernel is compiled for an alignment that only some steps have")
         values[i] += ahead * size

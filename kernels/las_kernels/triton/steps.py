@@ -55,6 +55,11 @@ class Steps:
             self.parts += self.x.split(1, 1) if self.keeps_dim else self.x.unbind(1)
         return self.parts[u + self.lag]
 
+    def moved(self, steps: range) -> tuple[int, int]:
+        """How many elements from :attr:`first` the first step's part is, and the next from it."""
+        stride = self.x.stride(1)
+        return (steps[0] + self.lag) * stride, steps.step * stride
+
     def stride(self, dim: int | None = None) -> Any:
         """Of a part."""
         return self.first.stride() if dim is None else self.first.stride(dim)

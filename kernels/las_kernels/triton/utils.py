@@ -45,8 +45,7 @@ class Launcher:
 
     def __call__(self, *arguments: Any) -> None:
         """Launch with all arguments but the compile-time ones."""
-        kinds = [(arguments[i].dtype, arguments[i].data_ptr() % 16) for i in self.varying]
-        compiled = self.compiled.get(key := tuple(kinds))
+        compiled = self.compiled.get(key := self._key(arguments))
         if compiled is None:
             self.compiled[key] = self.kernel[self.grid](*arguments, **self.config)
             return
@@ -57,7 +56,14 @@ class Launcher:
 
     def compile(self, *arguments: Any) -> Any:
         """What Triton compiles for such arguments, or has compiled; nothing is launched."""
-        return self.kernel.warmup(*arguments, grid=self.grid, **self.config)
+        compiled = self.compiled.get(key := self._key(arguments))
+        if compiled is None:
+            compiled = self.kernel.warmup(*arguments, grid=self.grid, **self.config)
+            self.compiled[key] = compiled
+        return compiled
+
+    def _key(self, arguments: Sequence[Any]) -> Any:
+        return tuple([(arguments[i].dtype, arguments[i].data_ptr() % 16) for i in self.varying])
 
 
 @triton.jit
