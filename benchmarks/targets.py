@@ -27,7 +27,7 @@ NONE = (
     "was aimed at and what came of it."
 )
 GRAPHED = ("triton graphed", "cuda graphed", "persistent graphed")
-TRAINED = ("auto",)  # what a training runs: launched from Python, one after another
+TRAINED = ("auto",)  # what a training runs: launched one after another
 STEPS = ("triton graphed", "cuda graphed")
 
 Results = dict[str, common.Row]  # of one device: the contents of its files, by benchmark
