@@ -58,6 +58,7 @@ def run(plan: Plan) -> str | None:
         return str(reason)
     if (missing := available()) is not None:
         return missing
+    # The driver has a context on this thread: torch has filled the buffers of the sequence on it.
     stream = driver.active.get_current_stream(driver.active.get_current_device())
     status, at = torch.ops.las_kernels_steps.run(tensors, code, launch, stream)
     if status != 0:

@@ -90,6 +90,7 @@ def forward(
     attended = (Steps(contexts, keeps_dim=True), aligned, Steps(fed, keeps_dim=True))
 
     def step(first: bool) -> list[Operation]:
+        """What the first step does, or any other; nothing comes before the first."""
         found: list[Operation] = []
         for i, layer in enumerate(layers):
             if i > 0:
@@ -159,6 +160,7 @@ def backward(
         total = torch.empty_like(dprevious)
 
     def step(first: bool, last: bool) -> list[Operation]:
+        """What the first step does, the last, or any other; nothing comes after the last."""
         found: list[Operation] = []
         dalignment: Operand | None = outside
         if dprevious is not None and total is not None and not last:
