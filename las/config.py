@@ -3,6 +3,8 @@
 An unknown key is an error that names the key that was probably meant.
 """
 
+import types
+import typing
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -22,6 +24,12 @@ Positive = Annotated[int, Field(ge=1)]  # 1, 2, 3 ...
 Natural = Annotated[int, Field(ge=0)]  # 0, 1, 2 ...
 
 
+def _may_be_text(annotation: Any) -> bool:
+    """Whether a setting is a string, or a string or something else."""
+    choice = isinstance(annotation, types.UnionType)
+    return annotation is str or (choice and str in typing.get_args(annotation))
+
+
 class Settings(BaseModel):
     """Base of all sections: immutable, without unknown keys."""
 
@@ -33,7 +41,8 @@ class Settings(BaseModel):
         """For a string, no value (``dev:`` or ``data.dev=``) is the empty string."""
         if not isinstance(data, dict):
             return data
-        texts = {name for name, field in cls.model_fields.items() if field.annotation is str}
+        fields = cls.model_fields.items()
+        texts = {name for name, field in fields if _may_be_text(field.annotation)}
         return {key: "" if value is None and key in texts else value for key, value in data.items()}
 
 
@@ -177,10 +186,21 @@ class ModelConfig(Settings):
         return self
 
 
+def _sources(value: Any) -> Any:
+    """One message in place of pydantic's for each type."""
+    several = isinstance(value, list) and value and all(isinstance(one, str) for one in value)
+    if not (several or isinstance(value, str)):
+        raise ValueError("must be a manifest or a shard folder, or a list of shard folders")
+    return value
+
+
 class DataConfig(Settings):
     """Manifests, batches and augmentation."""
 
-    train: str = ""  # manifest of the training set, by `las prepare`
+    # Training set, by `las prepare`: a manifest; or a shard folder or its address, or several.
+    train: Annotated[str | list[str], BeforeValidator(_sources)] = ""
+    # How many times an epoch reads each shard folder of `train`, also parts; empty: once.
+    weights: list[Annotated[float, Field(gt=0)]] = []
     dev: str = ""  # manifest of the dev set; empty: none
     batch_seconds: Annotated[float, Field(gt=0)] = 60.0  # approximate limit of the audio of a batch
     batch_utterances: Positive = 32  # limit of the utterances of a batch
@@ -195,7 +215,19 @@ class DataConfig(Settings):
     volume: Share = 0.0  # share of the utterances whose level is changed by -30 to 6 dB
     mp3: Share = 0.0  # share of the utterances encoded as MP3 of 16 to 48 kbit/s
     short_first: Natural = 1  # first epochs, in which batches are in order of duration
+    shuffle: Positive = 20000  # utterances of shards that are shuffled and batched together
+    cache: str = ""  # folder for copies of remote shards; empty: one in the temporary folder
+    cache_gigabytes: Annotated[float, Field(gt=0)] = (
+        50.0  # limit of these copies, of which the oldest are deleted
+    )
     workers: Natural = 1  # processes that read audio; 0: the main process reads
+
+    @model_validator(mode="after")
+    def _check(self) -> "DataConfig":
+        count = 1 if isinstance(self.train, str) else len(self.train)
+        if self.weights and len(self.weights) != count:
+            raise ValueError(f"{len(self.weights)} weights for {count} shard folders of train")
+        return self
 
 
 class TrainingConfig(Settings):
@@ -347,7 +379,8 @@ def _override(data: dict[str, Any], override: str, kind: type[Settings]) -> None
     if not equals or not key.strip():
         raise LASError(f"{override!r}: settings on the command line are written key=value")
     *sections, last = key.strip().split(".")
-    text = _is_text(kind, [*sections, last])
+    annotation = _annotation(kind, [*sections, last])
+    text = _may_be_text(annotation) and (annotation is str or not value.startswith("["))
     for section in sections:
         if data.get(section) is None:
             data[section] = {}
@@ -363,15 +396,15 @@ def _override(data: dict[str, Any], override: str, kind: type[Settings]) -> None
         raise LASError(f"{override!r}: the value is not YAML ({_one_line(error)})") from None
 
 
-def _is_text(kind: type[Settings], names: Sequence[str]) -> bool:
-    """Whether a setting is a string; False if it is unknown."""
+def _annotation(kind: type[Settings], names: Sequence[str]) -> Any:
+    """The type of a setting; None if it is unknown."""
     found: Any = kind
     for name in names:
         fields = getattr(found, "model_fields", {})
         if name not in fields:
-            return False
+            return None
         found = fields[name].annotation
-    return found is str
+    return found
 
 
 def _one_line(error: Exception) -> str:

@@ -86,7 +86,7 @@ def write_pairs(folder: Path) -> Path:
 
 
 def run_config(
-    train: Path | str, output: Path, dev: Path | str = "", **changes: object
+    train: Path | str | list[str], output: Path, dev: Path | str = "", **changes: object
 ) -> RunConfig:
     """A small run; changes are ``section__key=value``."""
     data: dict[str, dict[str, object]] = {
@@ -102,7 +102,7 @@ def run_config(
         "attention": {"kind": "location", "width": 32, "channels": 4, "taps": 9},
         "speller": {"width": 48, "embedding": 16, "dropout": 0.0},
         "data": {
-            "train": str(train),
+            "train": train if isinstance(train, list) else str(train),
             "dev": str(dev),
             "batch_seconds": 12.0,
             "batch_utterances": 4,

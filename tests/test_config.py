@@ -315,3 +315,25 @@ def test_pairings(reduction, stack, pairings, ctc_pairings, ctc_layer):
 
 def test_heads_may_be_any_divisor():
     assert AttentionConfig(width=12, heads=3).heads == 3
+
+
+def test_a_training_set_is_one_place_or_several(write):
+    def data(text, *overrides):
+        return config.load(RunConfig, write(text), overrides).data
+
+    assert data("data: {train: a.shards}").train == "a.shards"
+    assert data("data: {train: }").train == ""
+    several = data("data: {train: [a.shards, b], weights: [2, 0.5]}")
+    assert (several.train, several.weights) == (["a.shards", "b"], [2.0, 0.5])
+    assert data("{}", "data.train=[a, b]").train == ["a", "b"]
+    assert data("{}", "data.train=12: # {}").train == "12: # {}"
+    for text, words in (
+        ("data: {train: 3}", "`data.train`: must be a manifest or a shard folder, or a list"),
+        ("data: {train: []}", "must be a manifest or a shard folder"),
+        ("data: {train: [a, 2]}", "must be a manifest or a shard folder"),
+        ("data: {train: [a, b], weights: [1]}", "1 weights for 2 shard folders of train"),
+        ("data: {train: a, weights: [0]}", "`data.weights.0`: Input should be greater than 0"),
+    ):
+        with pytest.raises(LASError) as caught:
+            data(text)
+        assert words in str(caught.value) and len(str(caught.value).splitlines()) == 1

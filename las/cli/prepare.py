@@ -1,7 +1,7 @@
 """The command ``las prepare``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -54,13 +54,32 @@ def prepare(
             "--trust-headers", help="Read only headers; do not decode the files to check them."
         ),
     ] = False,
+    shards: Annotated[
+        bool,
+        typer.Option(
+            "--shards",
+            help="Write <part>.shards, archives with the audio, in place of manifests (except of "
+            "--dev-speakers); for more than a million utterances, or to train from a server.",
+        ),
+    ] = False,
+    shard_size: Annotated[int, typer.Option(min=1, help="Utterances of a shard.")] = 1000,
+    flac: Annotated[
+        bool,
+        typer.Option(
+            "--flac",
+            help="Store audio in shards as FLAC where that is lossless; default: as it is.",
+        ),
+    ] = False,
 ) -> None:
-    """Check a corpus and write manifests of its usable utterances."""
+    """Check a corpus and write manifests of its usable utterances, or shards."""
     with frozen_imports():
         from las.config import ModelConfig
         from las.data import corpora
+        from las.data.shards.preparation import prepare_shards
         from las.training.finetuning import text_settings
 
+    if flac and not shards:
+        raise LASError("--flac: manifests leave the audio where it is; add --shards")
     if like is not None and (alphabet is not None or normalizer is not None):
         raise LASError(
             "--like: already gives alphabet and normalizer; leave out --alphabet and --normalizer"
@@ -73,6 +92,7 @@ def prepare(
     if part and not layout.has_parts:
         raise LASError(f"--part: {corpus} has no parts; leave it out")
     parts = layout.read(source, part or [])
+    held_out = set()
     if dev_speakers:
         # Nothing is held out of a test set, which is not trained on.
         split = [name for name in parts if not name.startswith("test")]
@@ -80,16 +100,20 @@ def prepare(
             parts[name], parts[f"{name}-dev"] = corpora.split_speakers(
                 parts[name], dev_speakers, seed
             )
+            held_out.add(f"{name}-dev")
+    common: dict[str, Any] = {
+        "alphabet": characters,
+        "normalizer": normalizer_name,
+        "strict": strict,
+        "decode": not trust_headers,
+    }
     for name, items in parts.items():
-        done = corpora.prepare(
-            name,
-            items,
-            output,
-            alphabet=characters,
-            normalizer=normalizer_name,
-            strict=strict,
-            decode=not trust_headers,
-        )
+        if shards and name not in held_out:
+            done = prepare_shards(
+                name, items, output, **common, size=shard_size, flac=flac, log=print
+            )
+        else:
+            done = corpora.prepare(name, items, output, **common)
         utterances = corpora.counted(done.utterances, "utterance")
         speakers = corpora.counted(len(done.speakers), "speaker")
         print(f"{done.manifest}: {utterances}, {_duration(done.seconds)}, {speakers}")

@@ -122,9 +122,14 @@ class Joined:
             gap = random.uniform(*GAPS)
             if found.duration + gap + waiting[index].duration > limit:
                 break
-            found = found.pad(found.duration + gap, preserve_id=True)
-            found = found.append(waiting.pop(index), preserve_id="left")
+            found = append_after(found, gap, waiting.pop(index))
         return found
+
+
+def append_after(cut: Cut, gap: float, other: Cut) -> Cut:
+    """A cut with another after it, and seconds of silence between them."""
+    cut = cut.pad(cut.duration + gap, preserve_id=True)
+    return cut.append(other, preserve_id="left")
 
 
 def join(cuts: CutSet, share: float, seed: int, epoch: int) -> CutSet:

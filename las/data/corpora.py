@@ -7,14 +7,16 @@ are checked, and skipped ones counted by reason, in the same way for all layouts
 import json
 import random
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from lhotse import CutSet, MonoCut, MultiCut, Recording, SupervisionSegment
 from lhotse.audio import AudioSource
+from lhotse.cut import Cut
 
 from las.audio import levels, reader
 from las.data.layouts import an4, commonvoice, folder, librispeech
@@ -54,12 +56,30 @@ class Prepared:
     """The result for one part of a corpus."""
 
     part: str
-    manifest: Path
+    manifest: Path  # or the shard folder
     utterances: int = 0
     seconds: float = 0.0
     speakers: set[str] = field(default_factory=set)
     skipped: list[Skipped] = field(default_factory=list)
     unaccented: int = 0  # transcripts whose accents the normalizer removed
+
+    def add(self, item: Item, cut: Cut | Skipped, characters: Characters, strict: bool) -> None:
+        """Count an utterance.
+
+        Raises:
+            LASError: it is skipped, which ``strict`` does not allow.
+        """
+        if isinstance(cut, Skipped):
+            if strict and not item.beside:
+                raise LASError(f"{cut.path}: {cut.reason}: {cut.detail} (utterance {cut.id})")
+            self.skipped.append(cut)
+            return
+        if characters.normalizer == "english":
+            accented = normalise(item.text, "upper")
+            self.unaccented += accented != characters.normalise(item.text)
+        self.utterances += 1
+        self.speakers.add(item.speaker)
+        self.seconds += cut.duration
 
     def counts(self) -> dict[str, int]:
         """Number of skipped utterances, by reason."""
@@ -136,44 +156,61 @@ def prepare(
     characters = Characters(alphabet, normalizer)
     make_folder(output)
     result = Prepared(part, output / f"{part}.jsonl.gz")
-    cuts: list[MonoCut | MultiCut] = []
+    cuts: list[Cut] = []
     seen: set[str] = set()
-    with ThreadPoolExecutor() as pool:  # the decoders release the GIL
-        checked = pool.map(partial(_check, characters=characters, decode=decode), items)
-        for done, (item, cut) in enumerate(zip(items, checked, strict=True), start=1):
-            if not item.beside:
-                if item.id in seen:
-                    cut = Skipped(
-                        item.id, str(item.path), "repeated id", "an earlier utterance has this id"
-                    )
-                seen.add(item.id)
-            if isinstance(cut, Skipped):
-                if strict and not item.beside:
-                    pool.shutdown(cancel_futures=True)
-                    raise LASError(f"{cut.path}: {cut.reason}: {cut.detail} (utterance {cut.id})")
-                result.skipped.append(cut)
-            else:
+    with closing(check_all(items, seen, characters, decode)) as checked:
+        for done, (item, cut) in enumerate(checked, start=1):
+            result.add(item, cut, characters, strict)
+            if not isinstance(cut, Skipped):
                 cuts.append(cut)
-                accented = normalise(item.text, "upper")
-                result.unaccented += normalizer == "english" and accented != characters.normalise(
-                    item.text
-                )
-                result.speakers.add(item.speaker)
-                result.seconds += cut.duration
             if progress is not None:
                 progress(done)
-    result.utterances = len(cuts)
-    _write_skipped(output / f"{part}.skipped.jsonl", result.skipped)
-    if not cuts:
-        reasons = ", ".join(f"{n} {reason}" for reason, n in result.counts().items())
-        count = sum(not item.beside for item in items)
-        raise LASError(f"{part}: no usable utterance among {count} ({reasons or 'none'})")
+    finish(result, items, output)
     with replacing(result.manifest) as temporary:
         CutSet.from_cuts(cuts).to_file(temporary)
     return result
 
 
-def _check(item: Item, characters: Characters, decode: bool) -> MonoCut | MultiCut | Skipped:
+def check_all(
+    items: Sequence[Item], seen: set[str], characters: Characters, decode: bool
+) -> Generator[tuple[Item, Cut | Skipped], None, None]:
+    """Check utterances, several at a time: for each its cut, or why it is skipped.
+
+    Args:
+        items: utterances of the corpus.
+        seen: ids of earlier ones, to which those of these are added.
+        characters: alphabet and normalizer of the transcripts.
+        decode: decode every file; False reads headers only.
+    """
+    with ThreadPoolExecutor() as pool:  # the decoders release the GIL
+        try:
+            checked = pool.map(partial(_check, characters=characters, decode=decode), items)
+            for item, cut in zip(items, checked, strict=True):
+                if not item.beside:
+                    if item.id in seen:
+                        what = ("repeated id", "an earlier utterance has this id")
+                        cut = Skipped(item.id, str(item.path), *what)
+                    seen.add(item.id)
+                yield item, cut
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def finish(result: Prepared, items: Sequence[Item], output: Path) -> None:
+    """List what was skipped.
+
+    Raises:
+        LASError: nothing else is left.
+    """
+    part = result.part
+    _write_skipped(output / f"{part}.skipped.jsonl", result.skipped)
+    if not result.utterances:
+        reasons = ", ".join(f"{n} {reason}" for reason, n in result.counts().items())
+        count = sum(not item.beside for item in items)
+        raise LASError(f"{part}: no usable utterance among {count} ({reasons or 'none'})")
+
+
+def _check(item: Item, characters: Characters, decode: bool) -> Cut | Skipped:
     """The cut of an utterance, or why it is skipped."""
     skipped = partial(Skipped, item.id, str(item.path))
     if item.flaw is not None:

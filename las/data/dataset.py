@@ -1,4 +1,4 @@
-"""Batches of waveforms and transcripts from manifests.
+"""Batches of waveforms and transcripts from manifests or shards.
 
 The random choices depend only on (seed, epoch, utterance). A resumed training skips the batches
 that it has had, whatever its reader processes had read ahead.
@@ -25,6 +25,7 @@ from las.config import DataConfig
 from las.data import recordings
 from las.data.augmentation import distort, drop_transcript, join, perturb_speed, text_of
 from las.data.codec import check_rate
+from las.data.shards.reader import ShardSet
 from las.errors import LASError
 from las.text.characters import Characters
 
@@ -42,6 +43,7 @@ class Batch:
     samples: Tensor  # [B]
     tokens: Tensor  # [B, U], zero beyond the transcripts
     token_lengths: Tensor  # [B]
+    left_out: int = 0  # utterances of shards that CTC cannot align
 
     def to(self, device: torch.device) -> "Batch":
         """Move waveforms and tokens to a device; lengths stay on the CPU, see ``LAS.forward``."""
@@ -62,6 +64,7 @@ class Utterances(Dataset):
         text: the alphabet.
         sample_rate: of the waveforms.
         augment: augmentation of the samples of a cut.
+        read: gives the cuts of a batch, and how many were left out; default: the batch is its cuts.
     """
 
     def __init__(
@@ -69,14 +72,17 @@ class Utterances(Dataset):
         text: Characters,
         sample_rate: int,
         augment: Callable[[Cut, np.ndarray], np.ndarray] | None = None,
+        read: Callable[[Any], tuple[list[Cut], int]] | None = None,
     ) -> None:
         self.text = text
         self.sample_rate = sample_rate
         self.augment = augment
+        self.read = read
 
-    def __getitem__(self, cuts: CutSet) -> Batch | LASError:
+    def __getitem__(self, batch: Any) -> Batch | LASError:
         try:
-            return self._read(list(cuts))
+            cuts, left_out = self.read(batch) if self.read else (list(batch), 0)
+            return replace(self._read(cuts), left_out=left_out)
         except LASError as error:
             return error
 
@@ -105,18 +111,18 @@ class Utterances(Dataset):
 class SkippingSampler:
     """A sampler that skips the first batches of an epoch."""
 
-    def __init__(self, sampler: Iterable[CutSet], skip: int) -> None:
+    def __init__(self, sampler: Iterable[Any], skip: int) -> None:
         self.sampler = sampler
         self.skip = skip
 
-    def __iter__(self) -> Iterator[CutSet]:
+    def __iter__(self) -> Iterator[Any]:
         for index, cuts in enumerate(self.sampler):
             if index >= self.skip:
                 yield cuts
 
 
 def training_batches(
-    cuts: CutSet,
+    cuts: CutSet | ShardSet,
     count: int,
     text: Characters,
     config: DataConfig,
@@ -134,7 +140,7 @@ def training_batches(
     exceed ``batch_seconds`` by as much as durations differ within a bucket.
 
     Args:
-        cuts: utterances, already filtered.
+        cuts: utterances, already filtered; or shards, whose batches never exceed the limit.
         count: number of utterances.
         text: the alphabet.
         config: sizes of batches, speeds, noise and codec.
@@ -151,6 +157,10 @@ def training_batches(
     if config.mp3:
         check_rate(sample_rate)
     augment = partial(distort, config=config, sample_rate=sample_rate, seed=seed, epoch=epoch)
+    if isinstance(cuts, ShardSet):
+        read = partial(cuts.cuts, seed=seed, epoch=epoch)
+        planned = cuts.sampler(seed, epoch, skip, rank, world)
+        return _loader(Utterances(text, sample_rate, augment, read), planned, config.workers)
     # The sampler uses the sum of seed and epoch: without a hash, seeds 1 and 2 would share orders.
     common = {"world_size": world, "rank": rank, "seed": zlib.crc32(str(seed).encode())}
     limits = {"max_duration": config.batch_seconds, "max_cuts": config.batch_utterances}
@@ -172,12 +182,17 @@ def training_batches(
             utterances, shuffle=True, num_buckets=buckets, **limits, **common
         )
     sampler.set_epoch(epoch)
+    dataset = Utterances(text, sample_rate, augment)
+    return _loader(dataset, SkippingSampler(sampler, skip), config.workers)
+
+
+def _loader(dataset: Utterances, sampler: Iterable[Any], workers: int) -> DataLoader:
     return DataLoader(
-        Utterances(text, sample_rate, augment),
+        dataset,
         batch_size=None,
-        sampler=SkippingSampler(sampler, skip),
-        num_workers=config.workers,
-        prefetch_factor=8 if config.workers else None,
+        sampler=sampler,
+        num_workers=workers,
+        prefetch_factor=8 if workers else None,
         worker_init_fn=_ignore_signals,
     )
 

@@ -1,8 +1,9 @@
-"""Reads the recordings of a manifest through `las.audio.reader`, as an audio backend of lhotse.
+"""Reads the recordings of manifests and shards through `las.audio.reader`, as a backend of lhotse.
 
 So what `las prepare` accepted is read in the same way in training.
 """
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ from las.audio import downmix, reader
 from las.errors import LASError, shown
 
 _SAME_SECONDS = 0.025  # tolerance of lhotse between a file and its manifest
+_MEMORY = Path("utterance")
 
 
 class LASBackend(LibsndfileBackend):
-    """Reads files with `las.audio.reader`; members of archives and the like as lhotse does."""
+    """Reads files and utterances of shards with `las.audio.reader`; all else as lhotse does."""
 
     def read_audio(
         self,
@@ -33,6 +35,10 @@ class LASBackend(LibsndfileBackend):
         Raises:
             AudioError: the file gives no usable audio.
         """
+        if isinstance(path_or_fd, io.BytesIO):
+            with reader.copied(path_or_fd, _MEMORY) as copy:
+                samples, rate = reader.read(copy, offset, duration)
+            return samples.T, rate
         if not isinstance(path_or_fd, str | Path) or ".tar/" in str(path_or_fd):
             return super().read_audio(path_or_fd, offset, duration, force_opus_sampling_rate)
         samples, rate = reader.read(path_or_fd, offset, duration)
@@ -46,7 +52,7 @@ def waveform(cut: Cut, sample_rate: int) -> np.ndarray:
     """The samples of a cut, its channels averaged: float32 [S].
 
     Args:
-        cut: of recordings in files.
+        cut: of recordings in files, or of a shard.
         sample_rate: Hz of the result.
 
     Raises:
@@ -66,12 +72,14 @@ def waveform(cut: Cut, sample_rate: int) -> np.ndarray:
 def _reason(cut: Cut, problem: BaseException) -> LASError:
     """The error that names the file that caused it."""
     again = "prepare the data again"
+    recordings = list(_recordings(cut))
+    if any(recording.sources[0].type == "memory" for recording in recordings):
+        return _reason_in_shard(cut, problem, again)
     cause: BaseException | None = problem
     while cause is not None:  # lhotse wraps the original error
         if isinstance(cause, reader.AudioError) and cause.path is not None:
             return reader.error(cause.path, cause.what, again)
         cause = cause.__context__
-    recordings = list(_recordings(cut))
     for recording in recordings:
         path = Path(str(recording.sources[0].source))
         try:
@@ -88,6 +96,30 @@ def _reason(cut: Cut, problem: BaseException) -> LASError:
     return LASError(f"{name}: cannot read the audio ({line}); {again}")
 
 
+def _reason_in_shard(cut: Cut, problem: BaseException, again: str) -> LASError:
+    """The error that names the shard, and the utterance."""
+    for part in [track.cut for track in getattr(cut, "tracks", [])] or [cut]:
+        recording = getattr(part, "recording", None)
+        if recording is None:  # the silence between joined utterances
+            continue
+        where = f"{shown(part.shard)}: the audio of utterance {part.id}"
+        source = recording.sources[0]
+        try:
+            with reader.copied(io.BytesIO(source.source), _MEMORY) as path:
+                found = reader.info(path)
+                samples, _ = reader.read(path)
+        except reader.AudioError as error:
+            return LASError(f"{where} {error.what}; {again}")
+        rate, seconds = _rate_before(recording), _before(recording)
+        if found.sample_rate != rate or abs(len(samples) / rate - seconds) > _SAME_SECONDS:
+            return LASError(
+                f"{where} has changed: {len(samples) / found.sample_rate:.3f} s at "
+                f"{found.sample_rate} Hz, and the shard says {seconds:.3f} s at {rate} Hz; {again}"
+            )
+    line = " ".join(str(problem).split())[:200]
+    return LASError(f"{shown(cut.id)}: cannot read the audio of the shard ({line}); {again}")
+
+
 def _before(recording: Recording) -> float:
     """Seconds of a recording before its speed was changed."""
     seconds = recording.duration
@@ -95,6 +127,15 @@ def _before(recording: Recording) -> float:
         found = change if isinstance(change, dict) else change.to_dict()
         seconds *= found.get("kwargs", {}).get("factor", 1.0)
     return seconds
+
+
+def _rate_before(recording: Recording) -> int:
+    """The sample rate of a recording before it was changed, in Hz."""
+    for change in recording.transforms or []:
+        found = change if isinstance(change, dict) else change.to_dict()
+        if "source_sampling_rate" in found.get("kwargs", {}):
+            return int(found["kwargs"]["source_sampling_rate"])
+    return int(recording.sampling_rate)
 
 
 def _recordings(cut: Cut) -> Iterator[Recording]:

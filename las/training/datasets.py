@@ -5,6 +5,7 @@ from lhotse import CutSet
 
 from las.config import DataConfig
 from las.data.manifests import Trainable, check_alphabet, read_manifest, trainable
+from las.data.shards.reader import ShardSet, is_sharded
 from las.model.las import LAS
 from las.scoring.wer import check
 
@@ -13,17 +14,18 @@ def training_set(data: DataConfig, model: LAS) -> Trainable:
     """The utterances that can be trained on.
 
     Raises:
-        LASError: the manifest is not usable, or too much of it cannot be trained on.
+        LASError: the data are not usable, or too much of them cannot be trained on.
     """
-    cuts = read_manifest(data.train)
-    check_alphabet(cuts, model.text, data.train)
     rate = model.config.frontend.sample_rate
-    return trainable(
-        cuts,
-        model.text,
-        data,
-        lambda seconds: int(model.ctc_frames(torch.tensor(int(seconds * rate)))),
-    )
+
+    def frames(seconds: float) -> int:
+        return int(model.ctc_frames(torch.tensor(int(seconds * rate))))
+
+    if is_sharded(data.train):
+        return ShardSet(data, model.text, frames).trainable()
+    cuts = read_manifest(str(data.train))
+    check_alphabet(cuts, model.text, str(data.train))
+    return trainable(cuts, model.text, data, frames)
 
 
 def dev_set(data: DataConfig, model: LAS) -> CutSet | None:

@@ -45,6 +45,8 @@ _RESUMABLE_CHANGES = frozenset(
     [
         "data.train",
         "data.dev",
+        "data.cache",
+        "data.cache_gigabytes",
         "data.workers",
         "training.output",
         "training.epochs",
@@ -103,7 +105,7 @@ class Trainer:
                 "than frames"
             )
         if explicit.longest_seconds is None:  # transcription splits longer audio
-            longest = round(max(cut.duration for cut in self.train_cuts), 1)
+            longest = round(usable.longest, 1)
             longest = max(longest, config.longest_seconds or 0.0)  # of the initial model
             self.model.config = self.model.config.model_copy(update={"longest_seconds": longest})
         self.dev_cuts = dev_set(config.data, self.model)
@@ -172,6 +174,7 @@ class Trainer:
             world=self.group.world,
         )
         pending: list[Losses] = []
+        left_out = 0
         saved = waited = time.monotonic()
         iterator = iter(batches)
         try:
@@ -183,6 +186,7 @@ class Trainer:
                 last = len(pending) + 1 == self.settings.accumulate
                 pending.append(self._backward(self.replica, batch, use_speller, synchronise=last))
                 position.batches += 1
+                left_out += batch.left_out
                 if last:
                     self._update(pending)
                     pending = []
@@ -203,6 +207,9 @@ class Trainer:
             del iterator
         if pending:
             self._update(pending)
+        if left_out := self.group.total(left_out):
+            what = f"epoch {position.epoch + 1}: left out {left_out} utterances"
+            self.logger.info(f"{what} with more characters than frames")
         position.epoch += 1
         position.batches = position.seen = 0
         due = position.epoch % self.settings.evaluate_every == 0

@@ -71,3 +71,17 @@ def test_prepare_of_what_is_not_there(las, tmp_path):
     for corpus in ("librispeech", "an4", "folder"):
         status, _, err = las("prepare", corpus, tmp_path / "missing", tmp_path / "out")
         assert status == 1 and f"{tmp_path / 'missing'}: no such folder; check" in error_line(err)
+
+
+def test_prepare_shards(las, tmp_path):
+    mine = write_folder(tmp_path / "mine", ["ABE", "CAB", "FADE", "BEAD"])
+    arguments = ("prepare", "folder", mine, tmp_path / "out", "--shards", "--dev-speakers", 1)
+    status, out, err = las(*arguments, "--shard-size", 1, "--flac")
+    assert (status, err) == (0, "")
+    shards, manifest = out.splitlines()
+    assert "mine.shards: 2 utterances, " in shards and "mine-dev.jsonl.gz: 2 utt" in manifest
+    folder = tmp_path / "out/mine.shards"
+    assert {cut.sampling_rate for cut in CutSet.from_shar(in_dir=folder)} == {8000}
+    assert len(list(folder.glob("recording.*.tar"))) == 2
+    status, _, err = las("prepare", "folder", mine, tmp_path / "out", "--flac")
+    assert status == 1 and "--flac: manifests leave the audio where it is" in error_line(err)
