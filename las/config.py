@@ -217,9 +217,8 @@ class DataConfig(Settings):
     short_first: Natural = 1  # first epochs, in which batches are in order of duration
     shuffle: Positive = 20000  # utterances of shards that are shuffled and batched together
     cache: str = ""  # folder for copies of remote shards; empty: one in the temporary folder
-    cache_gigabytes: Annotated[float, Field(gt=0)] = (
-        50.0  # limit of these copies, of which the oldest are deleted
-    )
+    # Limit of these copies, of which those that were not read for the longest time are deleted.
+    cache_gigabytes: Annotated[float, Field(gt=0)] = 50.0
     workers: Natural = 1  # processes that read audio; 0: the main process reads
 
     @model_validator(mode="after")

@@ -21,7 +21,7 @@ def shards(tmp_path_factory):
     return found
 
 
-def test_a_stop_in_an_epoch_changes_no_bit(shards, dev, tmp_path, monkeypatch):
+def test_a_stop_in_an_epoch_changes_no_bit(shards, tmp_path, monkeypatch):
     changes = {
         "data__weights": [1.0, 1.5],
         "data__shuffle": 9,
@@ -30,7 +30,7 @@ def test_a_stop_in_an_epoch_changes_no_bit(shards, dev, tmp_path, monkeypatch):
         **RANDOM,
     }
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    train(run_config(shards, whole, dev, **changes))
+    train(run_config(shards, whole, **changes))
     update = Trainer._update
 
     def stopping(self, losses):
@@ -38,7 +38,7 @@ def test_a_stop_in_an_epoch_changes_no_bit(shards, dev, tmp_path, monkeypatch):
         self.stop.received = self.position.step in (2, 7)
 
     monkeypatch.setattr(Trainer, "_update", stopping)
-    config = run_config(shards, stopped, dev, **changes)
+    config = run_config(shards, stopped, **changes)
     for step in (2, 7):
         with pytest.raises(InterruptedTrainingError, match=f"after step {step};"):
             train(config)

@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -114,15 +115,15 @@ class ShardFiles:
         folder = self._copies / name
         path = folder / _COPY
         while True:
-            with locked(folder, wait=True):  # one process fetches, the others wait
-                fetched = not path.is_file()
-                if fetched:
-                    self._fetch(name, path, size)
-                try:
+            try:
+                with locked(folder, wait=True):  # one process fetches, the others wait
+                    fetched = not path.is_file()
+                    if fetched:
+                        self._fetch(name, path, size)
                     file = path.open("rb")
-                except FileNotFoundError:  # deleted by another process, to make room
-                    continue
-                os.utime(path)
+                    os.utime(path)
+            except FileNotFoundError:  # another process deleted it, to make room
+                continue
             if fetched:
                 self._make_room(path)
             return file
@@ -161,6 +162,8 @@ class ShardFiles:
                 return
             if path != kept:
                 path.unlink(missing_ok=True)  # who has it open still reads it
+                with suppress(OSError):  # while another process fetches it
+                    path.parent.rmdir()
                 total -= size
 
 

@@ -65,6 +65,7 @@ def test_copies_obey_the_limit(shards, tmp_path):
     for name in names[1:]:
         remote.open(name, sizes[name]).close()
         assert sum(p.stat().st_size for p in tmp_path.rglob(files._COPY)) <= limit * 1e9
+        assert len(list(tmp_path.glob("*/recording*"))) <= 3
     assert kept.read() == (shards / names[0]).read_bytes()  # although it is deleted
     kept.close()
     assert remote.open(names[0], sizes[names[0]]).read() == (shards / names[0]).read_bytes()
