@@ -180,8 +180,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if chosen.measure is not None:
         print(json.dumps(measure(chosen.measure)))
         return
-    given = sys.argv[1:] if arguments is None else arguments
-    chosen.command = " ".join([parser.prog, *given])
+    told = [parser.prog, "--sizes", *chosen.sizes, "--manifests", *chosen.manifests]
+    chosen.command = " ".join(map(str, told))
     chosen.device = "cpu"
     header = common.environment(chosen)
     rows = []
