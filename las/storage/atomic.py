@@ -1,6 +1,7 @@
 """Atomic writing of files, and locks on folders."""
 
 import fcntl
+import hashlib
 import os
 import secrets
 import stat
@@ -19,9 +20,9 @@ _SUFFIX_BYTES = 32  # maximum in a temporary name; file names have at most 255
 def replacing(path: Path) -> Iterator[Path]:
     """Write a file atomically: to a temporary file beside it, which replaces it on success.
 
-    The temporary file is removed on failure. Its name is unique and short enough for any file
-    system, and keeps a short suffix, by which some writers choose the format. The mode of the file
-    follows the umask.
+    The temporary file is removed on failure. What a killed process has left is overwritten by the
+    next that writes this file. Its name is short enough for any file system, and keeps a short
+    suffix, by which some writers choose the format. The mode of the file follows the umask.
 
     Yields:
         the path to write to.
@@ -31,16 +32,41 @@ def replacing(path: Path) -> Iterator[Path]:
         OSError: the file cannot be written; the error names ``path``.
     """
     make_folder(path.parent)
-    temporary = path.with_name(f".partial-{secrets.token_hex(8)}{_short_suffix(path)}")
-    try:
+    with _reserved(path) as (temporary, mode):
+        try:
+            with attribute_errors(path, temporary):
+                yield temporary
+                if stat.S_IMODE(temporary.stat().st_mode) != mode:
+                    temporary.chmod(mode)
+                temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _reserved(path: Path) -> Iterator[tuple[Path, int]]:
+    """A name for a temporary file that no other process uses, and the mode of a new file.
+
+    It follows from the name of the file, and is reserved by a lock; if another process has that,
+    or the file system has no locks, it is random.
+    """
+    suffix = _short_suffix(path)
+    digest = hashlib.blake2b(os.fsencode(path.name), digest_size=8).hexdigest()
+    lock = path.with_name(f".partial-{digest}-lock")
+    with attribute_errors(path, lock):
+        descriptor = _lock(lock, wait=False, needed=True)
+    if descriptor is None:
+        temporary = path.with_name(f".partial-{secrets.token_hex(8)}{suffix}")
         with attribute_errors(path, temporary):
             mode = _usual_mode(temporary)
-            yield temporary
-            if stat.S_IMODE(temporary.stat().st_mode) != mode:
-                temporary.chmod(mode)
-            temporary.replace(path)
+        yield temporary, mode
+        return
+    try:
+        temporary = path.with_name(f".partial-{digest}{suffix}")
+        temporary.unlink(missing_ok=True)  # of a process that was killed
+        yield temporary, stat.S_IMODE(os.fstat(descriptor).st_mode)
     finally:
-        temporary.unlink(missing_ok=True)
+        _release(lock, descriptor)
 
 
 def make_folder(folder: Path) -> None:
@@ -130,11 +156,8 @@ def locked(folder: Path, wait: bool = False) -> Iterator[bool]:
     try:
         yield descriptor is not None
     finally:
-        if descriptor in _held:  # not in a process that was forked inside
-            with suppress(OSError):
-                path.unlink(missing_ok=True)  # while locked: it is not another's
-            _held.remove(descriptor)
-            os.close(descriptor)
+        if descriptor is not None:
+            _release(path, descriptor)
 
 
 def remove_leftovers(folder: Path, suffix: str) -> None:
@@ -146,8 +169,11 @@ def remove_leftovers(folder: Path, suffix: str) -> None:
 _held: set[int] = set()  # descriptors of the locks of this process
 
 
-def _lock(path: Path, wait: bool) -> int | None:
-    """A descriptor that holds the lock; None if another process does."""
+def _lock(path: Path, wait: bool, needed: bool = False) -> int | None:
+    """A descriptor that holds the lock; None if another process does.
+
+    On a file system without locks it is also None if a lock is needed.
+    """
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -156,7 +182,10 @@ def _lock(path: Path, wait: bool) -> int | None:
             os.close(descriptor)
             return None
         except OSError:  # the file system has no locks
-            pass
+            if needed:
+                os.close(descriptor)
+                path.unlink(missing_ok=True)
+                return None
         except BaseException:
             os.close(descriptor)
             raise
@@ -166,6 +195,16 @@ def _lock(path: Path, wait: bool) -> int | None:
                 _held.add(descriptor)
                 return descriptor
         os.close(descriptor)
+
+
+def _release(path: Path, descriptor: int) -> None:
+    """Remove the file of a lock, and the lock; nothing in a process that was forked inside."""
+    if descriptor not in _held:
+        return
+    with suppress(OSError):
+        path.unlink(missing_ok=True)  # while locked: it is not another's
+    _held.remove(descriptor)
+    os.close(descriptor)
 
 
 def _release_after_fork() -> None:

@@ -4,6 +4,7 @@ import errno
 import gzip
 import os
 import shutil
+import signal
 import stat
 
 import pytest
@@ -136,6 +137,37 @@ def test_a_folder_in_its_place_is_told(tmp_path):
         temporary.touch()
     assert (caught.value.filename, caught.value.filename2) == (str(path), None)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_process_has_left_goes_with_the_next_writing(tmp_path):
+    path = tmp_path / "a.jsonl.gz"
+    child = os.fork()
+    if not child:
+        with replacing(path) as temporary:
+            temporary.write_text("ha")
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert not path.exists() and len(list(tmp_path.iterdir())) == 2
+    with replacing(path) as temporary:
+        assert not temporary.exists()
+        temporary.write_text("whole")
+    assert list(tmp_path.iterdir()) == [path] and path.read_text() == "whole"
+
+
+def test_without_locks_every_writer_has_a_name_of_its_own(tmp_path, monkeypatch):
+    def refuse(descriptor, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(atomic.fcntl, "flock", refuse)
+    test_two_writers_of_one_name_do_not_meet(tmp_path)
+
+
+def test_a_suffix_like_that_of_a_lock(tmp_path):
+    for name in ("a.lock", "a", "-lock"):
+        with replacing(tmp_path / name) as temporary:
+            temporary.write_text(name)
+        assert (tmp_path / name).read_text() == name
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 # --- modes and full disks -------------------------------------------------------------------
