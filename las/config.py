@@ -255,6 +255,8 @@ class TrainingConfig(Settings):
     average: Natural = 5  # number of best epochs whose weights are averaged; 0 or 1: the best epoch
     evaluate_every: Positive = 1  # epochs between validations
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 5.0  # minutes between checkpoints
+    # Minutes that processes wait for one that does not answer.
+    peer_minutes: Annotated[float, Field(gt=0)] = 10.0
     max_skipped: Positive = 20  # steps in a row with a non-finite gradient that end the training
 
 

@@ -1,6 +1,7 @@
 """Device, threads, precision, seeds and stop signals of a process."""
 
 import contextlib
+import ctypes
 import random
 import signal
 from collections.abc import Iterator
@@ -87,6 +88,12 @@ def step_seed(*parts: int) -> int:
     uninterrupted one.
     """
     return int(np.random.SeedSequence(parts).generate_state(1)[0])
+
+
+def end_with_parent() -> None:
+    """Ask Linux for SIGTERM when the process that started this one ends, even if it is killed."""
+    with contextlib.suppress(OSError, AttributeError):  # another system
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 @dataclass

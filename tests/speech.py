@@ -186,6 +186,11 @@ def start(*arguments: object, launcher: Sequence[object] = ()) -> subprocess.Pop
     )
 
 
+def exhaust() -> None:
+    """The error of a CPU whose memory ran out."""
+    torch.empty(2**60)
+
+
 @contextlib.contextmanager
 def full_disk(size: int) -> Iterator[None]:
     """No file may grow beyond this many bytes: a full disk, but for the number of its error."""

@@ -9,6 +9,7 @@ from las.cli.options import Normalizers, choices, one_of
 from las.data.layouts import LAYOUTS
 from las.errors import LASError
 from las.imports import frozen_imports
+from las.storage.atomic import check_folder
 from las.text.normalizer import check_alphabet
 
 
@@ -91,6 +92,7 @@ def prepare(
     layout = LAYOUTS[corpus]
     if part and not layout.has_parts:
         raise LASError(f"--part: {corpus} has no parts; leave it out")
+    check_folder(output)
     parts = layout.read(source, part or [])
     held_out = set()
     if dev_speakers:

@@ -108,16 +108,34 @@ class Utterances(Dataset):
         )
 
 
-class SkippingSampler:
-    """A sampler that skips the first batches of an epoch."""
+class SharedSampler:
+    """The batches of one process, without the first of an epoch.
 
-    def __init__(self, sampler: Iterable[Any], skip: int) -> None:
+    Args:
+        sampler: the batches of the epoch; their order does not depend on the processes.
+        skip: batches of all processes that were already used.
+        rank: of this process.
+        world: number of processes.
+        group: batches of an optimizer step, which the processes take in turn.
+        start: number of the first batch in ``sampler``.
+    """
+
+    def __init__(
+        self,
+        sampler: Iterable[Any],
+        skip: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        group: int = 1,
+        start: int = 0,
+    ) -> None:
         self.sampler = sampler
-        self.skip = skip
+        self.skip, self.start = skip, start
+        self.rank, self.world, self.group = rank, world, group
 
     def __iter__(self) -> Iterator[Any]:
-        for index, cuts in enumerate(self.sampler):
-            if index >= self.skip:
+        for index, cuts in enumerate(self.sampler, self.start):
+            if index >= self.skip and index % self.group % self.world == self.rank:
                 yield cuts
 
 
@@ -133,8 +151,12 @@ def training_batches(
     skip: int = 0,
     rank: int = 0,
     world: int = 1,
+    group: int | None = None,
 ) -> Iterable[Batch | LASError]:
     """Batches of one epoch.
+
+    Their order depends only on seed and epoch, not on the number of processes, which take them in
+    turn.
 
     A batch is complete when another utterance as long as its longest would exceed a limit. It may
     exceed ``batch_seconds`` by as much as durations differ within a bucket.
@@ -147,9 +169,11 @@ def training_batches(
         sample_rate: of the waveforms.
         seed: of the training.
         epoch: counted from 0; with the seed it determines the order and the augmentation.
-        skip: batches of this epoch that were already used.
+        skip: batches of this epoch, of all processes, that were already used.
         rank: of this process; each process gets its own batches.
         world: number of processes of the training.
+        group: batches of an optimizer step: the first process takes the first of each; None is
+            one for each process.
 
     Raises:
         LASError: the settings ask for MP3, which does not have this sample rate.
@@ -157,12 +181,14 @@ def training_batches(
     if config.mp3:
         check_rate(sample_rate)
     augment = partial(distort, config=config, sample_rate=sample_rate, seed=seed, epoch=epoch)
+    shared = {"skip": skip, "rank": rank, "world": world, "group": group or world}
     if isinstance(cuts, ShardSet):
         read = partial(cuts.cuts, seed=seed, epoch=epoch)
-        planned = cuts.sampler(seed, epoch, skip, rank, world)
-        return _loader(Utterances(text, sample_rate, augment, read), planned, config.workers)
+        dataset = Utterances(text, sample_rate, augment, read)
+        planned = cuts.sampler(seed, epoch, skip, group or world)
+        return _loader(dataset, SharedSampler(planned, **shared, start=skip), config.workers)
     # The sampler uses the sum of seed and epoch: without a hash, seeds 1 and 2 would share orders.
-    common = {"world_size": world, "rank": rank, "seed": zlib.crc32(str(seed).encode())}
+    common = {"world_size": 1, "rank": 0, "seed": zlib.crc32(str(seed).encode())}
     limits = {"max_duration": config.batch_seconds, "max_cuts": config.batch_utterances}
     utterances = cuts.map(
         partial(perturb_speed, speeds=config.speeds, seed=seed, epoch=epoch), apply_fn=None
@@ -183,7 +209,7 @@ def training_batches(
         )
     sampler.set_epoch(epoch)
     dataset = Utterances(text, sample_rate, augment)
-    return _loader(dataset, SkippingSampler(sampler, skip), config.workers)
+    return _loader(dataset, SharedSampler(sampler, **shared), config.workers)
 
 
 def _loader(dataset: Utterances, sampler: Iterable[Any], workers: int) -> DataLoader:
@@ -205,8 +231,13 @@ def evaluation_batches(
     batch_seconds: float = 60.0,
     batch_utterances: int = 32,
     workers: int = 0,
+    rank: int = 0,
+    world: int = 1,
 ) -> Iterable[Batch | LASError]:
-    """All utterances, longest first, so that running out of memory shows at once."""
+    """All utterances, longest first, so that running out of memory shows at once.
+
+    Several processes take the batches in turn.
+    """
     sampler = _in_order(
         cuts,
         ascending=False,
@@ -218,7 +249,7 @@ def evaluation_batches(
     return DataLoader(
         Utterances(text, sample_rate),
         batch_size=None,
-        sampler=SkippingSampler(sampler, 0),
+        sampler=SharedSampler(sampler, 0, rank, world, world),
         num_workers=workers,
         worker_init_fn=_ignore_signals,
     )

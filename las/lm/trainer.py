@@ -28,6 +28,7 @@ from las.errors import LASError
 from las.lm import corpus
 from las.lm.config import LMConfig
 from las.lm.lstm import LanguageModel, Perplexity, measure
+from las.memory import Pieces, added_whole
 from las.optimization import Position, learning_rate, optimizer_step
 from las.runtime import (
     StopRequest,
@@ -58,6 +59,11 @@ _RESUMABLE_CHANGES = frozenset(
 )
 _LINE_SECONDS = 15.0  # between lines of progress
 _PARTS = 4  # of a batch, each padded separately
+
+
+def _halves(part: np.ndarray) -> tuple[np.ndarray, ...]:
+    middle = len(part) // 2
+    return (part[:middle], part[middle:]) if middle else ()
 
 
 class InterruptedLMTrainingError(LASError):
@@ -112,6 +118,7 @@ class LMTrainer:
         self.dev = self.text.dev.sample(self.settings.dev_sentences, self.settings.seed)
         self.position = LMPosition()
         self.stop = StopRequest()
+        self.shortages = 0  # steps with a batch that did not fit into memory
 
     def run(self) -> Path:
         """Train to the end; resumes if the output folder holds a checkpoint.
@@ -211,14 +218,28 @@ class LMTrainer:
         train = self.text.train
         count = int((train.offsets[index + 1] - train.offsets[index]).sum()) + len(index)
         self.optimizer.zero_grad(set_to_none=True)
-        value = 0.0
-        for part in train.parts(index, _PARTS):
+        parameters = list(self.model.parameters())
+
+        def backward(part: np.ndarray) -> float:
             tokens, lengths = train.select(part)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-                losses = self.model.losses(tokens.to(self.device), lengths.to(self.device))
-            loss = losses.sum() / count
-            loss.backward()
-            value += float(loss.detach())
+            with added_whole(parameters):
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+                    losses = self.model.losses(tokens.to(self.device), lengths.to(self.device))
+                loss = losses.sum() / count
+                loss.backward()
+            return float(loss.detach())
+
+        value, halved = 0.0, 0
+        for part in train.parts(index, _PARTS):
+            pieces = Pieces(part, backward, _halves)
+            for left_out in pieces.left_out:
+                raise LASError(
+                    f"{self.output}: out of memory for a sentence of "
+                    f"{train.select(left_out)[1].max()} characters; lower training.max_characters"
+                )
+            halved += pieces.halved
+            value += sum(pieces.done)
+        self._tell_of_halves(halved)
         rate = learning_rate(
             position.step,
             self._progress(),
@@ -282,13 +303,15 @@ class LMTrainer:
             save_settings(self.config, self.output / "config.yaml")
             (self.output / "log.jsonl").unlink(missing_ok=True)
             return
-        state = checkpoint.load(path)
+        state, damage = checkpoint.load_last(path)
         changed = settings_diff.check(self.config, state.get("lm"), path, _RESUMABLE_CHANGES)
         if state["text"] != self._fingerprint():
             raise LASError(f"{path}: belongs to a training on another text; choose a new folder")
         fit_weights(self.model, state["model"], path, "config.yaml")
         self.optimizer.load_state_dict(state["optimizer"])
         self.position = LMPosition(**state["position"])
+        if damage:
+            self._line(damage)
         truncate_rows(self.output / "log.jsonl", lambda row: row["step"] <= self.position.step)
         if changed:
             save_settings(self.config, self.output / "config.yaml")
@@ -300,6 +323,15 @@ class LMTrainer:
         return [len(train), train.characters, corpus.checksum(train), len(self.text.dev)]
 
     # Logs
+
+    def _tell_of_halves(self, halved: int) -> None:
+        self.shortages += halved > 0
+        if halved and not self.shortages & (self.shortages - 1):  # 1, 2, 4 ... steps
+            self._line(
+                f"WARNING: step {self.position.step + 1}: out of memory: {halved} parts of the "
+                f"batch were computed in halves; steps like this so far: {self.shortages}; a "
+                "smaller training.batch_characters avoids it"
+            )
 
     def _line(self, text: str) -> None:
         stamped = timestamped(text)

@@ -42,6 +42,7 @@ class TrainingLogger:
         self.task: TaskID | None = None
         self.wer = float("nan")
         self.waiting = 0.0
+        self.shortages = 0
         self.began = self.last_line = self.last_step = time.monotonic()
         self.smooth: dict[str, float] = {}
 
@@ -123,6 +124,26 @@ class TrainingLogger:
     def warning(self, line: str) -> None:
         """A line marked as a warning."""
         self.info(f"WARNING: {line}")
+
+    def shortage(self, step: int, halved: int, left_out: int) -> None:
+        """Warn that batches did not fit into memory: the first, second, fourth, eighth time ...
+
+        Args:
+            step: number of the step.
+            halved: batches, or parts of them, that were divided.
+            left_out: utterances that did not fit alone.
+        """
+        if not halved + left_out:
+            return
+        self.shortages += 1
+        if self.shortages & (self.shortages - 1):
+            return
+        without = f"; {left_out} utterances that do not fit alone were left out" * (left_out > 0)
+        self.warning(
+            f"step {step}: out of memory: {halved} batches or parts of them were computed in "
+            f"halves{without}; steps like this so far: {self.shortages}; a smaller "
+            "data.batch_seconds or data.max_seconds avoids it"
+        )
 
     def input_waited(self, seconds: float) -> None:
         """Add seconds that the loop has waited for a batch."""

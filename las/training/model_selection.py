@@ -4,9 +4,9 @@ The folder of the run gets ``best`` (a model folder), ``epochs`` (weights alone,
 and, at the end, ``model``.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from lhotse import CutSet
 from torch import Tensor
 
@@ -14,6 +14,7 @@ from las.config import RunConfig
 from las.data.dataset import evaluation_batches
 from las.model.las import LAS
 from las.storage.weights import read_weights, write_weights
+from las.training.distributed import DistributedGroup
 from las.training.logger import TrainingLogger
 from las.training.position import TrainingPosition
 from las.training.validation import Validation, validate
@@ -22,12 +23,14 @@ _EPOCHS_TO_ALIGN = 5  # with a speller, before flat attention is a warning
 
 
 class ModelSelection:
-    """Measures a model after its epochs and keeps the best; for the first process alone.
+    """Measures a model after its epochs and keeps the best.
+
+    All processes of a training measure, each its share of the dev set, and rank; the first writes.
 
     Args:
         model: in training; after :meth:`finish` it has the averaged weights.
         config: of the run.
-        device: of the model.
+        group: processes of the training, and the device of the model.
         dev_cuts: the dev set; without one, the last weights are the final model.
         utterances: size of the training set, to be stored with the models.
         position: of the training; its ranking is updated.
@@ -38,7 +41,7 @@ class ModelSelection:
         self,
         model: LAS,
         config: RunConfig,
-        device: torch.device,
+        group: DistributedGroup,
         dev_cuts: CutSet | None,
         utterances: int,
         position: TrainingPosition,
@@ -47,7 +50,7 @@ class ModelSelection:
         self.model = model
         self.config = config
         self.settings = config.training
-        self.device = device
+        self.group = group
         self.dev_cuts = dev_cuts
         self.utterances = utterances
         self.position = position
@@ -88,13 +91,15 @@ class ModelSelection:
         """
         final = self.output / "model"
         if not self.position.best:
-            self.model.save_pretrained(final, self._info())
+            if self.group.first:
+                self.model.save_pretrained(final, self._info())
             return final
         wer = self.position.best[0][0]
-        chosen = LAS.from_pretrained(self.output / "best")
-        epochs = [epoch for _, epoch in self.position.best[: self.settings.average]]
+        chosen = None
+        epochs = self._averaged()
         if len(epochs) > 1:
-            mean = average_weights([self._weights(epoch) for epoch in epochs])
+            paths = [self._weights(epoch) for epoch in epochs]
+            mean = self.group.from_first(lambda: average_weights(paths))
             self.model.load_weights(mean, self.output / "epochs")
             averaged = self._measure().score.wer
             self.logger.info(
@@ -103,31 +108,54 @@ class ModelSelection:
             )
             if averaged <= wer:
                 chosen, wer = self.model, averaged
-        chosen.save_pretrained(final, self._info(wer))
+        if self.group.first:
+            chosen = chosen or LAS.from_pretrained(self.output / "best")
+            chosen.save_pretrained(final, self._info(wer))
+            self._remove_weights_but()
         self._compare(wer)
         return final
 
     def _measure(self, use_speller: bool = True) -> Validation:
         assert self.dev_cuts is not None
+        group = self.group
         batches = evaluation_batches(
-            self.dev_cuts, self.model.text, sample_rate=self.config.frontend.sample_rate
+            self.dev_cuts,
+            self.model.text,
+            sample_rate=self.config.frontend.sample_rate,
+            rank=group.rank,
+            world=group.world,
         )
-        result = validate(self.model, batches, self.device, use_speller)
+        result = validate(self.model, batches, group.device, use_speller, group)
         self.model.train()
         return result
 
     def _rank(self, wer: float) -> None:
         """Save the model if it is the best so far, and its weights while it is among the best."""
         position = self.position
-        if not position.best or wer < position.best[0][0]:
+        first = self.group.first
+        if first and (not position.best or wer < position.best[0][0]):
             self.model.save_pretrained(self.output / "best", self._info(wer))
+        before = self._averaged()
         position.best = sorted([*position.best, (wer, position.epoch)])
-        if self.settings.average > 0:
+        if self.settings.average > 0 and first:
             path = self._weights(position.epoch)
             path.parent.mkdir(exist_ok=True)
             write_weights({k: v.detach().cpu() for k, v in self.model.state_dict().items()}, path)
-            for _, epoch in position.best[self.settings.average :]:
-                self._weights(epoch).unlink(missing_ok=True)
+            self._remove_weights_but(before)
+
+    def _averaged(self) -> list[int]:
+        """The best epochs, whose weights are kept."""
+        return [epoch for _, epoch in self.position.best[: self.settings.average]]
+
+    def _remove_weights_but(self, others: Sequence[int] = ()) -> None:
+        """Remove weights of all epochs but the best and some others.
+
+        The weights of the last training state are kept: it may be needed again.
+        """
+        wanted = {self._weights(epoch) for epoch in [*self._averaged(), *others]}
+        for path in (self.output / "epochs").glob("epoch-*.safetensors"):
+            if path not in wanted:
+                path.unlink(missing_ok=True)
 
     def _weights(self, epoch: int) -> Path:
         return self.output / "epochs" / f"epoch-{epoch:03d}.safetensors"

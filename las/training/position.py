@@ -9,6 +9,8 @@ from las.optimization import Position
 class TrainingPosition(Position):
     """Where a training is.
 
+    ``batches`` are those of all processes.
+
     Attributes:
         seen: Utterances of the current epoch so far.
         best: Word error rate on the dev set, percent, and number of each epoch, the best first.

@@ -1,12 +1,16 @@
 """The training loop: gradient accumulation, checkpoints, exact resume, several processes.
 
-The random numbers of a step depend only on (seed, epoch, batch, process), so that a resumed
-training is bit-identical to an uninterrupted one.
+An optimizer step takes a group of batches, which the processes compute in turn. Order and random
+numbers of the batches depend only on (seed, epoch, batch): a resumed training is bit-identical to
+an uninterrupted one, and with another number of processes equal but for rounding.
 """
 
 import contextlib
+import math
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -16,6 +20,7 @@ from las import config as configuration
 from las.config import RunConfig
 from las.data.dataset import Batch, training_batches
 from las.errors import LASError
+from las.memory import Pieces, added_whole
 from las.model.las import LAS, Losses
 from las.optimization import learning_rate, optimizer_step
 from las.runtime import (
@@ -27,35 +32,17 @@ from las.runtime import (
     step_seed,
     stop_signals,
 )
-from las.storage import checkpoint, settings_diff
+from las.storage import checkpoint
 from las.storage.atomic import check_folder, make_folder
 from las.storage.checkpoint import STATE
 from las.storage.settings import save_settings
 from las.storage.weights import WEIGHTS, read_weights
-from las.training import finetuning
-from las.training.datasets import dev_set, training_set
+from las.training import finetuning, resuming
+from las.training.datasets import dev_set, halves, read_batches, training_set
 from las.training.distributed import DistributedGroup
 from las.training.logger import TrainingLogger
 from las.training.model_selection import ModelSelection
 from las.training.position import TrainingPosition
-
-# Settings that may change when a training is resumed: paths, hardware, how often it validates and
-# saves, and its length. The learning rate then follows the new number of epochs.
-_RESUMABLE_CHANGES = frozenset(
-    [
-        "data.train",
-        "data.dev",
-        "data.cache",
-        "data.cache_gigabytes",
-        "data.workers",
-        "training.output",
-        "training.epochs",
-        "training.threads",
-        "training.device",
-        "training.evaluate_every",
-        "training.checkpoint_minutes",
-    ]
-)
 
 
 class InterruptedTrainingError(LASError):
@@ -77,12 +64,21 @@ class Trainer:
         self.settings = config.training
         if not self.settings.output:
             raise LASError("training.output is empty: name a folder for the run")
-        state = Path(self.settings.output) / STATE
-        explicit, config = config, finetuning.resolved(config, state)
-        self.config = config
         self.device = choose_device(self.settings.device)
-        self.group = DistributedGroup(self.device)
+        self.group = DistributedGroup(self.device, self.settings.peer_minutes)
         self.output = Path(self.settings.output)
+        with self.group.together():
+            self._prepare(config)
+        self.parameters = list(self.model.parameters())
+        self.position = TrainingPosition()
+        self.stop = StopRequest()
+        self.step_batches = self.settings.accumulate * self.group.world
+        self.unaligned = 0  # utterances of this epoch that CTC cannot align, known when read
+
+    def _prepare(self, explicit: RunConfig) -> None:
+        """Model, optimizer and data."""
+        state = self.output / STATE
+        self.config = config = finetuning.resolved(explicit, state)
         choose_threads(self.settings.threads, "training.threads")
         seed_everything(self.settings.seed)
         self.model = LAS(config.model_settings()).to(self.device)
@@ -95,7 +91,6 @@ class Trainer:
             weight_decay=self.settings.weight_decay,
             fused=True if self.device.type == "cpu" else None,  # 8 times as fast there
         )
-        self.replica: nn.Module | None = None
         usable = training_set(config.data, self.model)
         self.train_cuts, self.count = usable.cuts, usable.size
         if self.group.first and (usable.too_long or usable.too_many_characters):
@@ -109,8 +104,6 @@ class Trainer:
             longest = max(longest, config.longest_seconds or 0.0)  # of the initial model
             self.model.config = self.model.config.model_copy(update={"longest_seconds": longest})
         self.dev_cuts = dev_set(config.data, self.model)
-        self.position = TrainingPosition()
-        self.stop = StopRequest()
 
     def run(self) -> Path:
         """Train to the end; resumes if the output folder holds a checkpoint.
@@ -122,15 +115,16 @@ class Trainer:
             LASError: the data or the folder is not usable, or too many steps were skipped.
             InterruptedTrainingError: a signal asked to stop.
         """
-        check_folder(self.output)
-        make_folder(self.output)
+        with self.group.together():
+            check_folder(self.output)
+            make_folder(self.output)
         with contextlib.ExitStack() as stack:
             stack.enter_context(checkpoint.exclusive(self.output, self.group))
-            changed = self._resume()
+            lines = self._resume()
             self.stop = stack.enter_context(stop_signals())
             logger = TrainingLogger(self.output, self.config, self.group.rank)
             self.logger = stack.enter_context(logger)
-            what = (self.model, self.config, self.device, self.dev_cuts, self.count)
+            what = (self.model, self.config, self.group, self.dev_cuts, self.count)
             self.selection = ModelSelection(*what, self.position, self.logger)
             step, epoch, last = self.position.step, self.position.epoch, self.settings.epochs
             at = f"epoch {epoch + 1} of {last}"
@@ -140,14 +134,12 @@ class Trainer:
                 f"{self.count} utterances, {sum(p.numel() for p in self.model.parameters()):,} "
                 f"parameters, {self.device} x {self.group.world}, {at}"
             )
-            if changed:
-                self.logger.info(f"resumes with changed settings: {settings_diff.shown(changed)}")
+            for line in lines:
+                self.logger.info(line)
             self.logger.truncate(step, epoch if step else -1)
             if self.settings.init and not step:
                 self.logger.info(f"starts from the model {self.settings.init}")
-                if self.group.first:
-                    self.selection.validate_initial()
-                self.group.barrier()
+                self.selection.validate_initial()
             while self.position.epoch < self.settings.epochs:
                 self._epoch()
             return self._finish()
@@ -158,9 +150,7 @@ class Trainer:
         position = self.position
         self.model.train()
         use_speller = position.epoch >= self.settings.ctc_only
-        if self.replica is None or position.epoch == self.settings.ctc_only:
-            self.replica = None
-            self.replica = self.group.replica(self.model, whole=use_speller)
+        rank, world = self.group.rank, self.group.world
         batches = training_batches(
             self.train_cuts,
             self.count,
@@ -170,45 +160,35 @@ class Trainer:
             seed=self.settings.seed,
             epoch=position.epoch,
             skip=position.batches,
-            rank=self.group.rank,
-            world=self.group.world,
+            rank=rank,
+            world=world,
+            group=self.step_batches,
         )
-        pending: list[Losses] = []
-        left_out = 0
-        saved = waited = time.monotonic()
+        saved = time.monotonic()
+        self.unaligned = 0
         iterator = iter(batches)
         try:
-            while (batch := next(iterator, None)) is not None:
-                if isinstance(batch, LASError):
-                    raise batch
-                waited = time.monotonic() - waited
-                self.logger.input_waited(waited)
-                last = len(pending) + 1 == self.settings.accumulate
-                pending.append(self._backward(self.replica, batch, use_speller, synchronise=last))
-                position.batches += 1
-                left_out += batch.left_out
-                if last:
-                    self._update(pending)
-                    pending = []
-                    due = time.monotonic() - saved > 60 * self.settings.checkpoint_minutes
-                    stopping, due = self.group.any(self.stop.received, due)
-                    if stopping:
-                        self._save()
-                        raise InterruptedTrainingError(
-                            f"{self.output}: stopped by a signal after step {position.step}; "
-                            "the same command resumes"
-                        )
-                    if due:
-                        self._save()
-                        saved = time.monotonic()
-                waited = time.monotonic()
+            # As many of a step's batches as there are: the epoch may end before, or in another
+            # process.
+            while self._step(
+                islice(iterator, len(range(rank, self.step_batches, world))), use_speller
+            ):
+                due = time.monotonic() - saved > 60 * self.settings.checkpoint_minutes
+                stopping, due = self.group.any(self.stop.received, due)
+                if stopping:
+                    self._save()
+                    raise InterruptedTrainingError(
+                        f"{self.output}: stopped by a signal after step {position.step}; "
+                        "the same command resumes"
+                    )
+                if due:
+                    self._save()
+                    saved = time.monotonic()
         finally:
             # A traceback would keep it alive, and with it the reader processes.
             del iterator
-        if pending:
-            self._update(pending)
-        if left_out := self.group.total(left_out):
-            what = f"epoch {position.epoch + 1}: left out {left_out} utterances"
+        if self.unaligned:
+            what = f"epoch {position.epoch + 1}: left out {self.unaligned} utterances"
             self.logger.info(f"{what} with more characters than frames")
         position.epoch += 1
         position.batches = position.seen = 0
@@ -217,42 +197,83 @@ class Trainer:
             self._validate()
         self._save()
 
-    def _backward(
-        self, replica: nn.Module, batch: Batch, use_speller: bool, synchronise: bool
-    ) -> Losses:
-        """Accumulate the gradients of one batch."""
-        seed_everything(self._seed())
+    def _step(self, batches: Iterator[Batch | LASError], use_speller: bool) -> bool:
+        """One optimizer step on the batches of this process and those of the others.
+
+        Returns:
+            whether the epoch may have more batches.
+        """
+        done: list[Pieces[Batch, Losses]] = []
+        message = None
+        unaligned = 0
+        waited = time.monotonic()
+        try:
+            for batch in read_batches(batches):
+                self.logger.input_waited(time.monotonic() - waited)
+                index = self.position.batches + self.group.rank + len(done) * self.group.world
+                seed_everything(self._seed(index))
+                unaligned += batch.left_out
+                done.append(self._backward(batch.to(self.device), use_speller))
+                waited = time.monotonic()
+        except LASError as error:
+            message = str(error)
+        losses = [one for pieces in done for one in pieces.done]
+        halved = sum(pieces.halved for pieces in done)
+        left_out = sum(len(pieces.left_out) for pieces in done)
+        utterances = sum(len(one.alignments) for one in losses) + left_out
+        used = [parameter.grad is not None for parameter in self.parameters]
+        own = [message is not None, len(done), utterances, halved, left_out, unaligned, *used]
+        totals = [int(value) for value in self.group.total(own)]
+        failed, count, utterances, halved, left_out, unaligned, *gradients = totals
+        self.unaligned += unaligned
+        if failed:
+            self.group.agree(message)
+        if count:
+            self.position.batches += count
+            self.position.seen += utterances
+            self.group.add_gradients(self.parameters, gradients)
+            if count < self.step_batches:  # the epoch ended before; the mean is over fewer
+                for parameter in self.parameters:
+                    if parameter.grad is not None:
+                        parameter.grad *= self.step_batches / count
+            self._update(losses)
+            self.logger.shortage(self.position.step, halved, left_out)
+        return count == self.step_batches
+
+    def _backward(self, batch: Batch, use_speller: bool) -> Pieces[Batch, Losses]:
+        """Add the gradients of one batch, in parts if it does not fit into memory."""
         settings = self.settings
-        batch = batch.to(self.device)
         sampling = (
             settings.scheduled_sampling
             if self.position.epoch + 1 >= settings.scheduled_sampling_start
             else 0.0
         )
-        with self.group.synchronised(replica, synchronise):
-            with precision(settings, self.device):
-                losses: Losses = replica(
-                    batch.waveforms,
-                    batch.samples,
-                    batch.tokens,
-                    batch.token_lengths,
-                    settings.label_smoothing,
-                    sampling,
-                    use_speller,
-                )
-            ctc = settings.ctc if use_speller else 1.0
-            total = (1 - ctc) * losses.attention / losses.tokens
-            total = total + ctc * losses.ctc / losses.characters.clamp_min(1)
-            (total / settings.accumulate).backward()
-        return Losses(*(value.detach() for value in losses))
+        characters = batch.token_lengths.sum()
+        tokens = characters + len(batch.ids)
+
+        def backward(part: Batch) -> Losses:
+            with added_whole(self.parameters):
+                with precision(settings, self.device):
+                    losses: Losses = self.model(
+                        part.waveforms,
+                        part.samples,
+                        part.tokens,
+                        part.token_lengths,
+                        settings.label_smoothing,
+                        sampling,
+                        use_speller,
+                    )
+                ctc = settings.ctc if use_speller else 1.0
+                total = (1 - ctc) * losses.attention / tokens
+                total = total + ctc * losses.ctc / characters.clamp_min(1)
+                (total / self.step_batches).backward()
+            return Losses(*(value.detach() for value in losses))
+
+        return Pieces(batch, backward, halves)
 
     def _update(self, losses: list[Losses]) -> None:
-        """One optimizer step from the accumulated gradients of these batches."""
+        """One optimizer step from the gradients of these batches and of the other processes'."""
         position = self.position
-        # The batches of the processes differ in size. The learning rate must be the same in all
-        # processes, or their replicas would diverge: it follows the total count.
-        position.seen += self.group.total(sum(len(x.alignments) for x in losses))
-        self._rescale(len(losses))
         share = min(1.0, position.seen / self.count)
         progress = (position.epoch + share) / self.settings.epochs
         rate = learning_rate(
@@ -263,47 +284,43 @@ class Trainer:
             hold=self.settings.hold,
             final_rate=self.settings.final_rate,
         )
-        total = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
+        total = nn.utils.clip_grad_norm_(self.parameters, self.settings.clip)
         # The only synchronisation with a GPU in a step.
         summed = [sum(of) for of in zip(*((x.attention, x.ctc) for x in losses), strict=True)]
-        norm, attention, ctc = torch.stack([total, *summed]).tolist()
+        norm, *sums = torch.stack([total, *summed]).tolist()
+        if all(parameter.grad is None for parameter in self.parameters):
+            norm = math.nan  # no utterance fitted into memory
+        counts = [sum(int(x.tokens) for x in losses), sum(int(x.characters) for x in losses)]
+        attention, ctc, tokens, characters = self.group.total([*(sums or [0.0, 0.0]), *counts])
         optimizer_step(self.optimizer, rate, norm, position, self.settings.max_skipped, self.output)
         self.optimizer.zero_grad(set_to_none=True)
         self.logger.step(
             step=position.step,
             epoch=position.epoch + 1,
             share=share,
-            attention=attention / sum(int(x.tokens) for x in losses),
-            ctc=ctc / max(1, sum(int(x.characters) for x in losses)),
+            attention=attention / max(1, tokens),
+            ctc=ctc / max(1, characters),
             rate=rate,
             norm=norm,
             skipped=position.skipped,
         )
+        if position.in_a_row and not position.in_a_row & (position.in_a_row - 1):  # 1, 2, 4 ...
+            self.logger.warning(
+                f"step {position.step}: skipped, as its gradient is not finite "
+                f"({position.in_a_row} in a row)"
+            )
 
-    def _rescale(self, batches: int) -> None:
-        """Correct the mean gradient where the epoch ended before ``accumulate`` batches."""
-        if batches == self.settings.accumulate:
-            return
-        for parameter in self.model.parameters():
-            if parameter.grad is not None:
-                parameter.grad *= self.settings.accumulate / batches
-        # The batch that synchronises the processes was not reached.
-        self.group.average_gradients(self.model.parameters())
-
-    def _seed(self) -> int:
-        position = self.position
-        return step_seed(self.settings.seed, position.epoch, position.batches, self.group.rank)
+    def _seed(self, batch: int) -> int:
+        """Of the random numbers of a batch; the 0 was the process, in earlier versions."""
+        return step_seed(self.settings.seed, self.position.epoch, batch, 0)
 
     def _validate(self) -> None:
-        if self.group.first:
-            self.selection.validate_epoch()
-        self.group.barrier()
+        self.selection.validate_epoch()
 
     def _finish(self) -> Path:
         """Write the final model, and beside it what a fine-tuning keeps of the initial one's."""
-        final = self.output / "model"
+        final = self.selection.finish()
         if self.group.first:
-            self.selection.finish()
             if self.settings.init:
                 for line in finetuning.copy_search_settings(self.settings.init, final):
                     self.logger.info(line)
@@ -320,6 +337,7 @@ class Trainer:
                 {
                     "config": configuration.to_yaml(self.config),
                     "world": self.group.world,
+                    "step_batches": self.step_batches,
                     "position": asdict(self.position),
                     "model": self.model.state_dict(),
                     "optimizer": self.optimizer.state_dict(),
@@ -327,27 +345,22 @@ class Trainer:
             )
         self.group.barrier()
 
-    def _resume(self) -> list[settings_diff.Change]:
-        """Load the checkpoint of the output folder, if any; returns the settings that changed."""
+    def _resume(self) -> list[str]:
+        """Load the checkpoint of the output folder, if any; returns what there is to say."""
         path = self.output / STATE
-        if not path.is_file():
+        resumed = resuming.read(path, self.config, self.group, self.step_batches)
+        if resumed is None:
             self._write_config()
+            self.group.copy_first(self.parameters)
             return []
-        state = checkpoint.load(path)
-        world = ("processes", state.get("world"), self.group.world)
-        changed = settings_diff.check(
-            self.config, state.get("config"), path, _RESUMABLE_CHANGES, [world]
-        )
-        self.model.load_weights(state["model"], path)
-        for group in state["optimizer"]["param_groups"]:  # the device may be another
+        self.position, self.step_batches = resumed.position, resumed.step_batches
+        self.model.load_weights(resumed.model, path)
+        for group in resumed.optimizer["param_groups"]:  # the device may be another
             group["fused"] = self.optimizer.param_groups[0]["fused"]
-        self.optimizer.load_state_dict(state["optimizer"])
-        position = state["position"]
-        ranking = [(wer, epoch) for wer, epoch in position["best"]]
-        self.position = TrainingPosition(**{**position, "best": ranking})
-        if changed:
+        self.optimizer.load_state_dict(resumed.optimizer)
+        if resumed.changed:
             self._write_config()
-        return changed
+        return resumed.lines
 
     def _write_config(self) -> None:
         if self.group.first:

@@ -6,7 +6,7 @@ import signal
 import numpy as np
 import pytest
 import torch
-from speech import error_line, full_disk, log_rows, run_main
+from speech import error_line, exhaust, full_disk, log_rows, run_main
 
 from las.errors import LASError
 from las.lm import trainer as lm_trainer
@@ -175,6 +175,43 @@ def test_a_folder_of_another_training_is_refused(text, tmp_path):
     (output / "training.pt").write_bytes(b"nonsense")
     with pytest.raises(LASError, match="corrupt or no training state"):
         LMTrainer(config(steps=2), text, output).run()
+
+
+def test_a_batch_that_does_not_fit_is_computed_in_halves(text, tmp_path, monkeypatch, capsys):
+    settings = config(steps=3).model_copy(update={"dropout": 0.0})
+    LMTrainer(settings, text, tmp_path / "whole").run()
+    losses, sizes = LanguageModel.losses, []
+
+    def tight(self, tokens, lengths):
+        sizes.append(len(tokens))
+        if len(tokens) > 2 and self.training:
+            exhaust()
+        return losses(self, tokens, lengths)
+
+    monkeypatch.setattr(LanguageModel, "losses", tight)
+    capsys.readouterr()
+    LMTrainer(settings, text, tmp_path / "halves").run()
+    assert max(sizes) > 2
+    for a, b in zip(log_rows(tmp_path / "whole"), log_rows(tmp_path / "halves"), strict=True):
+        assert a.get("loss") == pytest.approx(b.get("loss"), rel=1e-4)
+    assert "WARNING: step 1: out of memory: " in capsys.readouterr().out
+    monkeypatch.setattr(LanguageModel, "losses", lambda *_: exhaust())
+    with pytest.raises(LASError, match=r"out of memory for a sentence of .* max_characters"):
+        LMTrainer(settings, text, tmp_path / "none").run()
+
+
+def test_a_damaged_state_gives_way_to_the_one_before(text, tmp_path, capsys):
+    output = tmp_path / "run"
+    for steps in (2, 4):
+        LMTrainer(config(steps=steps), text, output).run()
+    (output / "training.pt").write_bytes(b"nonsense")
+    trainer = LMTrainer(config(steps=4), text, output)
+    trainer.run()
+    assert trainer.position.step == 4
+    (said,) = [line for line in capsys.readouterr().out.splitlines() if "damaged" in line]
+    assert said.endswith(
+        "training.pt is damaged: resumes from the state before it, training.previous.pt"
+    )
 
 
 def test_a_training_goes_on_with_more_steps_at_the_rate_of_the_new_total(text, tmp_path):

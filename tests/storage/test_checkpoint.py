@@ -6,6 +6,7 @@ import random
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -66,6 +67,62 @@ def test_what_is_saved_is_loaded(tmp_path):
     assert torch.equal(state["optimizer"]["state"][0]["exp_avg_sq"], moments["exp_avg_sq"])
     assert state["epoch"] == 3 and state["best"][0] == [12.5, 2] and state["config"] == "a: 1\n"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_state_before_is_kept_and_taken_if_the_last_is_damaged(tmp_path):
+    path = tmp_path / "training.pt"
+    for epoch in (1, 2, 3):
+        checkpoint.save(path, {"epoch": epoch, "model": torch.full((1000,), float(epoch))})
+    before = checkpoint.previous(path)
+    assert sorted(tmp_path.iterdir()) == [before, path]
+    assert checkpoint.load(before)["epoch"] == 2
+    assert checkpoint.load_last(path)[1] is None
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+    for data in (b"", whole[:middle], flipped, whole[:-5] + b"00000", whole[:-500] + 500 * b"\0"):
+        path.write_bytes(data)
+        with pytest.raises(LASError, match="corrupt"):
+            checkpoint.load(path)
+        state, said = checkpoint.load_last(path)
+        assert state["epoch"] == 2
+        assert said == f"{path} is damaged: resumes from the state before it, {before.name}"
+    # A damaged state does not become the one before.
+    checkpoint.save(path, {"epoch": 4})
+    assert [checkpoint.load(one)["epoch"] for one in (before, path)] == [2, 4]
+    before.write_bytes(b"nonsense")
+    path.write_bytes(b"nonsense")
+    with pytest.raises(LASError, match=f"^{path}: corrupt"):
+        checkpoint.load_last(path)
+
+
+def test_a_state_without_checksum_is_loaded_and_kept(tmp_path):
+    path = tmp_path / "training.pt"
+    torch.save({"format": "las-training/1", "epoch": 1}, path)
+    assert checkpoint.load_last(path)[0]["epoch"] == 1
+    checkpoint.save(path, {"epoch": 2})
+    assert checkpoint.load(checkpoint.previous(path))["epoch"] == 1
+
+
+def test_the_state_of_another_training_is_not_the_one_before(tmp_path):
+    path = tmp_path / "training.pt"
+    for epoch in (1, 2):
+        checkpoint.save(path, {"epoch": epoch})
+    path.unlink()  # by the user, who starts again
+    checkpoint.save(path, {"epoch": 1})
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_on_a_file_system_without_links_the_state_before_is_a_copy(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    path = tmp_path / "training.pt"
+    for epoch in (1, 2):
+        checkpoint.save(path, {"epoch": epoch})
+    before = checkpoint.previous(path)
+    assert sorted(tmp_path.iterdir()) == [before, path] and checkpoint.load(before)["epoch"] == 1
 
 
 def test_a_failed_save_keeps_the_last_state(tmp_path):
@@ -217,6 +274,24 @@ def test_crash_between_validation_and_saving(corpus, dev, uninterrupted, tmp_pat
     same_run(tmp_path / "run", uninterrupted)
 
 
+def test_a_damaged_state_gives_way_to_the_one_before(corpus, dev, uninterrupted, tmp_path):
+    output = tmp_path / "run"
+    config = stoppable(corpus, dev, output, training__checkpoint_minutes=1000.0, data__workers=0)
+    with pytest.MonkeyPatch.context() as patch:
+        _crash_after(patch, 20)  # the last state is of the end of an epoch
+        with pytest.raises(CrashError):
+            train(config)
+    path = output / checkpoint.STATE
+    position = checkpoint.load(path)["position"]
+    path.write_bytes(path.read_bytes()[:-1000])
+    train(config)
+    same_run(output, uninterrupted)
+    log = (output / "train.log").read_text().splitlines()
+    (said,) = [line for line in log if f"{path} is damaged: resumes from the state before" in line]
+    again = log[log.index(said) - 1]
+    assert f", epoch {position['epoch']} of 5" in again  # one epoch less than were complete
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_is_honoured_after_the_step(corpus, tmp_path, monkeypatch, capsys, number):
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
@@ -253,7 +328,7 @@ def test_a_state_of_an_older_version_is_resumed(corpus, dev, tmp_path):
     """It lacks a setting, and its ranking of epochs is a list of lists."""
     output, settings = tmp_path / "run", {"training__hold": 0.0}
     train(run_config(corpus, output, dev, training__epochs=1, **settings))
-    state = torch.load(output / checkpoint.STATE, weights_only=True)
+    state = checkpoint.load(output / checkpoint.STATE)
     assert "  rooms: 0.0\n" in state["config"]
     state["config"] = state["config"].replace("  rooms: 0.0\n", "")
     state["position"]["best"] = [list(epoch) for epoch in state["position"]["best"]]
@@ -309,10 +384,8 @@ def test_resuming_with_other_settings_or_a_damaged_state(corpus, tmp_path):
         assert str(caught.value).startswith(f"{output / checkpoint.STATE}: ")
         assert words in str(caught.value) and len(str(caught.value).splitlines()) == 1
     whole = (output / checkpoint.STATE).read_bytes()
-    state = torch.load(output / checkpoint.STATE, weights_only=True)
-    torch.save({**state, "world": 2}, output / checkpoint.STATE)
-    with pytest.raises(LASError, match=r"\(processes: 2 -> 1\)"):
-        train(config)
+    state = checkpoint.load(output / checkpoint.STATE)
+    checkpoint.previous(output / checkpoint.STATE).unlink()
     torch.save({"format": state["format"], "lm": state["config"]}, output / checkpoint.STATE)
     with pytest.raises(LASError, match="another kind"):
         train(config)

@@ -1,67 +1,132 @@
 """What processes that train together agree on, with two that really run."""
 
-import json
-from pathlib import Path
+import os
+import signal
+import time
+from datetime import timedelta
+from functools import partial
 
+import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing
 from torch import nn
 
-from las.training.distributed import DistributedGroup
+from las.errors import LASError
+from las.training.distributed import LOST, DistributedGroup, LostProcessError, first_to_say
+from tests.training.processes import together
+
+CPU = torch.device("cpu")
 
 
-def one_of_two(rank: int, folder: Path) -> None:
-    dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=2)
-    group = DistributedGroup(torch.device("cpu"))
-    torch.manual_seed(0)
-    model = nn.Linear(2, 1, bias=False)
-    replica = group.replica(model, whole=False)
-    replica = None  # as a training does where the speller joins in
-    replica = group.replica(model, whole=True)
-    found: dict[str, object] = {
+def agreements(rank):
+    group = DistributedGroup(CPU)
+    found = {
         "rank": group.rank,
         "first": group.first,
-        "total": group.total(rank + 5),
+        "total": group.total([rank + 5, 0.5]),
         "any": group.any(rank == 0, False, rank == 1, True),
+        "gathered": group.gather({"rank": rank}),
+        "made": group.from_first(lambda: [rank, torch.ones(2)])[0],
     }
-    # The gradient of the sum of w * x is x: alone [1, 1] and [3, 3], together [2, 2].
-    for now in (False, True):
-        model.zero_grad()
-        with group.synchronised(replica, now):
-            replica(torch.full((1, 2), 1.0 + 2 * rank)).sum().backward()
-        found[f"exchanged {now}"] = model.weight.grad.flatten().tolist()
-    model.weight.grad.fill_(1.0 + 2 * rank)
+    model = nn.Linear(2, 1)
+    with torch.no_grad():
+        model.weight.fill_(rank + 1.0)
     unused = nn.Parameter(torch.zeros(1))
-    group.average_gradients([unused, *model.parameters()])
-    found["averaged"] = model.weight.grad.flatten().tolist()
+    parameters = [unused, *model.parameters()]
+    if rank:  # the first has had no batch
+        model(torch.tensor([[1.0, 3.0]])).sum().backward()
+    used = [int(n) for n in group.total([float(p.grad is not None) for p in parameters])]
+    group.add_gradients(parameters, used)
+    found["gradients"] = [None if p.grad is None else p.grad.tolist() for p in parameters]
+    group.copy_first([model.weight])
+    found["weight"] = model.weight.tolist()
+    for name, wrong in (("second", 1), ("both", -1), ("neither", 2)):
+        try:
+            with group.together():
+                if wrong in (rank, -1):
+                    raise LASError(f"of {rank}")
+            found[name] = None
+        except LASError as error:
+            found[name] = str(error)
+    with pytest.raises(LASError, match="only the first"):
+        group.from_first(lambda: fail("only the first"))
     group.barrier()
-    (folder / f"{rank}.json").write_text(json.dumps(found))
-    dist.destroy_process_group()
+    return found
+
+
+def fail(message):
+    raise LASError(message)
 
 
 def test_two_agree(tmp_path):
-    torch.multiprocessing.start_processes(one_of_two, (tmp_path,), nprocs=2, start_method="spawn")
-    one, other = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
+    one, other = together(2, tmp_path, agreements)
     assert (one.pop("rank"), other.pop("rank")) == (0, 1)
     assert (one.pop("first"), other.pop("first")) == (True, False)
-    assert one.pop("exchanged False") == [1.0, 1.0]
-    assert other.pop("exchanged False") == [3.0, 3.0]
     assert one == other
-    assert one["total"] == 11
-    assert one["any"] == [True, False, True, True]
-    assert one["exchanged True"] == one["averaged"] == [2.0, 2.0]
+    assert one == {
+        "total": [11, 1.0],
+        "any": [True, False, True, True],
+        "gathered": [{"rank": 0}, {"rank": 1}],
+        "made": 0,
+        "gradients": [None, [[1.0, 3.0]], [1.0]],
+        "weight": [[1.0, 1.0]],
+        "second": "of 1",
+        "both": "of 0",
+        "neither": None,
+    }
+
+
+def lost(error, words):
+    assert isinstance(error, LostProcessError)
+    assert str(error).startswith(f"{LOST} {words}") and len(str(error).splitlines()) == 1
+
+
+def test_a_process_that_is_gone_is_told(tmp_path):
+    def lose(rank):
+        group = DistributedGroup(CPU)
+        group.barrier()
+        if rank:
+            os.kill(os.getpid(), signal.SIGKILL)
+        group.barrier()
+
+    error, other = together(2, tmp_path, lose)
+    lost(error, "has ended: ")
+    assert other is None
+
+
+def test_a_process_that_hangs_is_told(tmp_path):
+    def hang(rank):
+        group = DistributedGroup(CPU, minutes=0.1)
+        patient = dist.new_group(timeout=timedelta(seconds=6))
+        dist.barrier()
+        if not rank:
+            dist.all_reduce = partial(dist.all_reduce, group=patient)
+            group.barrier()
+        while not (tmp_path / "result0").exists():
+            time.sleep(0.05)
+
+    error, _ = together(2, tmp_path, hang)
+    lost(error, "did not answer for 0.1 minutes: ")
 
 
 def test_alone_nothing_is_exchanged():
-    group = DistributedGroup(torch.device("cpu"))
+    group = DistributedGroup(CPU)
     model = nn.Linear(2, 1)
-    assert group.replica(model, whole=True) is model
     assert (group.rank, group.world, group.first) == (0, 1, True)
-    assert group.total(3) == 3
+    assert group.total([3, 0.5]) == [3, 0.5]
     assert group.any(True, False) == [True, False]
+    assert group.gather("a") == ["a"] and group.from_first(lambda: "b") == "b"
     model(torch.ones(1, 2)).sum().backward()
-    group.average_gradients(model.parameters())
+    group.add_gradients(list(model.parameters()), [1, 1])
     assert model.weight.grad.tolist() == [[1.0, 1.0]]
-    with group.synchronised(model, False):
-        group.barrier()
+    with pytest.raises(LASError, match="mine"), group.together():
+        raise LASError("mine")
+    group.barrier()
+
+
+def test_a_line_is_said_once_on_a_machine(monkeypatch):
+    store = dist.HashStore()
+    assert first_to_say(None, "line")
+    assert [first_to_say(store, line) for line in ("a", "a", "b")] == [True, False, True]
+    monkeypatch.setenv("GROUP_RANK", "1")
+    assert first_to_say(store, "a")

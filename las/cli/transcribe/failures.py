@@ -12,9 +12,11 @@ FILE_ERRORS = (RuntimeError, MemoryError, OSError, ValueError)
 
 def decoding_failed(path: Path, error: Exception) -> str:
     """Why a file was not decoded, and what to try."""
+    from las.memory import out_of_memory  # imports torch
+
     message = " ".join(str(error).split())
     short = message[:200] + "..." * (len(message) > 200)
-    if isinstance(error, MemoryError) or "out of memory" in message:
+    if out_of_memory(error):
         what = f"not enough memory to decode it ({short or type(error).__name__})"
         return f"{shown(path)}: {what}; free some, or cut the file into shorter ones"
     return (

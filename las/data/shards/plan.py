@@ -99,10 +99,9 @@ class Window:
 
 @dataclass
 class ShardSampler:
-    """The batches of one process in an epoch.
+    """The batches of an epoch, those of a step one after another and of similar durations.
 
-    Every process gets as many batches as the others, of similar durations at the same time. Where
-    fewer utterances than processes are left, some are read twice.
+    The order depends on how many batches a step has, not on how many processes share them.
 
     Args:
         corpora: what is read.
@@ -111,8 +110,7 @@ class ShardSampler:
         seed: of the training.
         epoch: counted from 0.
         skip: batches of this epoch that were already used.
-        rank: of this process.
-        world: number of processes.
+        group: batches of an optimizer step.
         ahead: called with the shards (corpus, shard) of each window while the one before is read.
     """
 
@@ -122,14 +120,13 @@ class ShardSampler:
     seed: int
     epoch: int
     skip: int = 0
-    rank: int = 0
-    world: int = 1
+    group: int = 1
     ahead: Callable[[np.ndarray], None] | None = None
 
     def __iter__(self) -> Iterator[Planned]:
         ascending = self.epoch < self.config.short_first
         done = 0
-        carried: list[Planned] = []  # batches that are too few for one of each process
+        carried: list[Planned] = []  # batches that are too few for a step
         windows, following = itertools.tee(self._windows())
         next(following, None)
         for number, shards in enumerate(windows):
@@ -138,7 +135,7 @@ class ShardSampler:
             after = next(following, None)
             seconds = self._join(window, random)
             batches = batch_up(seconds, self.config, None if ascending else random)
-            steps, rest = divmod(len(carried) + len(batches), self.world)
+            steps, rest = divmod(len(carried) + len(batches), self.group)
 
             def batch(
                 at: int,
@@ -149,22 +146,17 @@ class ShardSampler:
                 old = len(carried)
                 return carried[at] if at < old else window.parts(batches[at - old])
 
-            if done + steps > self.skip and self.ahead is not None and after is not None:
+            used = done + steps * self.group <= self.skip
+            if self.ahead is not None and after is not None and not used:
                 self.ahead(after[:, :2])
             for step in range(steps) if ascending else random.permutation(steps).tolist():
-                if done >= self.skip:
-                    yield batch(rest + step * self.world + self.rank)
-                done += 1
+                start = rest + step * self.group
+                for at in range(start, start + self.group):
+                    if done >= self.skip:
+                        yield batch(at)
+                    done += 1
             carried = [batch(at) for at in range(rest)]
-        utterances = [one for batch in carried for one in batch]
-        if utterances and done >= self.skip:
-            copies = 1 + max(part.copy for one in utterances for part in one)
-            for again in itertools.count():
-                if len(utterances) >= self.world:
-                    break
-                one = utterances[again]
-                utterances.append([part._replace(copy=part.copy + copies) for part in one])
-            yield utterances[self.rank :: self.world]
+        yield from carried[max(0, self.skip - done) :]
 
     def _windows(self) -> Iterator[np.ndarray]:
         """Shards that are read together, as of :func:`epoch_shards`."""

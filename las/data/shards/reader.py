@@ -141,11 +141,10 @@ class ShardSet:
         self._dense = []
         return Trainable(self, round(kept), long, 0, longest)
 
-    def sampler(self, seed: int, epoch: int, skip: int, rank: int, world: int) -> "Sampler":
-        """The batches of a process in an epoch; see :class:`ShardSampler`."""
+    def sampler(self, seed: int, epoch: int, skip: int, group: int) -> "Sampler":
+        """The batches of an epoch; see :class:`ShardSampler`."""
         return Sampler(
-            self,
-            ShardSampler(self.corpora, self.weights, self.config, seed, epoch, skip, rank, world),
+            self, ShardSampler(self.corpora, self.weights, self.config, seed, epoch, skip, group)
         )
 
     def cuts(self, batch: Planned, seed: int, epoch: int) -> tuple[list[Cut], int]:

@@ -1,7 +1,6 @@
 """The plan of an epoch over shards: everything once, within limits, the same on resuming."""
 
 from collections import Counter
-from itertools import chain
 
 import numpy as np
 import pytest
@@ -28,10 +27,10 @@ class Corpus:
         return found
 
 
-def batches(corpora, weights=None, epoch=1, seed=1, skip=0, rank=0, world=1, **changes):
+def batches(corpora, weights=None, epoch=1, seed=1, skip=0, group=1, **changes):
     config = DataConfig(**({"shuffle": 40, "batch_utterances": 5} | changes))
     weights = weights or [1.0] * len(corpora)
-    return list(ShardSampler(corpora, weights, config, seed, epoch, skip, rank, world))
+    return list(ShardSampler(corpora, weights, config, seed, epoch, skip, group))
 
 
 def parts(found):
@@ -53,8 +52,8 @@ CORPORA = st.lists(st.lists(st.integers(1, 30), min_size=1, max_size=6), min_siz
 
 
 @settings(max_examples=40)
-@given(counts=CORPORA, epoch=st.integers(0, 3), world=st.integers(1, 4), data=st.data())
-def test_every_utterance_is_read_once_and_resuming_changes_nothing(counts, epoch, world, data):
+@given(counts=CORPORA, epoch=st.integers(0, 3), group=st.integers(1, 4), data=st.data())
+def test_every_utterance_is_read_once_and_resuming_changes_nothing(counts, epoch, group, data):
     corpora = [Corpus(one, seed) for seed, one in enumerate(counts)]
     changes = {
         "joins": data.draw(st.sampled_from([0.0, 0.5])),
@@ -62,11 +61,7 @@ def test_every_utterance_is_read_once_and_resuming_changes_nothing(counts, epoch
         "shuffle": data.draw(st.sampled_from([1, 20, 1000])),
         "max_seconds": data.draw(st.sampled_from([8.0, 1000.0])),
     }
-    shares = [
-        batches(corpora, epoch=epoch, rank=rank, world=world, **changes) for rank in range(world)
-    ]
-    assert len({len(share) for share in shares}) == 1
-    found = Counter(chain.from_iterable(names(share) for share in shares))
+    whole = batches(corpora, epoch=epoch, group=group, **changes)
     expected = {
         (corpus, shard, row, 0)
         for corpus, one in enumerate(corpora)
@@ -74,13 +69,10 @@ def test_every_utterance_is_read_once_and_resuming_changes_nothing(counts, epoch
         for row, length in enumerate(one.records(shard)["seconds"])
         if length <= changes["max_seconds"]
     }
-    assert set(found.values()) <= {1}
-    twice = {name for name in found if name[3]}
-    assert set(found) - twice == expected and len(twice) < world * 2
-    skip = data.draw(st.integers(0, len(shares[0])))
-    for rank, share in enumerate(shares):
-        tail = batches(corpora, epoch=epoch, skip=skip, rank=rank, world=world, **changes)
-        assert tail == share[skip:]
+    assert Counter(names(whole)) == Counter(expected)
+    skip = data.draw(st.integers(0, len(whole)))
+    tail = batches(corpora, epoch=epoch, skip=skip, group=group, **changes)
+    assert tail == whole[skip:]
 
 
 @settings(max_examples=30)
@@ -98,17 +90,18 @@ def test_padded_batches_obey_the_limits(limit, utterances, joins):
         assert len(batch) == 1 or len(batch) * max(lengths) <= limit + 1e-6
 
 
-def test_durations_of_a_batch_are_similar_and_those_of_the_processes_too():
+def test_durations_of_a_batch_are_similar_and_those_of_a_step_too():
     corpora = [Corpus([400] * 5)]
     settings = {"shuffle": 1000, "batch_utterances": 8, "batch_seconds": 100.0}
-    for world in (1, 3):
-        shares = [batches(corpora, rank=r, world=world, **settings) for r in range(world)]
-        for step in list(zip(*shares, strict=True))[:-1]:
+    for group in (1, 3):
+        found = batches(corpora, group=group, **settings)
+        for start in range(0, len(found) - group, group):
+            step = found[start : start + group]
             lengths = [seconds(corpora, one) for batch in step for one in batch]
             assert max(lengths) - min(lengths) < 8 or min(lengths) > 10
-        if world == 1:
-            overall = [seconds(corpora, one) for batch in shares[0] for one in batch]
-            within = np.mean([np.std([seconds(corpora, u) for u in b]) for b in shares[0]])
+        if group == 1:
+            overall = [seconds(corpora, one) for batch in found for one in batch]
+            within = np.mean([np.std([seconds(corpora, u) for u in b]) for b in found])
             assert within < 0.25 * np.std(overall)
 
 

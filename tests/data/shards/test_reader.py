@@ -66,7 +66,8 @@ def test_resuming_gives_the_tail(shards, read, workers):
 
 def test_processes_share_the_epoch(shards, read):
     shares = [read(shards, rank=rank, world=3) for rank in range(3)]
-    assert len({len(share) for share in shares}) == 1
+    counts = [len(share) for share in shares]
+    assert max(counts) - min(counts) <= 1
     ids = list(chain.from_iterable(batch.ids for share in shares for batch in share))
     assert (
         len({id for id in ids if "_copy" not in id})
