@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint docs format clean
+.PHONY: demo test soak lint docs format clean
 
 demo: $(VENV)/installed
 	$(BIN)/python recipes/demo/demo.py --output demo-output
 
 test: $(VENV)/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+soak: $(VENV)/installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.soak.kills --kills 10
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
