@@ -50,6 +50,10 @@ def joined(cuda: bool, minutes: float) -> Iterator[dist.Store]:
     limit = timedelta(minutes=minutes)
     try:
         store, rank, world = next(iter(dist.rendezvous("env://", timeout=limit)))
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == str(True):
+            # The launcher's: it still has the addresses of processes that were there before.
+            attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+            store = dist.PrefixStore(f"las/{attempt}", store)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if cuda else "gloo",
             store=store,
@@ -207,11 +211,8 @@ def first_to_say(store: dist.Store | None, line: str) -> bool:
     """
     if store is None:
         return True
-    attempt, machine = (
-        os.environ.get(name, "0") for name in ("TORCHELASTIC_RESTART_COUNT", "GROUP_RANK")
-    )
     try:
-        return store.add(f"las/said/{attempt}/{machine}/{line}", 1) == 1
+        return store.add(f"said/{os.environ.get('GROUP_RANK', '0')}/{line}", 1) == 1
     except RuntimeError:  # the process that has the store has ended
         return True
 

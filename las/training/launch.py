@@ -4,6 +4,7 @@
 """
 
 import logging
+import os
 import re
 import signal
 import sys
@@ -77,6 +78,8 @@ def run_together(count: int, arguments: Sequence[str], machines: Machines = Mach
     for name in list(logging.root.manager.loggerDict):
         if name.startswith("torch.distributed"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
+    # A store for each start of the processes: the shared one keeps addresses of those before.
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     ended = ""
     with tempfile.TemporaryDirectory(prefix="las-") as folder:
         config = LaunchConfig(

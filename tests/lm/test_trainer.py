@@ -192,11 +192,14 @@ def test_a_batch_that_does_not_fit_is_computed_in_halves(text, tmp_path, monkeyp
     capsys.readouterr()
     LMTrainer(settings, text, tmp_path / "halves").run()
     assert max(sizes) > 2
-    for a, b in zip(log_rows(tmp_path / "whole"), log_rows(tmp_path / "halves"), strict=True):
-        assert a.get("loss") == pytest.approx(b.get("loss"), rel=1e-4)
+    one, other = (
+        [row["loss"] for row in log_rows(tmp_path / name) if "loss" in row]
+        for name in ("whole", "halves")
+    )
+    assert one == pytest.approx(other, rel=1e-4) and one
     assert "WARNING: step 1: out of memory: " in capsys.readouterr().out
     monkeypatch.setattr(LanguageModel, "losses", lambda *_: exhaust())
-    with pytest.raises(LASError, match=r"out of memory for a sentence of .* max_characters"):
+    with pytest.raises(LASError, match=r"out of memory for a sentence of .*max_characters"):
         LMTrainer(settings, text, tmp_path / "none").run()
 
 
@@ -208,7 +211,7 @@ def test_a_damaged_state_gives_way_to_the_one_before(text, tmp_path, capsys):
     trainer = LMTrainer(config(steps=4), text, output)
     trainer.run()
     assert trainer.position.step == 4
-    (said,) = [line for line in capsys.readouterr().out.splitlines() if "damaged" in line]
+    (said,) = [line for line in capsys.readouterr().out.splitlines() if "is damaged: " in line]
     assert said.endswith(
         "training.pt is damaged: resumes from the state before it, training.previous.pt"
     )
