@@ -113,7 +113,8 @@ def resharing(before: int, now: int, batches: int) -> list[str]:
     """
     if before == now:
         return []
-    line = f"{now} processes in place of {before}: a step has {batches} batches as before"
+    some = f"{now} process" if now == 1 else f"{now} processes"
+    line = f"{some} in place of {before}: a step has {batches} batches as before"
     if now > batches:
         line += f", so that {now - batches} processes have nothing to do"
     elif batches % now:
