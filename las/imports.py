@@ -30,6 +30,8 @@ EXTRAS = {
     "lhotse": "train",
     "librosa": "explain",
     "matplotlib": "explain",
+    "onnx": "export",
+    "onnxruntime": "export",
     "scipy": "train",
     "tensorboard": "train",
 }

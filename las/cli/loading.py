@@ -1,5 +1,6 @@
 """Model folders -> models and the settings of their search, as the options of a command ask."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,35 @@ def load_model(
     las = LAS.from_pretrained(folder, torch_device)
     las.precision = inference_precision(precision.value)
     return las, torch_device
+
+
+def load_exported(
+    folder: Path, threads: int, asked: Mapping[str, bool]
+) -> "tuple[LAS, torch.device]":
+    """Load what `las export` wrote, for greedy search.
+
+    Args:
+        folder: of the export.
+        threads: CPU threads.
+        asked: for options that need a model folder, whether each was given.
+
+    Returns:
+        what stands for the model, and its device.
+
+    Raises:
+        LASError: such an option was given, or the folder is not valid.
+    """
+    for option, given in asked.items():
+        if given:
+            raise LASError(
+                f"{option}: {folder} is an exported model, for greedy search in float32 on a CPU; "
+                "leave the option out, or name the model folder that it was made from"
+            )
+    with frozen_imports():
+        from las.export.adapter import load_as_las
+        from las.runtime import choose_device, choose_threads
+
+    return load_as_las(folder, choose_threads(threads)), choose_device("cpu")
 
 
 def search_settings(

@@ -14,6 +14,7 @@ from las.cli.calibrate import calibrate
 from las.cli.compare import compare
 from las.cli.evaluate import evaluate
 from las.cli.explain import explain
+from las.cli.export import export
 from las.cli.info import info
 from las.cli.lm.main import app as lm_app
 from las.cli.prepare import prepare
@@ -45,6 +46,7 @@ for _command in (
     tune,
     calibrate,
     info,
+    export,
     bpe,
 ):
     app.command()(_command)

@@ -29,6 +29,9 @@ from las.model.las import LAS, Encoded
 from las.text.characters import BLANK, EOS
 from las_kernels import State
 
+EXTRA_STEPS = 10
+"""Steps that a search may take beyond the frames of the CTC head."""
+
 
 def step_limits(encoded: Encoded, config: SearchConfig | None = None) -> Tensor:
     """The most steps for each utterance of a batch [B].
@@ -36,7 +39,7 @@ def step_limits(encoded: Encoded, config: SearchConfig | None = None) -> Tensor:
     One for each frame of the CTC head (40 or 20 ms) and ten more: speech never has so many
     characters, so that only a loop is cut off.
     """
-    limits = encoded.ctc_lengths + 10
+    limits = encoded.ctc_lengths + EXTRA_STEPS
     cap = config.max_steps if config is not None else None
     return limits if cap is None else limits.clamp(max=cap)
 

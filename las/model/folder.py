@@ -10,6 +10,7 @@ import safetensors.torch
 from las import config as configuration
 from las.config import ModelConfig
 from las.errors import LASError
+from las.storage.exported import MANIFEST, is_exported
 from las.storage.weights import WEIGHTS, corrupt
 
 CONFIG = "config.yaml"
@@ -23,8 +24,9 @@ def check_model(folder: Path) -> None:
     """Check that a folder is a model folder.
 
     Raises:
-        LASError: it is missing, or a file in it is.
+        LASError: it is missing, or a file in it is; or it is an exported model.
     """
+    _refuse_exported(folder)
     if not folder.is_dir():
         raise LASError(f"{folder}: no such model folder; {_CURE}")
     for name in (CONFIG, WEIGHTS):
@@ -38,6 +40,7 @@ def model_settings(folder: Path) -> ModelConfig:
     Raises:
         LASError: the file is missing, or a setting is not valid.
     """
+    _refuse_exported(folder)
     path = folder / CONFIG
     try:
         return configuration.load(ModelConfig, path)
@@ -46,6 +49,14 @@ def model_settings(folder: Path) -> ModelConfig:
         if "text.normalizer" not in str(error):
             raise
         return configuration.load(ModelConfig, path, ["text.normalizer=none"])
+
+
+def _refuse_exported(folder: Path) -> None:
+    if is_exported(folder):
+        raise LASError(
+            f"{folder}: an exported model ({MANIFEST}), which only `las transcribe` and "
+            "las.export.runtime take; name the model folder that it was made from"
+        )
 
 
 def bundled() -> Path:

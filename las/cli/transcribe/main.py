@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from las.cli.interrupts import exit_status, sigterm_interrupts
-from las.cli.loading import load_model, search_settings
+from las.cli.loading import load_exported, load_model, search_settings
 from las.cli.options import (
     BeamOption,
     CTCOption,
@@ -145,16 +145,33 @@ def transcribe(
             progress.planned(plan)
             if plan.pending:
                 with frozen_imports():
+                    from las.config import SearchConfig
                     from las.model.folder import bundled
+                    from las.storage.exported import is_exported
                     from las.transcription import confidence
                     from las.transcription.transcriber import Transcriber
 
                 folder = model or bundled()
-                las, torch_device = load_model(folder, device, threads, precision)
-                options = {"beam": beam, "ctc": ctc, "lm_weight": lm_weight, "n_best": n_best}
-                config, language_model = search_settings(
-                    las, torch_device, folder, lm, search, words=words, greedy=greedy, **options
-                )
+                if is_exported(folder):
+                    asked = {
+                        "--beam": beam not in (None, 1),
+                        "--ctc": bool(ctc),
+                        "--lm": lm is not None,
+                        "--lm-weight": lm_weight is not None,
+                        "--words": words is not None,
+                        "--n-best": n_best not in (None, 1),
+                        "--search": bool(search),
+                        "--device": device == Device.CUDA,
+                        "--precision": precision == Precision.BFLOAT16,
+                    }
+                    las, torch_device = load_exported(folder, threads, asked)
+                    config, language_model = SearchConfig(), None
+                else:
+                    las, torch_device = load_model(folder, device, threads, precision)
+                    options = {"beam": beam, "ctc": ctc, "lm_weight": lm_weight, "n_best": n_best}
+                    config, language_model = search_settings(
+                        las, torch_device, folder, lm, search, words=words, greedy=greedy, **options
+                    )
                 # Words are timed before long audio drops its alignments.
                 timer = confidence.timer(folder) if output.formats else None
                 transcriber = Transcriber(las, torch_device, config, language_model, timer=timer)
