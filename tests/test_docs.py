@@ -93,7 +93,7 @@ def test_every_setting_has_a_meaning(kind):
 def test_settings_that_documents_name_exist():
     known = names(config.RunConfig().model_dump()) | names(SETTINGS.KINDS["lm"]().model_dump())
     sections = "data|training|listener|attention|speller|frontend|text"
-    pattern = re.compile(rf"(?<![\w./])(?:{sections})\.(?!(?:pt|py)\b)[a-z_]+(?=[=:\s]|$)")
+    pattern = re.compile(rf"(?<![\w./])(?:{sections})\.(?!(?:pt|py|onnx)\b)[a-z_]+(?=[=:\s]|$)")
     for document in PAGES.documents():
         for span in re.findall(r"`([^`\n]+)`", document.read_text("utf-8")):
             for name in pattern.findall(span):

@@ -23,8 +23,8 @@ _INT32, _FLOAT = onnx.TensorProto.INT32, onnx.TensorProto.FLOAT
 def frontend_graph(frontend: Frontend) -> GraphBuilder:
     """Waveforms -> normalised log-mel features.
 
-    The short-time Fourier transform is a convolution with cosines and sines times the window: ten
-    times as exact as a float32 FFT, for any size, and cheap beside the listener.
+    The short-time Fourier transform is a convolution with cosines and sines times the window: of
+    any size, nearer to float64 than a float32 FFT, and cheap beside the listener.
     """
     config = frontend.config
     g = GraphBuilder("frontend")

@@ -21,7 +21,14 @@ LISTENERS = {
     "pyramid": {"layers": 3, "reduction": 4},
     "deep pyramid, CTC below": {"layers": 5, "reduction": 8, "norm": True, "ctc_frames": 2},
     "stack": {"layers": 2, "reduction": 4, "stack": 4, "norm": True},
-    "convolutions": {"layers": 2, "reduction": 4, "stack": 4, "convolutions": [3, 40]},
+    "convolutions": {
+        "layers": 2,
+        "reduction": 4,
+        "stack": 4,
+        "convolutions": [3, 40],
+        "norm": True,
+        "ctc_frames": 2,
+    },
     "one convolution": {"layers": 2, "reduction": 4, "stack": 2, "convolutions": [5], "norm": True},
     "no reduction": {"layers": 1, "reduction": 1},
 }

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 
@@ -15,11 +16,13 @@ from las.audio import reader
 from las.errors import LASError
 from las.export.folder import export
 from las.export.runtime import load
+from las.model.features import normalise
 from las.model.las import LAS
 from las.storage.exported import MANIFEST, read_manifest
 from las.transcription.transcriber import Transcriber
 from tests.export.test_graphs import model as small_model
 
+PAGE = Path(__file__).parents[2] / "docs/export.md"
 SAMPLES = sorted(
     path for path in (Path(las.__file__).parent / "samples").iterdir() if path.suffix != ".tsv"
 )
@@ -54,21 +57,55 @@ def test_the_samples_have_the_texts_of_torch(folders, texts, dtype):
     assert model.transcribe_many(SAMPLES, batch_seconds=4.0) == texts
 
 
+def test_features_are_as_near_to_float64_as_those_of_torch(bundled, folders):
+    config = bundled.config.frontend
+    waveform = reader.load(SAMPLES[0])
+    with torch.inference_mode():
+        features, lengths = bundled.frontend(
+            torch.from_numpy(waveform)[None], torch.tensor([len(waveform)])
+        )
+        window = bundled.frontend.mel.spectrogram.window.double()
+        side = (config.n_fft - config.win_length) // 2
+        padded = np.pad(waveform.astype(np.float64), config.n_fft // 2)
+        frames = np.lib.stride_tricks.sliding_window_view(padded, config.n_fft)
+        spectrum = np.fft.rfft(frames[:: config.hop_length] * np.pad(window, side))
+        energies = np.square(np.abs(spectrum)) @ bundled.frontend.mel.mel_scale.fb.double().numpy()
+        logs = torch.from_numpy(np.log(np.maximum(energies, config.floor)))[None]
+        right = normalise(logs, lengths)
+    encoder = onnxruntime.InferenceSession(folders["float32"] / "frontend.onnx")
+    found, _ = encoder.run(
+        None, {"waveforms": waveform[None], "samples": np.array([len(waveform)])}
+    )
+    error = np.abs(found - right.numpy()).max()
+    assert error < 1e-3 and error <= float((features - right).abs().max())
+
+
 def test_int8_is_smaller(folders):
     sizes = [sum(p.stat().st_size for p in folder.glob("*.onnx")) for folder in folders.values()]
     assert sizes[1] < 0.3 * sizes[0]
 
 
-def test_no_torch_is_needed(folders, texts):
-    code = (
-        "import sys\n"
-        "for name in ('torch', 'torchaudio', 'triton', 'onnx'): sys.modules[name] = None\n"
-        "from las.export.runtime import load\n"
-        "for text in load(sys.argv[1]).transcribe_many(sys.argv[2:]): print(text)"
-    )
-    command = [sys.executable, "-c", code, str(folders["float32"]), *map(str, SAMPLES)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.stdout.splitlines() == texts, done.stderr
+# A process in which torch cannot be imported: texts of files, then the examples of a page.
+WITHOUT_TORCH = """
+import doctest, re, sys
+for name in ("torch", "torchaudio", "triton", "onnx"):
+    sys.modules[name] = None
+page, *files = sys.argv[1:]
+from las.export.runtime import load
+for text in load("exported").transcribe_many(files):
+    print(text)
+text = re.sub("^```.*$", "", open(page, encoding="utf-8").read(), flags=re.MULTILINE)
+examples = doctest.DocTestParser().get_doctest(text, {}, page, page, 0)
+assert len(examples.examples) > 20
+print(doctest.DocTestRunner().run(examples).failed, "failed")
+"""
+
+
+def test_no_torch_is_needed(folders, texts, tmp_path):
+    (tmp_path / "exported").symlink_to(folders["float32"])
+    command = [sys.executable, "-c", WITHOUT_TORCH, PAGE, *SAMPLES]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.stdout.splitlines() == [*texts, "0 failed"], done.stdout + done.stderr
 
 
 def test_samples_and_silence(folders, texts):
