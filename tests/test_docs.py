@@ -12,6 +12,7 @@ import pytest
 import las
 import las_kernels
 from las import config
+from las.export import runtime
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -119,6 +120,7 @@ def test_the_reference_has_every_public_name():
     text = (DOCS / "reference.md").read_text("utf-8")
     public = {f"las.{name}" for name in las.__all__ if name != "__version__"}
     public |= {f"las_kernels.{name}" for name in las_kernels.__all__ if name != "BACKENDS"}
+    public |= {f"las.export.runtime.{name}" for name in runtime.__all__}
     assert set(re.findall(r"^::: (\S+)", text, re.MULTILINE)) == public
 
 

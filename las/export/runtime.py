@@ -21,6 +21,8 @@ from las.text.subwords import tokenizer
 from las.threads import checked, of_environment
 from las.transcription.chunking import ChunkingConfig, split
 
+__all__ = ["ExportedModel", "load"]
+
 
 class Encoded(NamedTuple):
     """A batch as the listener encodes it."""
