@@ -27,13 +27,17 @@ def frozen_imports() -> Iterator[None]:
 
 # Packages that transcription does without, and the extra of pyproject.toml that has each.
 EXTRAS = {
+    "fastapi": "serve",
     "lhotse": "train",
     "librosa": "explain",
     "matplotlib": "explain",
     "onnx": "export",
     "onnxruntime": "export",
+    "prometheus_client": "serve",
+    "python_multipart": "serve",
     "scipy": "train",
     "tensorboard": "train",
+    "uvicorn": "serve",
 }
 
 

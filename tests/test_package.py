@@ -6,6 +6,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
 import las
 from las.imports import EXTRAS
 
@@ -40,12 +42,16 @@ def test_transcription_needs_no_extra():
     assert done.stdout == "WHAT'S THE WEATHER IN PARIS ON TUESDAY\n", done.stderr
 
 
-def test_a_missing_extra_is_named_in_one_line():
-    done = without_extras("prepare", "folder", ROOT / "las/samples", "data")
+@pytest.mark.parametrize(
+    ("command", "package", "extra"),
+    [(("prepare", "folder", ROOT, "data"), "lhotse", "train"), (("serve",), "fastapi", "serve")],
+)
+def test_a_missing_extra_is_named_in_one_line(command, package, extra):
+    done = without_extras(*command)
     assert (done.returncode, done.stderr) == (
         1,
-        "error: lhotse is not installed, which this command needs: "
-        "pip install 'listen-attend-spell[train]'\n",
+        f"error: {package} is not installed, which this command needs: "
+        f"pip install 'listen-attend-spell[{extra}]'\n",
     )
 
 
@@ -54,7 +60,8 @@ def test_every_extra_is_in_pyproject():
         "optional-dependencies"
     ]
     for package, extra in EXTRAS.items():
-        assert any(re.match(package + r"\b", requirement) for requirement in extras[extra])
+        name = package.replace("_", "-")  # of the distribution
+        assert any(re.match(name + r"\b", requirement) for requirement in extras[extra])
 
 
 def test_help_needs_no_torch():

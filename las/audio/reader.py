@@ -5,10 +5,9 @@ Formats are decoded by `las.audio.sndfile` and `las.audio.ffmpeg`; damage is det
 """
 
 import math
-import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 
 from las.audio import downmix, ffmpeg, sndfile
 from las.audio import stream as streaming
+from las.audio.arriving import copy, wav
 from las.audio.stream import (
     MIN_SECONDS,
     UNKNOWN_LENGTH,
@@ -38,6 +38,7 @@ __all__ = [
     "info",
     "load",
     "read",
+    "seconds",
 ]
 
 SAMPLE_RATE = 16000
@@ -119,15 +120,20 @@ def read(
 
 
 def blocks(
-    source: str | Path | BinaryIO, sample_rate: int = SAMPLE_RATE, notes: list[str] | None = None
+    source: str | Path | BinaryIO,
+    sample_rate: int = SAMPLE_RATE,
+    notes: list[str] | None = None,
+    waiting: Callable[[], None] | None = None,
 ) -> Iterator[np.ndarray]:
     """The samples of :func:`load` in blocks of any size, in constant memory.
 
     Args:
         source: See :func:`load`; or a binary stream such as standard input. A stream is copied to
-            a temporary file first, as damage is detected in most formats only by seeking.
+            a temporary file, as damage is detected in most formats only by seeking; WAV is read
+            while it arrives.
         sample_rate: Hz of the result.
         notes: list to which notes for the user are added, at the end.
+        waiting: called whenever samples of a stream have to be waited for.
 
     Yields:
         Float32 [n], at least one sample each.
@@ -136,6 +142,11 @@ def blocks(
         AudioError: See :func:`load`. Damage may be detected only after some blocks.
     """
     if isinstance(source, str | Path):
+        arriving = copy.of(source)
+        live = wav.opened(Path(source), arriving, waiting) if arriving is not None else None
+        if live is not None:
+            yield from _mono(Path(source), live, sample_rate)
+            return
         path = _checked(source)
         with open_stream(path) as stream:
             yield from _mono(path, stream, sample_rate)
@@ -145,7 +156,7 @@ def blocks(
     name = shown_name(source)
     with copied(source, name) as path:
         try:
-            yield from blocks(path, sample_rate, notes)
+            yield from blocks(path, sample_rate, notes, waiting)
         except AudioError as problem:
             raise AudioError(str(problem).replace(str(path), shown(name), 1)) from None
 
@@ -159,20 +170,14 @@ def copied(source: BinaryIO, name: Path) -> Iterator[Path]:
         name: of the stream, for messages.
 
     Yields:
-        the path to open, valid in this process.
-
-    Raises:
-        AudioError: the stream cannot be read, or the disk is full.
+        the path to open with the functions of this module, which wait for what they need. If the
+        stream cannot be read, or the disk is full, they raise an AudioError.
     """
-    with tempfile.TemporaryFile(prefix="las-") as copy:
-        try:
-            shutil.copyfileobj(source, copy)
-            copy.flush()
-        except (OSError, ValueError) as problem:
-            what = getattr(problem, "strerror", None) or str(problem)
-            cure = "save the audio to a file first, or set TMPDIR to a folder with free space"
-            raise error(name, f"cannot be copied ({what})", cure) from None
-        yield Path(f"/dev/fd/{copy.fileno()}")
+    with (
+        tempfile.TemporaryFile(prefix="las-") as file,
+        copy.arriving(source, file, name) as path,
+    ):
+        yield path
 
 
 @contextmanager
@@ -226,10 +231,38 @@ def info(path: str | Path) -> AudioInfo:
     """
     path = _checked(path)
     with open_stream(path) as stream:
-        frames = stream.frames
-        if frames >= UNKNOWN_LENGTH:
-            frames = sum(len(block) for block in stream.blocks)
+        frames = _frames(stream)
     return AudioInfo(frames, stream.rate, stream.channels, frames / stream.rate)
+
+
+def seconds(path: str | Path, most: float = math.inf) -> float:
+    """The duration of a file as :func:`info` finds it, but decoding little more than ``most``.
+
+    Args:
+        path: See :func:`load`.
+        most: Seconds from which on it does not matter how long the file is.
+
+    Returns:
+        Seconds; of a longer file any number above ``most``.
+
+    Raises:
+        AudioError: See :func:`info`.
+    """
+    path = _checked(path)
+    with open_stream(path) as stream:
+        return _frames(stream, most * stream.rate) / stream.rate
+
+
+def _frames(stream: Stream, most: float = math.inf) -> int:
+    """Frames of a stream by its header, else counted until there are more than ``most``."""
+    if stream.frames < UNKNOWN_LENGTH:
+        return stream.frames
+    frames = 0
+    for block in stream.blocks:
+        frames += len(block)
+        if frames > most:
+            break
+    return frames
 
 
 def resampled(source: Iterable[np.ndarray], rate: int, target: int) -> Iterator[np.ndarray]:
@@ -269,6 +302,8 @@ def _mono(path: Path, stream: Stream, sample_rate: int) -> Iterator[np.ndarray]:
 def _checked(path: str | Path) -> Path:
     """Raise an AudioError for what the file system refuses, before a library opens the file."""
     path = Path(path)
+    if (arriving := copy.of(path)) is not None:
+        arriving.wait()
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):

@@ -17,7 +17,8 @@ from las.audio import containers, mpeg, mute_stderr, riff, stream
 from las.audio.spliced import Part, Spliced
 from las.audio.stream import UNKNOWN_LENGTH, NotSupportedError, Stream, cut_short, error
 
-_MIN_RATE = 2000  # Hz; a wrong header of 1 Hz would be resampled to 16,000 times the size
+MIN_RATE = 2000
+"""Hz; a wrong header of 1 Hz would be resampled to 16,000 times the size."""
 _MP3_SLACK = 2 * 1152  # some encoders count the Xing frame or the last, incomplete one
 # Codes of libsndfile: "not recognised", "encoding not supported" and (an .mp3) "not MPEG".
 _NOT_SUPPORTED = frozenset({1, 4, 7})
@@ -92,11 +93,28 @@ def _joined(
 ) -> Iterator[np.ndarray]:
     """The blocks of all parts; the first is open."""
     yield from _whole(path, first)
+    yield from following(path, raw, (first.samplerate, first.channels), parts)
+
+
+def following(
+    path: Path, raw: BinaryIO, shape: tuple[int, int], parts: Sequence[Part | None]
+) -> Iterator[np.ndarray]:
+    """The blocks of all parts but the first.
+
+    Args:
+        path: of the file, for messages.
+        raw: the open file.
+        shape: rate and channels of the first part.
+        parts: see `las.audio.containers.parts`.
+
+    Raises:
+        AudioError: a part cannot be decoded, or is of another shape.
+    """
     for number, part in enumerate(parts[1:], start=2):
         try:
             with _opened(path, raw, part) as file:
-                if (file.samplerate, file.channels) != (first.samplerate, first.channels):
-                    shapes = [f"{f.samplerate} Hz, {f.channels} channels" for f in (file, first)]
+                if (own := (file.samplerate, file.channels)) != shape:
+                    shapes = [f"{rate} Hz, {channels} channels" for rate, channels in (own, shape)]
                     what = f"part {number} of {len(parts)} has {shapes[0]}, the first {shapes[1]}"
                     raise error(path, what, "split it into its parts, or convert them to one rate")
                 yield from _whole(path, file)
@@ -149,7 +167,7 @@ def _reader(path: Path, raw: BinaryIO, source: bytes | int | Spliced) -> _Reader
     except soundfile.LibsndfileError as problem:
         damaged = problem.code not in _NOT_SUPPORTED and not containers.checks_structure(raw)
         raise NotSupportedError(problem.error_string.rstrip("."), damaged) from None
-    if file.samplerate < _MIN_RATE:
+    if file.samplerate < MIN_RATE:
         what = f"the header gives a sample rate of {file.samplerate} Hz"
         raise error(path, what, "convert it to wav or flac with the right rate")
     if short := _shortage(path, file):

@@ -18,6 +18,7 @@ from las.cli.export import export
 from las.cli.info import info
 from las.cli.lm.main import app as lm_app
 from las.cli.prepare import prepare
+from las.cli.serve import serve
 from las.cli.train import train
 from las.cli.transcribe.main import transcribe
 from las.cli.tune import tune
@@ -38,6 +39,7 @@ app = typer.Typer(
 app.add_typer(lm_app, name="lm")
 for _command in (
     transcribe,
+    serve,
     explain,
     prepare,
     train,

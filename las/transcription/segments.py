@@ -32,17 +32,33 @@ def transcription(
         rate: of the model, in Hz: that of the chunks' samples.
         language: what the model writes, by ISO 639-1.
     """
-    segments: list[Segment] = []
-    clock = 0.0
-    for chunk in transcript.chunks:
+    segments = SegmentMaker(rate)
+    whole = [s for chunk in transcript.chunks for s in segments.of(chunk, transcript.seconds)]
+    return Transcription(
+        " ".join(segment.text for segment in whole), whole, language, transcript.seconds
+    )
+
+
+class SegmentMaker:
+    """The segments of a file, chunk by chunk; times as in :func:`transcription`.
+
+    Args:
+        rate: of the model, in Hz.
+    """
+
+    def __init__(self, rate: int) -> None:
+        self.rate = rate
+        self._count, self._clock = 0, 0.0
+
+    def of(self, chunk: ChunkTranscript, seconds: float) -> list[Segment]:
+        """The segments of the next chunk of a file that is at least so long."""
         words = chunk.words
         if words is None:
-            words = timed_words(chunk.hypotheses[0], chunk.frame, chunk.start / rate)
-        words, clock = _in_order(words, clock, transcript.seconds)
-        segments += _segments(chunk, words, round(chunk.start / rate * 100), len(segments))
-    return Transcription(
-        " ".join(segment.text for segment in segments), segments, language, transcript.seconds
-    )
+            words = timed_words(chunk.hypotheses[0], chunk.frame, chunk.start / self.rate)
+        words, self._clock = _in_order(words, self._clock, seconds)
+        found = _segments(chunk, words, round(chunk.start / self.rate * 100), self._count)
+        self._count += len(found)
+        return found
 
 
 def _in_order(words: list[Word], clock: float, seconds: float) -> tuple[list[Word], float]:

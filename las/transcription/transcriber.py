@@ -6,11 +6,12 @@ chunk with looping or missing text (`las.transcription.quality`) is split and de
 overlapping chunks are stitched (`las.transcription.stitching`).
 """
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -21,34 +22,14 @@ from las.config import SearchConfig
 from las.decoding.greedy import ctc_greedy
 from las.decoding.hypothesis import Hypothesis, LanguageModel
 from las.decoding.search import search
-from las.errors import LASError
 from las.model.las import LAS
 from las.transcription import result_warnings
 from las.transcription.character_times import with_times
-from las.transcription.chunking import Chunk, ChunkingConfig, halves, split
+from las.transcription.chunking import Chunk, ChunkingConfig, halves
 from las.transcription.quality import assess, attention_centres
+from las.transcription.recording import Ready, Recording
 from las.transcription.stitching import DecodedChunk, stitch
 from las.transcription.transcript import ChunkTranscript, Failure, Timer, Transcript
-
-_Source: TypeAlias = tuple[Path, Iterator[np.ndarray], list[str]]
-"""The name of a file, its samples, and a list that its warnings are added to."""
-
-
-@dataclass
-class _Recording:
-    """A file that is being transcribed."""
-
-    path: Path
-    warnings: list[str]
-    samples: int = 0  # read so far
-    peak: float = 0.0  # of them
-    done: int = 0  # samples up to the last decoded chunk
-    pending: int = 0  # chunks that are not decoded yet
-    read: bool = False  # to its end
-    failure: str | None = None
-    chunks: list[ChunkTranscript] = field(default_factory=list)
-    last: DecodedChunk | None = None  # may still be trimmed at the overlap with the next
-    disagreement: np.ndarray = field(default_factory=lambda: np.zeros(2))  # of attention and CTC
 
 
 class Transcriber:
@@ -92,6 +73,7 @@ class Transcriber:
         batch_size: int | None = None,
         batch_seconds: float = 60.0,
         progress: Callable[[float], None] | None = None,
+        ready: Ready | None = None,
     ) -> Iterator[Transcript | Failure]:
         """Transcribe files, in their order.
 
@@ -100,14 +82,11 @@ class Transcriber:
             batch_size: chunks to decode at once, at most.
             batch_seconds: of padded audio to decode at once, at most (or a single chunk).
             progress: called with the seconds of audio done so far, of all files together.
+            ready: called with every chunk as soon as it is final, in the order of each file. While
+                a stream has to be waited for, what there is of it is decoded.
         """
-
-        def sources() -> Iterator[_Source]:
-            for path in paths:
-                warnings: list[str] = []
-                yield reader.shown_name(path), reader.blocks(path, self.rate, warnings), warnings
-
-        return self._run(sources(), batch_size, batch_seconds, progress)
+        recordings = map(self.open, paths, itertools.repeat(ready))
+        return self._run(recordings, batch_size, batch_seconds, progress)
 
     def arrays(
         self,
@@ -117,11 +96,17 @@ class Transcriber:
         batch_seconds: float = 60.0,
     ) -> list[Transcript]:
         """Transcribe waveforms [S] of any length at the model's rate; paths are their indices."""
-        sources: Iterator[_Source] = (
-            (Path(str(index)), iter([np.asarray(waveform, np.float32)]), [])
+        recordings = (
+            Recording.of(
+                Path(str(index)),
+                iter([np.asarray(waveform, np.float32)]),
+                [],
+                self.rate,
+                self.chunking,
+            )
             for index, waveform in enumerate(waveforms)
         )
-        found = self._run(sources, batch_size, batch_seconds, None)
+        found = self._run(recordings, batch_size, batch_seconds, None)
         return [transcript for transcript in found if isinstance(transcript, Transcript)]
 
     def waveforms(self, waveforms: Sequence[np.ndarray]) -> list[Hypothesis]:
@@ -154,66 +139,78 @@ class Transcriber:
 
     # --- from sources to transcripts --------------------------------------------------------
 
+    def open(self, path: str | Path | BinaryIO, ready: Ready | None = None) -> Recording:
+        """A file or binary stream of which nothing is read yet.
+
+        Who calls this decides itself which chunks are decoded together:
+        :meth:`las.transcription.recording.Recording.next_chunk` reads them, :meth:`decode` decodes
+        them, :meth:`add` adds what was found to their recording, and :meth:`result` is the
+        transcript of a complete one. Transcripts do not depend on what is decoded together, as long
+        as each recording's chunks are added in their order.
+        """
+        warnings: list[str] = []
+        blocks = reader.blocks(path, self.rate, warnings, lambda: recording.waiting())
+        name = reader.shown_name(path)
+        recording = Recording.of(name, blocks, warnings, self.rate, self.chunking)
+        recording.ready = ready
+        return recording
+
+    def fits(
+        self, sizes: Sequence[int], batch_size: int | None = None, batch_seconds: float = 60.0
+    ) -> bool:
+        """Whether chunks of these numbers of samples are no more than one batch."""
+        few = batch_size is None or len(sizes) <= batch_size
+        return few and len(sizes) * max(sizes) <= batch_seconds * self.rate
+
     def _run(
         self,
-        sources: Iterable[_Source],
+        recordings: Iterable[Recording],
         batch_size: int | None,
         batch_seconds: float,
         progress: Callable[[float], None] | None,
     ) -> Iterator[Transcript | Failure]:
-        """Take chunks of one source after another; decode whenever a batch is full."""
-        queue: deque[_Recording] = deque()
-        batch: list[tuple[_Recording, Chunk]] = []
+        """Take chunks of one recording after another; decode whenever a batch is full."""
+        queue: deque[Recording] = deque()
+        batch: list[tuple[Recording, Chunk]] = []
         done = 0  # samples
 
         def decode() -> None:
             nonlocal done
             valid = [(recording, chunk) for recording, chunk in batch if not recording.failure]
             batch.clear()
-            found = self._decode([chunk for _, chunk in valid], batch_size, batch_seconds)
+            found = self.decode([chunk for _, chunk in valid], batch_size, batch_seconds)
             for (recording, chunk), parts in zip(valid, found, strict=True):
-                for part in parts:
-                    self._add(recording, part)
-                recording.pending -= 1
-                done += chunk.end - recording.done
-                recording.done = chunk.end
+                done += self.add(recording, chunk, parts)
             if progress is not None and valid:
                 progress(done / self.rate)
 
         def completed() -> Iterator[Transcript | Failure]:
             nonlocal done
-            while queue and queue[0].read and (queue[0].failure or not queue[0].pending):
+            while queue and queue[0].complete:
                 recording = queue.popleft()
                 done += recording.samples - recording.done
                 if progress is not None:
                     progress(done / self.rate)
-                yield self._result(recording)
+                yield self.result(recording)
 
-        for path, blocks, warnings in sources:
-            recording = _Recording(path, warnings)
+        for recording in recordings:
             queue.append(recording)
-            try:
-                for chunk in split(_measured(blocks, recording), self.rate, self.chunking):
-                    sizes = [len(c.samples) for _, c in batch] + [len(chunk.samples)]
-                    if batch and not self._fits(sizes, batch_size, batch_seconds):
-                        decode()
-                        yield from completed()
-                    batch.append((recording, chunk))
-                    recording.pending += 1
-            except LASError as error:
-                recording.failure = str(error)
-            recording.read = True
+            recording.waiting = decode
+            while (chunk := recording.next_chunk()) is not None:
+                sizes = [len(c.samples) for _, c in batch] + [len(chunk.samples)]
+                if batch and not self.fits(sizes, batch_size, batch_seconds):
+                    decode()
+                    yield from completed()
+                batch.append((recording, chunk))
             yield from completed()
         decode()
         yield from completed()
 
-    def _fits(self, sizes: list[int], batch_size: int | None, batch_seconds: float) -> bool:
-        """Whether chunks of these numbers of samples are no more than one batch."""
-        few = batch_size is None or len(sizes) <= batch_size
-        return few and len(sizes) * max(sizes) <= batch_seconds * self.rate
-
-    def _decode(
-        self, chunks: list[Chunk], batch_size: int | None, batch_seconds: float
+    def decode(
+        self,
+        chunks: Sequence[Chunk],
+        batch_size: int | None = None,
+        batch_seconds: float = 60.0,
     ) -> list[list[DecodedChunk]]:
         """Decode chunks; those of bad quality are split in half and decoded again.
 
@@ -225,7 +222,7 @@ class Transcriber:
             start = end = len(decoded)
             while end < len(chunks) and (
                 end == start
-                or self._fits(
+                or self.fits(
                     [len(c.samples) for c in chunks[start : end + 1]], batch_size, batch_seconds
                 )
             ):
@@ -240,7 +237,7 @@ class Transcriber:
             for whole in decoded
         ]
         retries = [half for pair in splits for half in pair]
-        again = iter(self._decode(retries, batch_size, batch_seconds) if retries else [])
+        again = iter(self.decode(retries, batch_size, batch_seconds) if retries else [])
         results = []
         for whole, pair in zip(decoded, splits, strict=True):
             parts = [part for _ in pair for part in next(again)]
@@ -263,12 +260,25 @@ class Transcriber:
 
     # --- from decoded chunks to a transcript ------------------------------------------------
 
-    def _add(self, recording: _Recording, decoded: DecodedChunk) -> None:
+    def add(self, recording: Recording, chunk: Chunk, parts: Sequence[DecodedChunk]) -> int:
+        """Add what :meth:`decode` found for the next chunk of a recording.
+
+        Returns:
+            samples by which it is further.
+        """
+        for part in parts:
+            self._add(recording, part)
+        recording.pending -= 1
+        further = chunk.end - recording.done
+        recording.done = chunk.end
+        return further
+
+    def _add(self, recording: Recording, decoded: DecodedChunk) -> None:
         """Add the next chunk; the one before it is trimmed at their overlap and is then final."""
         recording.disagreement += result_warnings.disagreement(decoded.hypotheses[0])
         if recording.last is not None:
             final, decoded = stitch(recording.last, decoded, self.rate)
-            recording.chunks.append(self._final(final))
+            recording.finish(self._final(final))
         recording.last = decoded
 
     def _final(self, decoded: DecodedChunk) -> ChunkTranscript:
@@ -299,11 +309,12 @@ class Transcriber:
             activity=hypothesis.activity if self.keep_alignments else None,
         )
 
-    def _result(self, recording: _Recording) -> Transcript | Failure:
+    def result(self, recording: Recording) -> Transcript | Failure:
+        """The transcript of a recording that is complete, or why there is none."""
         if recording.failure:
             return Failure(recording.path, recording.failure)
         if recording.last is not None:
-            recording.chunks.append(self._final(recording.last))
+            recording.finish(self._final(recording.last))
         warnings = recording.warnings
         if not recording.chunks:
             silent = self.chunking.silent_dbfs
@@ -312,10 +323,3 @@ class Transcriber:
             warnings.append(doubt)
         seconds = recording.samples / self.rate
         return Transcript(recording.path, seconds, recording.chunks, warnings)
-
-
-def _measured(blocks: Iterator[np.ndarray], recording: _Recording) -> Iterator[np.ndarray]:
-    for block in blocks:
-        recording.samples += len(block)
-        recording.peak = max(recording.peak, float(np.abs(block).max(initial=0.0)))
-        yield block

@@ -35,6 +35,7 @@ from las.cli.transcribe.output import ALL, Output, ResultWriter
 from las.cli.transcribe.plan import Plan, make_plan
 from las.cli.transcribe.progress import Progress
 from las.cli.transcribe.recognition import recognise
+from las.cli.transcribe.verbose import SegmentPrinter
 from las.errors import LASError
 from las.imports import frozen_imports
 from las.storage.atomic import check_file
@@ -82,6 +83,14 @@ def transcribe(
         bool,
         typer.Option("--word-timestamps", help="Add words with times and probabilities to JSON."),
     ] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose",
+            help="Print segments with their times as soon as they are ready; on standard error "
+            "where a result is printed.",
+        ),
+    ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Skip inputs whose results exist.")
     ] = False,
@@ -120,12 +129,16 @@ def transcribe(
     with the same result file are refused. Existing results are replaced, or
     skipped with --resume.
 
+    WAV from stdin is transcribed while it arrives.
+
     A file that cannot be transcribed is reported on standard error; the
     others are still transcribed, and the exit status is 1. After an
     interrupt (status 130, or 143 after SIGTERM), finished results are
     complete.
     """
-    output = Output.from_options(kind, output_dir, inputs, word_timestamps, n_best is not None)
+    output = Output.from_options(
+        kind, output_dir, inputs, word_timestamps, n_best is not None, verbose
+    )
     if attention is not None:
         from las.evaluation import plots
 
@@ -137,7 +150,7 @@ def transcribe(
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")
 
-    bar = output.folder is not None or not sys.stdout.isatty()
+    bar = (output.folder is not None or not sys.stdout.isatty()) and not verbose
     with Progress(bar) as progress, sigterm_interrupts():
         try:
             plan = make_plan(inputs, output, resume)
@@ -173,7 +186,7 @@ def transcribe(
                         las, torch_device, folder, lm, search, words=words, greedy=greedy, **options
                     )
                 # Words are timed before long audio drops its alignments.
-                timer = confidence.timer(folder) if output.formats else None
+                timer = confidence.timer(folder) if output.formats or verbose else None
                 transcriber = Transcriber(las, torch_device, config, language_model, timer=timer)
                 writer = ResultWriter(output, transcriber, attention)
                 _run(plan, transcriber, writer, batch_size, progress)
@@ -198,7 +211,11 @@ def _run(
 
     with readable(plan.pending) as paths:
         progress.started()
-        results = recognise(transcriber, plan.pending, paths, batch_size, progress.audio)
+        ready = None
+        if writer.output.verbose:
+            named = dict(zip(paths, plan.pending, strict=True))
+            ready = SegmentPrinter(writer.output, transcriber.rate, named).ready
+        results = recognise(transcriber, plan.pending, paths, batch_size, progress.audio, ready)
         for source, result in results:
             progress.recognised(source, result)
             if not isinstance(result, Failure):

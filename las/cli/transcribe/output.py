@@ -30,6 +30,7 @@ class Output:
     named: bool  # print texts after the names of their files
     word_timestamps: bool
     scores: bool  # print the n best with their scores
+    verbose: bool = False  # print segments as they are ready
 
     @classmethod
     def from_options(
@@ -39,6 +40,7 @@ class Output:
         inputs: Sequence[str],
         word_timestamps: bool,
         scores: bool,
+        verbose: bool = False,
     ) -> "Output":
         """Combine the options.
 
@@ -54,10 +56,12 @@ class Output:
             raise LASError("--word-timestamps: only JSON has words; add --format json")
         if scores and formats:
             raise LASError("--n-best: result files have one text; leave out --format and -o")
+        if scores and verbose:
+            raise LASError("--n-best: segments have one text; leave out --verbose")
         if formats and folder is None and (len(formats) > 1 or list(inputs) != [STDIN]):
             folder = Path()
         named = len(inputs) > 1 or is_many(inputs[0])
-        return cls(formats, folder, named, word_timestamps, scores)
+        return cls(formats, folder, named, word_timestamps, scores, verbose)
 
     def paths(self, source: Source) -> list[Path]:
         """The results of a file, one for each format."""
@@ -122,6 +126,8 @@ class ResultWriter:
             writers.write(result, path, kind, output.word_timestamps)
 
     def _print(self, source: Source, transcript: "Transcript") -> None:
+        if self.output.verbose:  # it is printed already
+            return
         name = [source.column] if self.output.named else []
         if not self.output.scores:
             standard_streams.put("\t".join([*name, transcript.text]) + "\n")

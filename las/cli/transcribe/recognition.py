@@ -8,6 +8,7 @@ from las.cli.transcribe.failures import FILE_ERRORS, decoding_failed
 from las.cli.transcribe.inputs import Source
 
 if TYPE_CHECKING:
+    from las.transcription.recording import Ready
     from las.transcription.transcriber import Transcriber
     from las.transcription.transcript import Failure, Transcript
 
@@ -20,6 +21,7 @@ def recognise(
     paths: Sequence[Path],
     batch_size: int | None = None,
     progress: Callable[[float], None] | None = None,
+    ready: "Ready | None" = None,
 ) -> "Iterator[tuple[Source, Transcript | Failure]]":
     """Transcribe files, in their order.
 
@@ -29,13 +31,14 @@ def recognise(
         paths: where each can be read, see :func:`las.cli.transcribe.inputs.readable`.
         batch_size: chunks of audio to decode at once, at most; None leaves it to the transcriber.
         progress: called with the seconds of audio done so far, of all files together.
+        ready: called with every chunk that is final; again, if its file is decoded again.
 
     Yields:
         each file with its transcript, or with the reason why there is none.
     """
     from las.transcription.transcript import Failure
 
-    results = transcribe_with_isolation(transcriber, paths, batch_size, progress)
+    results = transcribe_with_isolation(transcriber, paths, batch_size, progress, ready)
     for source, path, result in zip(sources, paths, results, strict=True):
         if isinstance(result, Failure):  # standard input is read from a temporary file
             yield source, Failure(source.path, result.reason.replace(str(path), source.shown))
@@ -48,6 +51,7 @@ def transcribe_with_isolation(
     paths: Sequence[Path],
     batch_size: int | None = None,
     progress: Callable[[float], None] | None = None,
+    ready: "Ready | None" = None,
 ) -> "Iterator[Transcript | Failure]":
     """Transcribe files, in their order; what decoding raises becomes the failure of one file.
 
@@ -69,7 +73,8 @@ def transcribe_with_isolation(
     while start < len(paths):
         part = paths[start : start + 1] if singly else paths[start:]
         try:
-            for result in transcriber.files(part, batch_size=batch_size, progress=add):
+            results = transcriber.files(part, batch_size=batch_size, progress=add, ready=ready)
+            for result in results:
                 start += 1
                 yield result
             singly = max(0, singly - 1)

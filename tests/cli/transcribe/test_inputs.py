@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from las.audio import AUDIO_SUFFIXES
+from las.audio.arriving import copy
 from las.cli.transcribe.inputs import Source, find, is_many, read_stdin, readable
 from las.data.corpora import AUDIO_SUFFIXES as CORPUS_SUFFIXES
 from las.errors import LASError
@@ -176,6 +177,7 @@ def test_standard_input(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     data = bytes(range(256)) * 100
     with read_stdin(io.TextIOWrapper(io.BytesIO(data))) as path:
+        copy.of(path).wait()
         assert path.read_bytes() == path.read_bytes() == data
         assert list(tmp_path.iterdir()) == []  # a process that is killed leaves nothing
     assert not path.exists()
@@ -189,18 +191,8 @@ def test_standard_input(tmp_path, monkeypatch):
 def test_files_are_read_where_they_are_and_standard_input_from_a_copy(monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"data")))
     with readable([Source(Path("a.wav"), Path("a")), Source(Path("-"), Path("stdin"))]) as paths:
+        copy.of(paths[1]).wait()
         assert paths[0] == Path("a.wav") and paths[1].read_bytes() == b"data"
-
-
-def test_no_room_for_standard_input(monkeypatch):
-    class Full(io.BytesIO):
-        def write(self, data):
-            raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: Full())
-    stream = io.TextIOWrapper(io.BytesIO(b"data"))
-    with pytest.raises(LASError, match=r"^stdin: cannot be copied .*TMPDIR"), read_stdin(stream):
-        pass
 
 
 def test_no_heavy_modules():
