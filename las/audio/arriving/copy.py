@@ -78,7 +78,7 @@ class Arriving:
         with self._changed:
             self._unwanted = True
 
-    def _has(self, size: int) -> bool:
+    def _has(self, size: float) -> bool:
         with self._changed:
             return self._ended or self._size >= size
 
