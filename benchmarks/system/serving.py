@@ -194,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", type=Path, help="model folder; default: the bundled model")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 2, 4, 8, 16])
     parser.add_argument("--requests", type=int, default=96, help="for each number of clients")
-    parser.add_argument("--options", default="", help="further options of `las serve`")
+    parser.add_argument("--options", default="", help="of `las serve`: --options='--greedy'")
     parser.add_argument("--output", type=Path, default=common.RESULTS, help="folder of the results")
     parser.add_argument("--render", action="store_true", help="only write docs/serving.md")
     chosen = parser.parse_args(arguments)

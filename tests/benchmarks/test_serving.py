@@ -15,7 +15,7 @@ def test_a_run_is_documented(tmp_path, monkeypatch):
     page = tmp_path / "serving.md"
     page.write_text("before\n<!-- serving -->\nold\n<!-- end -->\nafter\n")
     serving.main(
-        ["--clients", "3", "--requests", "4", "--options", "--greedy", "--output", str(tmp_path)]
+        ["--clients", "3", "--requests", "4", "--options=--greedy", "--output", str(tmp_path)]
     )
     (path,) = tmp_path.glob("*/serving.json")
     found = json.loads(path.read_text())
