@@ -80,13 +80,41 @@ def search_settings(
 ) -> "tuple[SearchConfig, LanguageModel | None]":
     """The settings of a search, and its language models if there are any.
 
-    They begin with the stored search of the model folder (:mod:`las.decoding.presets`); options
-    replace single settings of it, and ``settings`` replace options.
-
     Args:
         las: the recogniser.
         torch_device: its device, and that of the language models.
         folder: its model folder.
+        lm: see :func:`chosen_search`, as for the others.
+        settings: ``key=value`` each.
+        words: folder of the word model.
+        greedy: begin with greedy search.
+        options: settings by name.
+
+    Raises:
+        LASError: a setting is not valid, or the language model does not fit.
+    """
+    from las.decoding import presets
+
+    config, lm, words = chosen_search(folder, lm, settings, words=words, greedy=greedy, **options)
+    return config, presets.load_both(lm, words, las.text, torch_device)
+
+
+def chosen_search(
+    folder: Path,
+    lm: Path | None,
+    settings: list[str] | None,
+    *,
+    words: Path | None = None,
+    greedy: bool = False,
+    **options: float | None,
+) -> "tuple[SearchConfig, Path | None, Path | None]":
+    """The settings of a search, and the folders of its language model and word model.
+
+    They begin with the stored search of the model folder (:mod:`las.decoding.presets`); options
+    replace single settings of it, and ``settings`` replace options.
+
+    Args:
+        folder: the model folder.
         lm: folder of the language model; None is the model folder's, if its settings use one.
         settings: ``key=value`` each.
         words: folder of the word model, likewise.
@@ -94,7 +122,7 @@ def search_settings(
         options: settings by name; None: not given.
 
     Raises:
-        LASError: a setting is not valid, or the language model does not fit.
+        LASError: a setting is not valid, or a language model is missing.
     """
     from las import config as configuration
     from las.config import SearchConfig
@@ -118,4 +146,4 @@ def search_settings(
         if stored is None or not (folder / presets.WORDS).is_dir():
             raise LASError("word_weight: there is no word model; give one with --words FOLDER")
         words = presets.stored_words(folder, config)
-    return config, presets.load_both(lm, words, las.text, torch_device)
+    return config, lm, words

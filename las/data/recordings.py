@@ -72,7 +72,7 @@ def waveform(cut: Cut, sample_rate: int) -> np.ndarray:
 def _reason(cut: Cut, problem: BaseException) -> LASError:
     """The error that names the file that caused it."""
     again = "prepare the data again"
-    recordings = list(_recordings(cut))
+    recordings = list(of_cut(cut))
     if any(recording.sources[0].type == "memory" for recording in recordings):
         return _reason_in_shard(cut, problem, again)
     cause: BaseException | None = problem
@@ -80,7 +80,8 @@ def _reason(cut: Cut, problem: BaseException) -> LASError:
         if isinstance(cause, reader.AudioError) and cause.path is not None:
             return reader.error(cause.path, cause.what, again)
         cause = cause.__context__
-    for recording in recordings:
+    files = [found for found in recordings if found.sources[0].type == "file"]
+    for recording in files:
         path = Path(str(recording.sources[0].source))
         try:
             found = reader.info(path)
@@ -91,7 +92,7 @@ def _reason(cut: Cut, problem: BaseException) -> LASError:
             what = f"has changed: {found.duration:.3f} s and {found.channels} channels, and the "
             what += f"manifest says {seconds:.3f} s and {channels}"
             return reader.error(path, what, again)
-    name = shown(str(recordings[0].sources[0].source)) if recordings else cut.id
+    name = shown(str(files[0].sources[0].source)) if files else f"utterance {cut.id}"
     line = " ".join(str(problem).split())[:200]
     return LASError(f"{name}: cannot read the audio ({line}); {again}")
 
@@ -138,7 +139,7 @@ def _rate_before(recording: Recording) -> int:
     return int(recording.sampling_rate)
 
 
-def _recordings(cut: Cut) -> Iterator[Recording]:
+def of_cut(cut: Cut) -> Iterator[Recording]:
     """The original recordings of a cut."""
     for part in [track.cut for track in getattr(cut, "tracks", [])] or [cut]:
         recording = getattr(part, "recording", None)

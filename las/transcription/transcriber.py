@@ -29,7 +29,13 @@ from las.transcription.chunking import Chunk, ChunkingConfig, halves
 from las.transcription.quality import assess, attention_centres
 from las.transcription.recording import Ready, Recording
 from las.transcription.stitching import DecodedChunk, stitch
-from las.transcription.transcript import ChunkTranscript, Failure, Timer, Transcript
+from las.transcription.transcript import (
+    ChunkTranscript,
+    Failure,
+    Reading,
+    Timer,
+    Transcript,
+)
 
 
 class Transcriber:
@@ -68,7 +74,7 @@ class Transcriber:
 
     def files(
         self,
-        paths: Iterable[str | Path | BinaryIO],
+        paths: Iterable[str | Path | BinaryIO | Reading],
         *,
         batch_size: int | None = None,
         batch_seconds: float = 60.0,
@@ -78,7 +84,7 @@ class Transcriber:
         """Transcribe files, in their order.
 
         Args:
-            paths: the files, or binary streams.
+            paths: the files, binary streams, or what is read otherwise.
             batch_size: chunks to decode at once, at most.
             batch_seconds: of padded audio to decode at once, at most (or a single chunk).
             progress: called with the seconds of audio done so far, of all files together.
@@ -139,8 +145,10 @@ class Transcriber:
 
     # --- from sources to transcripts --------------------------------------------------------
 
-    def open(self, path: str | Path | BinaryIO, ready: Ready | None = None) -> Recording:
-        """A file or binary stream of which nothing is read yet.
+    def open(
+        self, path: str | Path | BinaryIO | Reading, ready: Ready | None = None
+    ) -> Recording:
+        """A file, a binary stream or what is read otherwise, of which nothing is read yet.
 
         Who calls this decides itself which chunks are decoded together:
         :meth:`las.transcription.recording.Recording.next_chunk` reads them, :meth:`decode` decodes
@@ -149,8 +157,11 @@ class Transcriber:
         as each recording's chunks are added in their order.
         """
         warnings: list[str] = []
-        blocks = reader.blocks(path, self.rate, warnings, lambda: recording.waiting())
-        name = reader.shown_name(path)
+        if isinstance(path, Reading):
+            name, blocks = path.path, path.blocks(self.rate)
+        else:
+            name = reader.shown_name(path)
+            blocks = reader.blocks(path, self.rate, warnings, lambda: recording.waiting())
         recording = Recording.of(name, blocks, warnings, self.rate, self.chunking)
         recording.ready = ready
         return recording

@@ -1,6 +1,6 @@
 """What a Transcriber gives for a file: its chunks with their hypotheses, or why there is none."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -13,6 +13,18 @@ from las.transcription.types import Word
 
 Timer: TypeAlias = Callable[[Hypothesis, float, float], list[Word]]
 """The words of a hypothesis, from the seconds of a column of its alignment, and of its start."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Audio that is no file of its own, such as an utterance of a manifest; read in its turn."""
+
+    path: Path  # its name in results and messages
+    samples: Callable[[int], np.ndarray]  # Hz -> float32 [S]; a LASError is the file's failure
+
+    def blocks(self, rate: int) -> Iterator[np.ndarray]:
+        """The samples at a rate in Hz, as one block."""
+        yield self.samples(rate)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from las import standard_streams
-from las.cli.transcribe.failures import FILE_ERRORS, writing_failed
+from las.cli.transcribe.failures import writing_failed
 from las.cli.transcribe.inputs import STDIN, Source, is_many
 from las.errors import LASError
 from las.storage.atomic import check_folder, make_folder
@@ -99,6 +99,7 @@ class ResultWriter:
         Raises:
             OSError: nothing more can be written: standard output is closed, the disk is full.
         """
+        from las.transcription.isolation import FILE_ERRORS
         from las.transcription.transcript import Failure
 
         try:
