@@ -35,6 +35,8 @@ EXTRAS = {
     "onnxruntime": "export",
     "prometheus_client": "serve",
     "python_multipart": "serve",
+    "pyarrow": "bulk",
+    "ray": "bulk",
     "scipy": "train",
     "tensorboard": "train",
     "uvicorn": "serve",

@@ -21,6 +21,7 @@ from las.cli.prepare import prepare
 from las.cli.serve import serve
 from las.cli.train import train
 from las.cli.transcribe.main import transcribe
+from las.cli.transcribe_bulk import transcribe_bulk
 from las.cli.tune import tune
 from las.errors import LASError
 from las.imports import missing_extra
@@ -40,6 +41,7 @@ app.add_typer(lm_app, name="lm")
 for _command in (
     transcribe,
     serve,
+    transcribe_bulk,
     explain,
     prepare,
     train,

@@ -49,9 +49,9 @@ class Progress:
         for error in plan.errors:
             self._fail(str(error))
 
-    def started(self) -> None:
-        """The model is loaded: time is measured from now on."""
-        self._start = time.perf_counter()
+    def started(self, earlier: float = 0.0) -> None:
+        """The model is loaded: time is measured from now on, or from so many seconds earlier."""
+        self._start = time.perf_counter() - earlier
 
     def audio(self, seconds: float) -> None:
         """So much audio is done, of all files together."""
@@ -89,8 +89,11 @@ class Progress:
         """One line: files, audio, time, speed; what failed and what was skipped."""
         line = f"{self.done} file{'' if self.done == 1 else 's'}"
         line += f", {self._speed()}" if self.done else ""
-        line += f"; {self.skipped} skipped" if self.skipped else ""
+        line += f"; {self._skipped()}" if self.skipped else ""
         return line + (f"; {self.failed} failed" if self.failed else "")
+
+    def _skipped(self) -> str:
+        return f"{self.skipped} skipped"
 
     def _fail(self, reason: str) -> None:
         self.failed += 1
