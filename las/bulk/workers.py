@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import pickle
+import secrets
 import socket
 import traceback
 from collections import Counter
@@ -98,9 +99,6 @@ def ray_running(
     Raises:
         LASError: Ray cannot be started, or no cluster answers.
     """
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    # On a busy machine Ray's own processes start slowly: it gives up after so long.
-    os.environ.setdefault("RAY_agent_register_timeout_ms", "300000")
     for name in ("ray", "ray.data"):
         logger = logging.getLogger(name)
         for handler in [h for h in logger.handlers if isinstance(h, logging.StreamHandler)]:
@@ -109,6 +107,9 @@ def ray_running(
     if ray.is_initialized():
         yield
         return
+    if address is None and not any(name.startswith("RAY_AUTH_") for name in os.environ):
+        # Ray would leave a token in the home folder, which later clusters then ask for.
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     local: dict[str, Any] = {
         "num_cpus": max(workers or 1, _cores()),
         "num_gpus": gpus,

@@ -101,8 +101,7 @@ def transcribe_bulk(
     blocks whose parts exist are skipped. Other inputs or settings need
     another output folder.
     """
-    import ray  # noqa: F401 (first: without it there is nothing to check)
-
+    from las.bulk.workers import pool, ray_running  # first: what is missing is missing
     from las.storage.atomic import check_folder
 
     if STDIN in inputs:
@@ -121,7 +120,6 @@ def transcribe_bulk(
         from las.bulk.output import BulkOutput, BulkSettings, identity
         from las.bulk.recognition import Recogniser, Settings
         from las.bulk.run import run
-        from las.bulk.workers import pool, ray_running
         from las.decoding.presets import load_both
         from las.model.folder import bundled
 

@@ -1,6 +1,7 @@
 """Workers and drivers are killed: nothing is lost, nothing doubled, nothing half written."""
 
 import contextlib
+import importlib.util
 import json
 import os
 import signal
@@ -13,11 +14,12 @@ from pathlib import Path
 import pytest
 from speech import run_main, small_model
 
-pytest.importorskip("ray", reason="[bulk] is not installed")
+if importlib.util.find_spec("ray") is None:
+    pytest.skip("[bulk] is not installed", allow_module_level=True)
 
+from las.bulk import workers  # isort: skip (before Ray, which reads what it sets)
 import ray
 
-from las.bulk import workers
 from las.bulk.blocks import Files, of_files
 from las.bulk.workers import Deaths, Pool
 from las.errors import LASError

@@ -143,6 +143,7 @@ def test_a_model_that_is_none_is_found_before_anything_starts(bulk, here, tmp_pa
 
 
 def test_without_the_extra(bulk, monkeypatch):
+    monkeypatch.delitem(sys.modules, "las.bulk.workers", raising=False)
     monkeypatch.setitem(sys.modules, "ray", None)
     status, _, err = bulk("calls")
     assert (status, error_line(err)) == (
