@@ -10,9 +10,10 @@ import typer
 
 from las import standard_streams
 from las.cli.bpe import bpe
-from las.cli.calibrate import calibrate
-from las.cli.compare import compare
-from las.cli.evaluate import evaluate
+from las.cli.evaluation.calibrate import calibrate
+from las.cli.evaluation.compare import compare
+from las.cli.evaluation.evaluate import evaluate
+from las.cli.evaluation.tune import tune
 from las.cli.explain import explain
 from las.cli.export import export
 from las.cli.info import info
@@ -22,7 +23,6 @@ from las.cli.serve import serve
 from las.cli.train import train
 from las.cli.transcribe.main import transcribe
 from las.cli.transcribe_bulk import transcribe_bulk
-from las.cli.tune import tune
 from las.errors import LASError
 from las.imports import missing_extra
 from las.threads import of_environment as threads_of_environment

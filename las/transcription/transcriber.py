@@ -145,9 +145,7 @@ class Transcriber:
 
     # --- from sources to transcripts --------------------------------------------------------
 
-    def open(
-        self, path: str | Path | BinaryIO | Reading, ready: Ready | None = None
-    ) -> Recording:
+    def open(self, path: str | Path | BinaryIO | Reading, ready: Ready | None = None) -> Recording:
         """A file, a binary stream or what is read otherwise, of which nothing is read yet.
 
         Who calls this decides itself which chunks are decoded together:

@@ -1,0 +1,1 @@
+"""Commands that measure a model on a test set, and choose what they show to be better."""
