@@ -245,3 +245,12 @@ def test_flac_from_a_pipe_is_read_to_the_end(tmp_path):
     path.write_bytes(subprocess.run(command, capture_output=True, check=True).stdout)
     np.testing.assert_allclose(load(path), speech_like(), atol=2**-15)
     assert info(path).num_samples == SECONDS * SAMPLE_RATE
+
+
+def test_the_duration_of_a_long_file_needs_little_of_it(tmp_path, monkeypatch):
+    wav, m4a = write(tmp_path / "a.wav", speech_like(5.0)), tmp_path / "a.m4a"
+    subprocess.run(["ffmpeg", "-v", "error", "-i", wav, m4a], check=True)
+    assert reader.seconds(m4a) == info(m4a).duration == pytest.approx(5.0, abs=0.1)
+    monkeypatch.setattr(streaming, "BLOCK_SAMPLES", 1000)
+    assert reader.seconds(wav, 1.0) == 5.0  # its header tells
+    assert 1.0 < reader.seconds(m4a, 1.0) < 1.2
