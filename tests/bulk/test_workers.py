@@ -21,6 +21,7 @@ from las.bulk import workers  # isort: skip (before Ray, which reads what it set
 import ray
 
 from las.bulk.blocks import Files, of_files
+from las.bulk.results import Result
 from las.bulk.workers import Deaths, Pool
 from las.errors import LASError
 from tests.bulk.compare import within
@@ -113,7 +114,7 @@ def test_a_killed_driver_loses_and_doubles_nothing(tmp_path):
     (tmp_path / ".partial-0123456789abcdef.jsonl").write_text('{"pa')
     done = {path: (path.stat().st_mtime_ns, path.read_text()) for path in tmp_path.glob("part-*")}
     assert 2 <= len(done) < 20
-    transcribe(tmp_path, 20, 2)
+    transcribe(tmp_path, 20, 1)
     for path, before in done.items():
         assert (path.stat().st_mtime_ns, path.read_text()) == before
     expected = [
@@ -127,14 +128,32 @@ def test_a_killed_driver_loses_and_doubles_nothing(tmp_path):
 def test_only_the_file_at_which_workers_die_has_no_result(monkeypatch):
     monkeypatch.setattr(workers, "_TRIES_SINGLY", 1)
     block = Files((f"{DEADLY}.wav", "b.wav"))
-    # The first pass, as if workers had died at the whole block.
-    monkeypatch.setattr(workers, "_TRIES", 0)
-    ((number, result),) = workers.transcribe({7: block}, Light, Pool(1, 0, "cpu"))
-    assert number == 7
+    result = workers._singly(block, Light, Pool(1, 0, "cpu"))
     assert [row["path"] for row in result.rows] == ["b.wav"]
     (error,) = result.errors
     assert error["path"] == f"{DEADLY}.wav"
     assert error["error"].startswith(f"{DEADLY}.wav: the worker died at it 1 times")
+
+
+def test_a_block_at_which_workers_die_is_given_out_file_by_file(monkeypatch):
+    given = []
+
+    def run(blocks, make, using, tries):
+        given.append((list(blocks), tries))
+        for at, block in enumerate(blocks):
+            if "b" not in block.names:
+                yield at, Result([{"path": name} for name in block.names])
+
+    monkeypatch.setattr(workers, "_run", run)
+    blocks = {3: Files(("x",)), 4: Files(("a", "b", "c")), 9: Files(("y",))}
+    found = dict(workers.transcribe(blocks, Light, Pool(1, 0, "cpu")))
+    assert found.keys() == blocks.keys()
+    assert [row["path"] for row in found[4].rows] == ["a", "c"]
+    assert [row["path"] for row in found[4].errors] == ["b"]
+    assert given == [
+        (list(blocks.values()), workers._TRIES),
+        ([Files((name,)) for name in "abc"], workers._TRIES_SINGLY),
+    ]
 
 
 def test_deaths_are_counted():
