@@ -24,7 +24,6 @@ PASSES = {1_000: 16, 10_000: 5, 100_000: 2}  # 16: `training.epochs` of the reci
 # Times real time of a GPU that nothing has been measured on yet, and of a model of which size.
 TARGET, TARGET_PARAMETERS = 7_000, 57.9e6  # `recipes/librispeech/conf/100.yaml`
 SECONDS_A_STEP = 600  # `data.batch_seconds` of the recipe: speech in a step of one process
-BACKWARD = ("decoder backward", "listener backward")
 WEEK = 7 * 24
 BYTES_A_PARAMETER = 4  # gradients are exchanged in float32
 LINKS = {"10 Gbit/s Ethernet": 1.25e9, "100 Gbit/s InfiniBand": 12.5e9, "NVLink, 450 GB/s": 450e9}
@@ -53,7 +52,6 @@ class Evidence(NamedTuple):
 
     devices: list[Device]
     parameters: int
-    backward: float  # share of a step that the backward pass takes, where it was measured last
     reading: common.Row
     searching: common.Row
     sampling: common.Row | None
@@ -87,13 +85,12 @@ def evidence(results: Path) -> Evidence:
     Raises:
         SystemExit: a benchmark has not been run.
     """
-    devices, parameters, backward = [], 0, 0.0
+    devices, parameters = [], 0
     for path, file in _files(results, f"training-{Path(RECIPE).stem}"):
         rows = [row for row in file["rows"] if row["backend"] == "auto" and "skipped" not in row]
         for row in rows:
             gpu = "capability" in file
             parameters = row["parameters"]
-            backward = sum(row["phases"][phase] for phase in BACKWARD) / row["seconds"]
             devices.append(
                 Device(
                     file["device"] if gpu else "one core of " + file["device"].split(",")[0],
@@ -113,7 +110,7 @@ def evidence(results: Path) -> Evidence:
         devices.append(Device("one GPU", speed, PRICES["GPU"], aim))
     searching = json.loads((results / "peers/las-librispeech-dev-clean.json").read_text("utf-8"))
     sampling = next((file for _, file in _files(results, "sampler")), None)
-    return Evidence(devices, parameters, backward, _one(results, "reading")[1], searching, sampling)
+    return Evidence(devices, parameters, _one(results, "reading")[1], searching, sampling)
 
 
 def training(found: Evidence) -> Iterator[str]:
@@ -216,15 +213,15 @@ def page(found: Evidence) -> str:
         "",
         "## Exchange of gradients",
         f"{found.parameters * BYTES_A_PARAMETER / 1e6:.0f} MB a step, {SECONDS_A_STEP} s of speech "
-        "in a step of one process. DistributedDataParallel exchanges while it computes backward, "
-        f"{found.backward:.0%} of a step as measured: so much can be hidden at best.",
+        "in a step of one process. They are added up after the backward pass, in one operation, "
+        "so that a step takes as much longer.",
         "",
         *exchange(found),
         "",
         f"Between machines with Ethernet the exchange takes "
         f"{_worst_exchange(found, fast, ethernet):.0%} of a step of {fast.name}, with InfiniBand "
-        f"{_worst_exchange(found, fast, infiniband):.0%}. What cannot be hidden is the "
-        "bottleneck: raise `training.accumulate`, which divides it, or use a faster link.",
+        f"{_worst_exchange(found, fast, infiniband):.0%}. Over a few percent raise "
+        "`training.accumulate`, which divides it, or use a faster link.",
         "",
         "## Transcription",
         f"The bundled model with its stored search: {found.searching['cpu_s_per_s']:.3f} CPU "
@@ -243,7 +240,24 @@ def sampling(found: Evidence) -> list[str]:
     """What the sampler needs by the size of the corpus."""
     if found.sampling is None:
         return ["Not measured: `python -m benchmarks.system.sampler`."]
-    return []
+    lines = [
+        f"CPU seconds of one process ({found.sampling['device']}, {found.sampling['date'][:10]}, "
+        "`benchmarks.system.sampler`); memory is what the peak grows by.",
+        "",
+        "| utterances | of | start, s | an epoch, s | resuming in its middle, s | memory, MB |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['utterances']:,} | {row['of']} | {row['start_s']:.1f} | {row['epoch_s']:.1f} "
+        f"| {row['resume_s']:.1f} | {row['growth_bytes'] / 1e6:.0f} |"
+        for row in found.sampling["rows"]
+    ]
+    return [
+        *lines,
+        "",
+        "A manifest is read as a whole: beyond about 10^6 utterances use shards "
+        "(`las prepare --shards`, [data](data.md)).",
+    ]
 
 
 def main() -> None:

@@ -11,7 +11,6 @@ from benchmarks import scale
 from benchmarks.system import reading
 
 PARAMETERS = 57_900_000
-PHASES = {"seconds": 10.0, "phases": {"decoder backward": 1.0, "listener backward": 5.0}}
 ROOT = Path(__file__).parents[2]
 
 
@@ -23,7 +22,7 @@ def write(folder: Path, name: str, **more) -> None:
 
 @pytest.fixture
 def results(tmp_path):
-    step = {"backend": "auto", "real_time": 2.0, "parameters": PARAMETERS, **PHASES}
+    step = {"backend": "auto", "real_time": 2.0, "parameters": PARAMETERS}
     write(tmp_path / "cpu", "training-960", rows=[{"backend": "reference", "real_time": 9}, step])
     costs = {"FLAC, read alone": 1e-3, "speed 0.9": 2e-3, "rooms": 0.1, "mp3": 0.2}
     rows = [{"what": what, "cpu_s_per_s": cost} for what, cost in costs.items()]
@@ -51,12 +50,18 @@ def test_without_a_gpu_its_rows_are_those_of_the_target(results):
     assert "| one GPU | recipes/general/conf/las.yaml | 28.00 | 70.00 |" in text
     # 232 MB, 14/8 of them over 12.5 GB/s; a step takes 600 / 7000 s.
     assert "| one GPU | 8 | 100 Gbit/s InfiniBand | 0.032 | 0.086 | 37.8% |" in text
-    assert "60% of a step as measured" in text
     assert "| 100,000 h | 50,000 | 298 | 2,000 |" in text
+    assert "Not measured: `python -m benchmarks.system.sampler`" in text
+
+
+def test_the_sampler_by_the_size_of_the_corpus(results):
+    row = {"utterances": 10**6, "of": "shards", "start_s": 1, "epoch_s": 2.5, "resume_s": 3}
+    write(results / "cpu", "sampler", rows=[{**row, "growth_bytes": 4e6}])
+    assert "| 1,000,000 | shards | 1.0 | 2.5 | 3.0 | 4 |" in scale.page(scale.evidence(results))
 
 
 def test_a_measured_gpu_replaces_the_target(results):
-    row = {"backend": "auto", "real_time": 5000.0, "parameters": PARAMETERS, **PHASES}
+    row = {"backend": "auto", "real_time": 5000.0, "parameters": PARAMETERS}
     write(results / "h100", "training-960", rows=[row], capability="9.0")
     (results / "h100/training-960.json").write_text(
         (results / "h100/training-960.json").read_text().replace("CPU A, 2 cores", "NVIDIA H100")
