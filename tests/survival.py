@@ -1,7 +1,7 @@
 """Work that is killed, and what is left of it: for the tests, and for the long runs of tests/soak.
 
-Three kinds of work: a training, the preparation of a corpus, and the transcription of files. Each
-is a command that goes on where it was killed.
+Four kinds of work: a training, the preparation of a corpus, the transcription of files, and that of
+many by workers. Each is a command that goes on where it was killed.
 """
 
 import gzip
@@ -22,6 +22,7 @@ from las.storage import checkpoint
 from las.storage.weights import read_weights
 
 KINDS = ("train", "prepare", "transcribe")
+SLOW_KINDS = ("transcribe-bulk",)  # start processes, which takes seconds
 _CHANGES = ("os.rename", "os.remove", "os.link", "os.mkdir")  # events besides opening to write
 
 
@@ -43,17 +44,21 @@ class Work:
 
 
 def work(kind: str, given: Path, output: Path, size: int = 1) -> Work:
-    """One of :data:`KINDS`.
+    """A kind of work.
 
     Args:
-        kind: of the work.
+        kind: one of :data:`KINDS` or :data:`SLOW_KINDS`.
         given: folder for what is read; made at the first time.
         output: folder for the results.
         size: the length of the work, 1 for a second.
     """
-    return {"train": _training, "prepare": _preparation, "transcribe": _transcription}[kind](
-        given, output, size
-    )
+    kinds = {
+        "train": _training,
+        "prepare": _preparation,
+        "transcribe": _transcription,
+        "transcribe-bulk": _bulk,
+    }
+    return kinds[kind](given, output, size)
 
 
 def _training(given: Path, output: Path, size: int) -> Work:
@@ -121,6 +126,19 @@ def _transcription(given: Path, output: Path, size: int) -> Work:
     return Work(arguments, ["--resume"], output, _files)
 
 
+def _bulk(given: Path, output: Path, size: int) -> Work:
+    arguments = _transcription(given, output, size).arguments[1:-4]
+    arguments += ["--workers", "2", "--block-files", "4"]
+    return Work(["transcribe-bulk", *arguments], [], output, _rows)
+
+
+def _rows(output: Path) -> object:
+    return {
+        path.name: [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        for path in sorted(output.glob("*.jsonl"))
+    }
+
+
 def _files(output: Path) -> object:
     found = {}
     for path in sorted(output.rglob("*")):
@@ -141,6 +159,9 @@ def whole(output: Path) -> None:
                 json.loads(line)
         elif path.suffix == ".json":
             json.loads(path.read_text())
+        elif path.suffix == ".jsonl" and path.name.startswith(("part-", "errors-")):
+            for line in path.read_text().splitlines():
+                json.loads(line)
         elif path.suffix == ".safetensors":
             read_weights(path)
         elif path.suffix == ".pt":

@@ -21,7 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
-from survival import KINDS, leftovers, whole, work
+from survival import KINDS, SLOW_KINDS, leftovers, whole, work
 
 from las.version import __version__
 
@@ -90,7 +90,7 @@ def main() -> None:
     torch.set_num_threads(1)
     rows = []
     with tempfile.TemporaryDirectory(prefix="las-soak-") as folder:
-        for kind in KINDS:
+        for kind in (*KINDS, *SLOW_KINDS):
             place = Path(folder) / kind
             place.mkdir()
             rows.append(soak(kind, place, chosen.kills, chosen.size, chosen.seed))
@@ -106,6 +106,7 @@ def main() -> None:
         },
         "kinds": rows,
     }
+    chosen.output.parent.mkdir(exist_ok=True)
     chosen.output.write_text(json.dumps(report, indent=1) + "\n")
     if not all(row["same_results"] and not row["left_over"] for row in rows):
         sys.exit(1)
