@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+import las.bulk  # noqa: F401  (before Ray, which reads what it sets)
+
 pytest.importorskip("ray", reason="[bulk] is not installed")
 
 from benchmarks.system import bulk

@@ -29,6 +29,8 @@ def bulk(las, model, tmp_path, monkeypatch):
 @pytest.fixture
 def here(monkeypatch):
     """Blocks are transcribed in this process; the numbers of those that are begun."""
+    import las.bulk  # noqa: F401  (before Ray, which reads what it sets)
+
     pytest.importorskip("ray", reason="[bulk] is not installed")
     from las.bulk import workers
 

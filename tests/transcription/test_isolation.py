@@ -19,7 +19,7 @@ class Fake:
         self.error = error or RuntimeError("CUDA error:\nan illegal access")
         self.size, self.calls = size, 0
 
-    def files(self, paths, *, batch_size=None, progress=None):
+    def files(self, paths, *, batch_size=None, progress=None, ready=None):
         size = min(self.size, batch_size or self.size)
         for start in range(0, len(paths), size):
             batch = paths[start : start + size]
