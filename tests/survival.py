@@ -1,5 +1,8 @@
 """Work that is killed, and what is left of it: for the tests, and for the long runs of tests/soak.
 
+``python tests/survival.py FOLDER`` kills each of the quick kinds twice, in forks of a process that
+has done nothing else: a fork of a test's process would inherit threads and locks of other tests.
+
 Four kinds of work: a training, the preparation of a corpus, the transcription of files, and that of
 many by workers. Each is a command that goes on where it was killed.
 """
@@ -7,8 +10,10 @@ many by workers. Each is a command that goes on where it was killed.
 import gzip
 import json
 import os
+import random
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -227,6 +232,35 @@ def _command(arguments: list[str], kill_at: int | None, report: int) -> None:
         main.main()
     except SystemExit as end:
         status = int(end.code or 0)
+    except BaseException:
+        traceback.print_exc()
     finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
         os.write(report, str(changes).encode())
         os._exit(status)
+
+
+def killed_twice(kind: str, folder: Path) -> None:
+    """Kill a kind of work twice before changes to files; fail if it ends with other results."""
+    folder.mkdir()
+    undisturbed = work(kind, folder / "given", folder / "whole")
+    status, changes = forked(undisturbed.arguments)
+    assert status == 0 and changes > 5, (status, changes)
+    killed = work(kind, folder / "given", folder / "killed")
+    for moment in random.Random(kind).sample(range(2, changes), 2):
+        status, _ = forked([*killed.arguments, *killed.again], kill_at=moment)
+        # What is done needs no second time: the next run may be over before the moment comes.
+        assert status in (-signal.SIGKILL, 0), status
+        whole(killed.output)
+    status, _ = forked([*killed.arguments, *killed.again])
+    assert status == 0, status
+    assert killed.results(killed.output) == undisturbed.results(undisturbed.output)
+    assert leftovers(killed.output) == []
+    print(f"{kind}: killed twice, and the same", flush=True)
+
+
+if __name__ == "__main__":
+    imported()
+    for one in KINDS:
+        killed_twice(one, Path(sys.argv[1]) / one)

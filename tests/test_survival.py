@@ -3,37 +3,22 @@
 The long form, with ten moments each and processes that are killed by the clock, is `make soak`.
 """
 
-import random
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from speech import error_line, run_main
-from survival import KINDS, forked, imported, leftovers, whole, work
+from survival import KINDS, work
+
+TESTS = Path(__file__).parent
 
 
-@pytest.fixture(scope="module", autouse=True)
-def everything_imported():
-    imported()
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_killed_twice_it_ends_with_the_same_results(kind, tmp_path):
-    undisturbed = work(kind, tmp_path / "given", tmp_path / "whole")
-    status, changes = forked(undisturbed.arguments)
-    assert status == 0 and changes > 5
-    killed = work(kind, tmp_path / "given", tmp_path / "killed")
-    for moment in random.Random(kind).sample(range(2, changes), 2):
-        status, _ = forked([*killed.arguments, *killed.again], kill_at=moment)
-        # What is done needs no second time: the next run may be over before the moment comes.
-        assert status in (-signal.SIGKILL, 0)
-        whole(killed.output)
-    status, _ = forked([*killed.arguments, *killed.again])
-    assert status == 0
-    assert killed.results(killed.output) == undisturbed.results(undisturbed.output)
-    assert leftovers(killed.output) == []
+def test_killed_twice_each_kind_of_work_ends_with_the_same_results(tmp_path):
+    command = [sys.executable, TESTS / "survival.py", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert all(f"{kind}: killed twice" in done.stdout for kind in KINDS)
 
 
 @pytest.mark.parametrize("kind", KINDS)
