@@ -155,8 +155,8 @@ def training_batches(
 ) -> Iterable[Batch | LASError]:
     """Batches of one epoch.
 
-    Their order depends only on seed and epoch, not on the number of processes, which take them in
-    turn.
+    Their order depends on seed and epoch, and that of shards on ``group``, but not on the number of
+    processes, which take them in turn.
 
     A batch is complete when another utterance as long as its longest would exceed a limit. It may
     exceed ``batch_seconds`` by as much as durations differ within a bucket.

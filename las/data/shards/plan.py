@@ -3,7 +3,7 @@
 An epoch reads each corpus as many times as its weight says. The shards of all corpora are put in a
 random order; those of about ``data.shuffle`` utterances at a time form a window, whose utterances
 are shuffled, sorted into buckets of similar duration and divided into batches. Everything depends
-on (seed, epoch, number of processes) alone. Only one window is in memory, and no shard is read, so
+on (seed, epoch, batches of a step) alone. Only one window is in memory, and no shard is read, so
 that a resumed training is where it was within seconds.
 """
 
