@@ -96,7 +96,8 @@ def evidence(results: Path) -> Evidence:
                     file["device"] if gpu else "one core of " + file["device"].split(",")[0],
                     row["real_time"],
                     PRICES["GPU" if gpu else "CPU core"],
-                    f"measured, {file['date'][:10]}: `{path.parent.name}/{path.name}`",
+                    f"measured, {file['date'][:10]}, `{file['command']}`, load {file['load']}: "
+                    f"`{path.parent.name}/{path.name}`",
                 )
             )
     if not devices:
@@ -141,16 +142,20 @@ def reading(found: Evidence) -> Iterator[str]:
             )
 
 
+def _exchange(found: Evidence, device: Device, world: int, rate: float) -> tuple[float, float]:
+    """Seconds that gradients take, and those of a step without them."""
+    size = found.parameters * BYTES_A_PARAMETER
+    return 2 * (world - 1) / world * size / rate, SECONDS_A_STEP / device.real_time
+
+
 def exchange(found: Evidence) -> Iterator[str]:
     """Gradients against a step."""
-    size = found.parameters * BYTES_A_PARAMETER
     yield "| device | processes | link | exchange, s | a step, s | share of the step |"
     yield "|---|---|---|---|---|---|"
     for device in found.devices:
-        step = SECONDS_A_STEP / device.real_time
         for world in WORLDS:
             for link, rate in LINKS.items():
-                took = 2 * (world - 1) / world * size / rate
+                took, step = _exchange(found, device, world, rate)
                 share = took / step
                 yield (
                     f"| {device.name} | {world} | {link} | {took:.3f} | {step:.3f} | {share:.1%} |"
@@ -170,17 +175,19 @@ def searching(found: Evidence) -> Iterator[str]:
         )
 
 
-def _worst_exchange(found: Evidence, device: Device, rate: float) -> float:
-    size = found.parameters * BYTES_A_PARAMETER
-    return 2 * size / rate / (SECONDS_A_STEP / device.real_time)
-
-
 def page(found: Evidence) -> str:
     """The page."""
     fast = max(found.devices, key=lambda device: device.real_time)
     rows = {row["what"]: row["cpu_s_per_s"] for row in found.reading["rows"]}
     recipe = rows["recipes/general/conf/las.yaml"]
-    ethernet, infiniband = LINKS["10 Gbit/s Ethernet"], LINKS["100 Gbit/s InfiniBand"]
+    most = WORLDS[-1]
+    ethernet, infiniband = (
+        took / step
+        for took, step in (
+            _exchange(found, fast, most, LINKS[link])
+            for link in ("10 Gbit/s Ethernet", "100 Gbit/s InfiniBand")
+        )
+    )
     names = [f"- {device.name}: {device.real_time:,.1f} times real time, {device.evidence}"
              for device in found.devices]  # fmt: skip
     lines = [
@@ -196,8 +203,10 @@ def page(found: Evidence) -> str:
         "## Training",
         *training(found),
         "",
-        "A week's training assumes that speed grows with the number of devices; the next two "
-        "sections say when it does not.",
+        f"A week's training assumes that speed grows with the number of devices, of which each has "
+        f"{SECONDS_A_STEP} s of speech in a step: with hundreds of them a step is of many hours, "
+        "and whether so few and large steps still learn is not measured. The next two sections say "
+        "when reading and links limit the speed.",
         "",
         "## Reading",
         f"CPU seconds of one core of {found.reading['device']} ({found.reading['date'][:10]}), "
@@ -218,15 +227,15 @@ def page(found: Evidence) -> str:
         "",
         *exchange(found),
         "",
-        f"Between machines with Ethernet the exchange takes "
-        f"{_worst_exchange(found, fast, ethernet):.0%} of a step of {fast.name}, with InfiniBand "
-        f"{_worst_exchange(found, fast, infiniband):.0%}. Over a few percent raise "
+        f"Between {most} processes with Ethernet the exchange takes {ethernet:.0%} of a step of "
+        f"{fast.name}, with InfiniBand {infiniband:.0%}. Over a few percent raise "
         "`training.accumulate`, which divides it, or use a faster link.",
         "",
         "## Transcription",
         f"The bundled model with its stored search: {found.searching['cpu_s_per_s']:.3f} CPU "
         f"seconds a second of speech ({found.searching['device']}, "
-        f"{found.searching['date'][:10]}, `benchmarks/results/peers/`). Files are independent: "
+        f"{found.searching['date'][:10]}, load {found.searching['load']}, "
+        "`benchmarks/results/peers/`). Files are independent: "
         "`las transcribe-bulk` divides them among machines.",
         "",
         *searching(found),

@@ -11,12 +11,13 @@ from benchmarks import scale
 from benchmarks.system import reading
 
 PARAMETERS = 57_900_000
+RUN = {"command": "python -m b", "load": 0.5}
 ROOT = Path(__file__).parents[2]
 
 
 def write(folder: Path, name: str, **more) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    found = {"device": "CPU A, 2 cores", "date": "2027-01-02T03:04:05+00:00", **more}
+    found = {"device": "CPU A, 2 cores", "date": "2027-01-02T03:04:05+00:00", **RUN, **more}
     (folder / f"{name}.json").write_text(json.dumps(found))
 
 
