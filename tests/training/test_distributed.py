@@ -81,31 +81,33 @@ def lost(error, words):
     assert str(error).startswith(f"{LOST} {words}") and len(str(error).splitlines()) == 1
 
 
-def test_a_process_that_is_gone_is_told(tmp_path):
-    def lose(rank):
-        group = DistributedGroup(CPU)
-        group.barrier()
-        if rank:
-            os.kill(os.getpid(), signal.SIGKILL)
-        group.barrier()
+def lose(rank):
+    group = DistributedGroup(CPU)
+    group.barrier()
+    if rank:
+        os.kill(os.getpid(), signal.SIGKILL)
+    group.barrier()
 
+
+def test_a_process_that_is_gone_is_told(tmp_path):
     error, other = together(2, tmp_path, lose)
     lost(error, "has ended: ")
     assert other is None
 
 
-def test_a_process_that_hangs_is_told(tmp_path):
-    def hang(rank):
-        group = DistributedGroup(CPU, minutes=0.1)
-        patient = dist.new_group(timeout=timedelta(seconds=6))
-        dist.barrier()
-        if not rank:
-            dist.all_reduce = partial(dist.all_reduce, group=patient)
-            group.barrier()
-        while not (tmp_path / "result0").exists():
-            time.sleep(0.05)
+def hang(folder, rank):
+    group = DistributedGroup(CPU, minutes=0.1)
+    patient = dist.new_group(timeout=timedelta(seconds=6))
+    dist.barrier()
+    if not rank:
+        dist.all_reduce = partial(dist.all_reduce, group=patient)
+        group.barrier()
+    while not (folder / "result0").exists():
+        time.sleep(0.05)
 
-    error, _ = together(2, tmp_path, hang)
+
+def test_a_process_that_hangs_is_told(tmp_path):
+    error, _ = together(2, tmp_path, partial(hang, tmp_path))
     lost(error, "did not answer for 0.1 minutes: ")
 
 

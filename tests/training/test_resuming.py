@@ -1,5 +1,7 @@
 """A training on other processes than before: the same batches in the same steps."""
 
+from functools import partial
+
 import pytest
 import torch
 from speech import RANDOM, log_rows, run_config, train
@@ -17,23 +19,23 @@ SETTINGS |= {"data__short_first": 1, "data__workers": 0} | {
 }
 
 
+def trained(config, crash, rank):
+    torch.set_num_threads(1)
+    update = Trainer._update
+
+    def crashing(self, losses):
+        update(self, losses)
+        if self.position.step == crash:
+            raise LASError("the power went")
+
+    Trainer._update = crashing
+    trainer = train(config)
+    return {k: v.clone() for k, v in trainer.model.state_dict().items()}, trainer.position
+
+
 def on(world, folder, config, crash=0):
     """Train on a number of processes; perhaps until a step, after which all of them end."""
-
-    def work(rank):
-        torch.set_num_threads(1)
-        update = Trainer._update
-
-        def crashing(self, losses):
-            update(self, losses)
-            if self.position.step == crash:
-                raise LASError("the power went")
-
-        Trainer._update = crashing
-        trainer = train(config)
-        return {k: v.clone() for k, v in trainer.model.state_dict().items()}, trainer.position
-
-    return together(world, folder / f"processes{world}-{crash}", work)
+    return together(world, folder / f"processes{world}-{crash}", partial(trained, config, crash))
 
 
 def close(a, b):
