@@ -175,7 +175,7 @@ class ShardSet:
             for cut, gap in others:
                 whole = append_after(whole, gap, cut)
             found.append(whole)
-        if not found:  # every process needs a batch
+        if not found:  # a step needs all of its batches
             found = [self._other(batch[0][0])]
         return found, left_out
 
