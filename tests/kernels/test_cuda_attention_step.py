@@ -178,6 +178,18 @@ def test_the_emulator_notices_threads_that_wait_for_ever(tmp_path):
     assert library.stuck() == 719
 
 
+def test_the_emulator_notices_what_is_not_aligned(emulator, monkeypatch):
+    """A GPU reads several numbers at once only where they are."""
+    query, memory, score, previous = arguments("additive", Shape(A=8, D=8), torch.float32)
+    keys = torch.cat([torch.zeros(1), memory.keys.flatten()])[1:].view(memory.keys.shape)
+    given = query, memory._replace(keys=keys), score, previous
+    assert_right(emulate(emulator, given), given)
+    plan = cuda_step.launch_plan
+    monkeypatch.setattr(cuda_step, "launch_plan", lambda *x: plan(*x)._replace(vector=True))
+    with pytest.raises(RuntimeError, match="not aligned"):
+        emulate(emulator, given)
+
+
 @pytest.mark.parametrize("beams", [1, 3, 8, 30])
 @pytest.mark.parametrize("channels", [0, 1, 10, 150, cuda_step.MAX_CHANNELS])
 @pytest.mark.parametrize("width", [1, 320, 512, 5000])

@@ -94,9 +94,9 @@ def test_emulated_sequence_in_half_precision(library, kind, dtype):
 
 TILES = {
     "one": Shape(B=1, T=5, A=8, D=8, C=2, W=3, S=8, U=3),
-    "a tile of rows and a part": Shape(B=7, T=9, A=24, D=24, C=2, W=3, S=24, U=3),
+    "a tile of rows and a part": Shape(B=7, T=9, A=24, D=24, C=2, W=3, H=3, S=24, U=3),
     "rounds of utterances": Shape(B=42, T=4, A=16, D=16, C=2, W=3, S=16, U=2),
-    "rounds of rows and of columns": Shape(B=9, T=4, A=16, D=304, C=2, W=3, S=56, U=2),
+    "rounds of rows and of columns": Shape(B=9, T=4, A=272, D=304, C=2, W=3, S=56, U=2),
 }
 
 

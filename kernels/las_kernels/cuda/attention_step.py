@@ -79,7 +79,7 @@ class Plan(NamedTuple):
     beams: int  # of a block
     chunk: int  # columns of the keys whose weights are in shared memory at once
     taps: int  # of the filters that are in shared memory at once
-    vector: bool  # whether rows are read four columns at a time
+    vector: bool  # whether rows are read several columns at a time
     shared: int  # bytes
     parts: int  # blocks of the second kernel to a beam and head
 
@@ -90,6 +90,7 @@ def launch_plan(
     location: tuple[int, int],
     processors: int,
     aligned: bool = True,
+    width: int = 4,
 ) -> Plan:
     """Cut a step so that all blocks run at once, two a multiprocessor, of at most 76 KiB each.
 
@@ -98,7 +99,8 @@ def launch_plan(
         heads: H.
         location: C, W; zeros for scores without location features.
         processors: multiprocessors of the GPU.
-        aligned: whether keys and values start at multiples of four elements.
+        aligned: whether keys and values start at multiples of ``width`` elements.
+        width: columns that a thread reads at once, where rows allow it.
     """
     B, N, T, A, D = sizes
     C, W = location
@@ -113,15 +115,16 @@ def launch_plan(
     split_len = min(max(_four(-(-T // wanted)), 8), _SPLIT)
     if C:
         split_len = max(min(split_len, _FEATURES // (beams * C) // 4 * 4), 4)
-    chunk = min(_four(AH), max(_STAGE // (beams + 1 + C) // 4 * 4, 4))
+    chunk = min(_four(AH), max(_STAGE // (beams + 1 + C) // 8 * 8, 8))
     if chunk < AH and chunk > 128:
         chunk = chunk // 128 * 128  # what a warp reads at once
     taps = min(_four(W), 512, max(_FILTERS // C // 4 * 4, 4)) if C else 4
-    stages = [(beams + 1 + C) * chunk, beams * min(_four(DH), 512)]
+    # Of values, only threads that share the frames of a column leave sums there.
+    stages = [(beams + 1 + C) * chunk, beams * min(_four(DH), THREADS // 2 * width)]
     if C:
         stages.append(beams * (split_len + taps) + C * taps)
     shared = 4 * (beams * split_len * (1 + C) + max(stages))
-    vector = aligned and AH % 4 == 0 and DH % 4 == 0
+    vector = aligned and AH % width == 0 and DH % width == 0
     parts = -(-max(DH, min(T, 1024)) // THREADS)
     return Plan(split_len, -(-T // split_len), beams, chunk, taps, vector, shared, parts)
 
@@ -210,15 +213,16 @@ def run(
     aligned = all(x.data_ptr() % (4 * x.element_size()) == 0 for x in given[:2])
     plan = launch_plan((B, N, T, A, D), H, (C, W), processors, aligned)
     rows = B * H * plan.num_splits * N
-    parts = (B * N * H * T, rows, rows, rows * (D // H))
-    scratch = torch.empty(sum(parts), dtype=torch.float32, device=query.device).split(parts)
+    parts = (rows * (D // H), B * N * H * T, rows, rows)
+    scratch = torch.empty(sum(parts), dtype=torch.float32, device=query.device)
+    split_context, *others = scratch.split(parts)  # it comes first, to be aligned to 16 bytes
     strides = [
         *query.stride()[:2],
         *((0, 0) if previous is None else previous.stride()[:2]),
         *context.stride()[:2],
         *alignment.stride()[:2],
     ]
-    arrays = (query, *given, previous, context, alignment, *scratch)
+    arrays = (query, *given, previous, context, alignment, *others, split_context)
     params = PARAMS.pack(
         *(B, N, T, A, D, H, C, W),
         *plan,

@@ -249,20 +249,22 @@ def _launch(
     size = dtype.itemsize
     aligned = all(x.data_ptr() % (4 * size) == 0 for x in (*given[:2], *matrices))
     aligned = aligned and not (D % 4 or S % 4)
-    processors = launch_context.processors
-    attention_plan = cuda_step.launch_plan((B, 1, T, A, D), H, (C, W), processors, aligned)
-    vector = attention_plan.vector and aligned
-    read_whole = (*matrices, hidden, contexts, hidden_mask, context_mask)
-    tensor_cores = vector and size == 2 and not (D % 8 or S % 8)
+    read_whole = (*given[:2], *matrices, hidden, contexts, hidden_mask, context_mask)
+    tensor_cores = size == 2 and not any(n % 8 for n in (A // H, D // H, S))
     tensor_cores = tensor_cores and all(x is None or x.data_ptr() % 16 == 0 for x in read_whole)
+    processors = launch_context.processors
+    attention_plan = cuda_step.launch_plan(
+        (B, 1, T, A, D), H, (C, W), processors, aligned, 8 if tensor_cores else 4
+    )
+    vector = attention_plan.vector and aligned
     attention_bytes = max(attention_plan.shared, 4 * (attention_plan.num_splits + 1))
     room = (processors, launch_context.limit, attention_bytes)
     plan = launch_plan((D, S, A, V), size, *room, tensor_cores)
     parts = max(1, min(attention_plan.parts, processors // (B * H)))
     rows = B * H * attention_plan.num_splits
-    scratch_parts = (B * H * T, rows, rows, rows * (D // H), B * S)
+    scratch_parts = (rows * (D // H), B * H * T, rows, rows, B * S)
     scratch = torch.empty(sum(scratch_parts), dtype=torch.float32, device=device)
-    energy, split_max, split_sum, split_context, floats = scratch.split(scratch_parts)
+    split_context, energy, split_max, split_sum, floats = scratch.split(scratch_parts)
     queries = torch.empty(B, A, dtype=dtype, device=device)
     counters = torch.zeros(3, dtype=torch.int32, device=device)
 

@@ -4,8 +4,8 @@
 // Every thread of a block is a fiber that runs until it waits for the others, at __syncthreads or
 // at an exchange within its warp. Fibers run in ascending or in descending order: a kernel whose
 // result depends on the order lacks a barrier. Shared memory starts as NaN, so that what is read
-// before it is written shows. A block that waits for ever, or that writes beyond its shared memory,
-// ends with an error.
+// before it is written shows. A block that waits for ever, that writes beyond its shared memory, or
+// that takes several numbers at once where they are not aligned, ends with an error.
 
 #pragma once
 
@@ -29,6 +29,8 @@
 #define LAS_LAUNCH_COOPERATIVE(kernel, grid, bytes, stream, p) \
   emulator::launch([&] { kernel(p); }, grid, kThreads, bytes, true)
 #define LAS_SHARED(name) float* const name = emulator::state.block->shared
+#define LAS_CHECK_ALIGNED(at, bytes) \
+  if (reinterpret_cast<uintptr_t>(at) % (bytes) != 0) emulator::state.failed = true
 #define LAS_PAUSE() emulator::yield()
 #define LAS_MMA(type, d, a, b) emulator::mma_m16n8k16<type>(d, a, b)
 
@@ -159,12 +161,13 @@ inline void launch(std::function<void()> kernel, dim3 grid, int threads, size_t 
   state.kernel = kernel;
   gridDim = grid;
   blockDim = dim3(threads);
-  state.blocks.resize(together ? grid.x * grid.y : 1);
-  for (unsigned y = 0; y < grid.y && !state.failed; ++y)
-    for (unsigned x = 0; x < grid.x && !state.failed; ++x) {
-      prepare(state.blocks[together ? y * grid.x + x : 0], dim3(x, y), threads, bytes);
-      if (!together) run_blocks(threads, bytes);
-    }
+  const unsigned count = grid.x * grid.y * grid.z;
+  state.blocks.resize(together ? count : 1);
+  for (unsigned i = 0; i < count && !state.failed; ++i) {
+    const dim3 index(i % grid.x, i / grid.x % grid.y, i / grid.x / grid.y);
+    prepare(state.blocks[together ? i : 0], index, threads, bytes);
+    if (!together) run_blocks(threads, bytes);
+  }
   if (together) run_blocks(threads, bytes);
 }
 
@@ -245,7 +248,9 @@ inline cudaError_t cudaGetLastError() {
   return failed ? cudaErrorLaunchFailure : cudaSuccess;
 }
 inline const char* cudaGetErrorString(cudaError_t error) {
-  return error == cudaErrorLaunchFailure ? "threads wait for each other, or write beyond" : "no error";
+  return error == cudaErrorLaunchFailure
+             ? "threads wait for each other, write beyond, or read what is not aligned"
+             : "no error";
 }
 
 extern "C" __attribute__((weak)) void las_emulator_order(int descending) {

@@ -16,10 +16,10 @@ __global__ void __launch_bounds__(kThreads, 2) attention_split_kernel(AttentionP
   LAS_SHARED(shared);
   const int blocks = (p.N + NB - 1) / NB;
   SplitTile k;
-  k.h = blockIdx.x / blocks % p.H;
-  k.b = blockIdx.x / blocks / p.H;
+  k.b = blockIdx.x / blocks;
   k.first = blockIdx.x % blocks * NB;
   k.s = blockIdx.y;
+  k.h = blockIdx.z;  // computed, it would take the register that eight beams lack
   attend_split<NB, width, dot>(p, k, shared);
 }
 
@@ -39,7 +39,7 @@ cudaError_t launch(const AttentionParams& p, cudaStream_t stream) {
     if (error != cudaSuccess) return error;
   }
   const auto kernel = attention_split_kernel<NB, width, dot>;
-  LAS_LAUNCH(kernel, dim3(p.B * p.H * blocks, p.num_splits), p.shared, stream, p);
+  LAS_LAUNCH(kernel, dim3(p.B * blocks, p.num_splits, p.H), p.shared, stream, p);
   LAS_LAUNCH(attention_combine_kernel, dim3(p.B * p.N * p.H, p.parts),
              sizeof(float) * (p.num_splits + 1), stream, p);
   return cudaGetLastError();

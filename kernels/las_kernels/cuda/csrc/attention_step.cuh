@@ -54,8 +54,7 @@ __device__ __forceinline__ int length_of(const AttentionParams& p, int64_t b) {
 
 // What a block works on, and its parts of the shared memory.
 struct SplitTile {
-  int64_t b;
-  int h, first, beams, s, start, frames;  // beams first .. first + beams - 1
+  int b, h, first, beams, s, start, frames;  // beams first .. first + beams - 1
   int split_len, AH, DH;
   float* energy;    // [split_len, NB]
   float* features;  // [NB, C, split_len]
@@ -236,18 +235,23 @@ __device__ __forceinline__ void weighted_sum(const AttentionParams& p, const Spl
           for (int j = 0; j < width; ++j) sum[n][j] += weight[n] * value[j];
       }
     }
+#pragma unroll 1
     for (int turn = 0; turn < groups; ++turn) {
       if (group == turn) {
 #pragma unroll
         for (int n = 0; n < NB; ++n) {
           if (n >= k.beams) break;
           float* shared = k.scratch + n * threads * width + column;
-          float* to = out + static_cast<int64_t>(n) * k.DH + from + column;
+          if (turn > 0) {
+            float before[width];
+            load<width>(shared, before);
 #pragma unroll
-          for (int j = 0; j < width; ++j) {
-            const float all = turn == 0 ? sum[n][j] : sum[n][j] + shared[j];
-            *(turn + 1 < groups ? shared + j : to + j) = all;
+            for (int j = 0; j < width; ++j) sum[n][j] += before[j];
           }
+          if (turn + 1 < groups)
+            store<width>(shared, sum[n]);
+          else
+            store_cg<width>(out + static_cast<int64_t>(n) * k.DH + from + column, sum[n]);
         }
       }
       __syncthreads();

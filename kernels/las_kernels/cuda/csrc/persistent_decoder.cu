@@ -30,7 +30,7 @@ struct DecoderParams {
   int64_t blank, end;  // ids: never written; ends an utterance
   int64_t history;  // steps that `hidden`, `cells` and the contexts have room for
   int64_t vector;  // whether rows are read four columns at a time
-  int64_t tensor_cores;  // whether products are made on tensor cores
+  int64_t tensor_cores;  // whether products are made on tensor cores, and rows read eight at a time
   int64_t resident;  // bytes of weights in shared memory, before what the stages use
   int64_t chunk;  // columns of the inputs that a stage has in shared memory at once
   int64_t shared;  // bytes in all
@@ -62,7 +62,7 @@ __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-
 // Rounded as the reference rounds it, for the backward reads it again.
 template <int count>
 __device__ __forceinline__ void apply_mask(Pack<Input, count>& x, const Input* mask) {
-  const auto factors = *reinterpret_cast<const Pack<Input, count>*>(mask);
+  const auto factors = as_pack<count>(mask);
 #pragma unroll
   for (int j = 0; j < count; ++j) x.x[j] = Input(float(x.x[j]) * float(factors.x[j]));
 }
@@ -231,7 +231,7 @@ cudaError_t launch(const DecoderParams& p, cudaStream_t stream) {
 template <typename T>
 cudaError_t launch(const DecoderParams& p, cudaStream_t stream) {
   if constexpr (sizeof(T) == 2)
-    if (p.tensor_cores) return launch<TensorCoreGemm, 4>(p, stream);
+    if (p.tensor_cores) return launch<TensorCoreGemm, 8>(p, stream);
   return p.vector ? launch<SimtGemm<4>, 4>(p, stream) : launch<SimtGemm<1>, 1>(p, stream);
 }
 

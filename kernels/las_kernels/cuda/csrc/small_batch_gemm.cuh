@@ -36,8 +36,8 @@ __device__ __forceinline__ void load_resident(const WeightSlice& rows, Input* sh
   for (int64_t i = threadIdx.x; i < rows.groups * kWarpRows * columns; i += kThreads) {
     const int64_t row = i / columns, column = i % columns * width;
     const int64_t from = first + row < rows.rows ? first + row : rows.rows - 1;
-    *reinterpret_cast<Pack<Input, width>*>(shared + rows.at + row * rows.stride + column) =
-        *reinterpret_cast<const Pack<Input, width>*>(rows.weights + from * rows.columns + column);
+    as_pack<width>(shared + rows.at + row * rows.stride + column) =
+        as_pack<width>(rows.weights + from * rows.columns + column);
   }
 }
 
@@ -58,7 +58,7 @@ __device__ __forceinline__ Pack<Input, count> load_cg_vec(const Input* from) {
   const uint4 bits = load_cg(reinterpret_cast<const uint4*>(from));
   return reinterpret_cast<const Pack<Input, count>&>(bits);
 #else
-  return *reinterpret_cast<const Pack<Input, count>*>(from);
+  return as_pack<count>(from);
 #endif
 }
 
@@ -199,7 +199,7 @@ struct TensorCoreGemm {
       }
 #pragma unroll
       for (int i = 0; i < 2 * kRowTiles; ++i) {
-        const auto pack = *reinterpret_cast<const Pack<Input, 8>*>(weights[i / 2][i % 2] + column);
+        const auto pack = as_pack<8>(weights[i / 2][i % 2] + column);
 #pragma unroll
         for (int j = 0; j < 4; ++j)
           weight[i / 2][i % 2][j] = reinterpret_cast<const unsigned*>(pack.x)[j];
@@ -225,7 +225,7 @@ struct TensorCoreGemm {
         for (int half = 0; half < 2; ++half) {
           float* to = parts + ((warp * kRowTiles + i) * tiles + n) * 16 * kBatchTile +
                       half * 8 * kBatchTile + lane * 2;
-          *reinterpret_cast<Pack<float, 2>*>(to) = {sums[i][n][2 * half], sums[i][n][2 * half + 1]};
+          as_pack<2>(to) = {sums[i][n][2 * half], sums[i][n][2 * half + 1]};
         }
   }
 

@@ -13,8 +13,9 @@
 #error "attention_step.py compiles each source once for each type of the inputs, and says LAS_THREADS"
 #endif
 
-#ifndef LAS_SHARED  // the tests define it to run the kernels on a CPU
+#ifndef LAS_SHARED  // the tests define these to run the kernels on a CPU
 #define LAS_SHARED(name) extern __shared__ __align__(128) float name[]
+#define LAS_CHECK_ALIGNED(at, bytes)
 #endif
 
 namespace {
@@ -56,11 +57,62 @@ struct alignas(sizeof(T) * width) Pack {
   T x[width];
 };
 
+// Neighbouring numbers as one: the GPU refuses them where they are not aligned.
+template <int count, typename T>
+__device__ __forceinline__ const Pack<T, count>& as_pack(const T* at) {
+  LAS_CHECK_ALIGNED(at, sizeof(Pack<T, count>));
+  return *reinterpret_cast<const Pack<T, count>*>(at);
+}
+
+template <int count, typename T>
+__device__ __forceinline__ Pack<T, count>& as_pack(T* at) {
+  LAS_CHECK_ALIGNED(at, sizeof(Pack<T, count>));
+  return *reinterpret_cast<Pack<T, count>*>(at);
+}
+
+// How many of `width` numbers are read or written at once: 16 bytes are the most.
+template <typename T, int width>
+constexpr int kAtOnce = width * sizeof(T) <= 16 ? width : 16 / sizeof(T);
+
 template <int width, typename T>
 __device__ __forceinline__ void load(const T* from, float (&to)[width]) {
-  const Pack<T, width> pack = *reinterpret_cast<const Pack<T, width>*>(from);
+  constexpr int each = kAtOnce<T, width>;
 #pragma unroll
-  for (int j = 0; j < width; ++j) to[j] = static_cast<float>(pack.x[j]);
+  for (int i = 0; i < width; i += each) {
+    const Pack<T, each> pack = as_pack<each>(from + i);
+#pragma unroll
+    for (int j = 0; j < each; ++j) to[i + j] = static_cast<float>(pack.x[j]);
+  }
+}
+
+template <int width>
+__device__ __forceinline__ void store(float* to, const float (&from)[width]) {
+  constexpr int each = kAtOnce<float, width>;
+#pragma unroll
+  for (int i = 0; i < width; i += each) {
+    Pack<float, each> pack;
+#pragma unroll
+    for (int j = 0; j < each; ++j) pack.x[j] = from[i + j];
+    as_pack<each>(to + i) = pack;
+  }
+}
+
+// The same for what other blocks read; of a Pack in global memory the compiler makes four stores.
+template <int width>
+__device__ __forceinline__ void store_cg(float* to, const float (&from)[width]) {
+#ifdef __CUDA_ARCH__
+  if constexpr (width == 1) {
+    __stcg(to, from[0]);
+  } else {
+    static_assert(width % 4 == 0);
+#pragma unroll
+    for (int i = 0; i < width; i += 4)
+      __stcg(reinterpret_cast<float4*>(to + i),
+             make_float4(from[i], from[i + 1], from[i + 2], from[i + 3]));
+  }
+#else
+  store<width>(to, from);
+#endif
 }
 
 }  // namespace
