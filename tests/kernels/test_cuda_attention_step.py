@@ -212,6 +212,11 @@ def test_all_blocks_of_a_plan_run_at_once(batch, beams, frames):
     assert 200 <= batch * -(-beams // plan.beams) * plan.num_splits <= 264
 
 
+@pytest.mark.parametrize(("batch", "parts"), [(1, 32), (8, 16), (32, 4), (64, 4)])
+def test_the_splits_of_a_small_batch_are_joined_by_more_blocks(batch, parts):
+    assert cuda_step.launch_plan((batch, 1, 250, 512, 1024), 1, (0, 0), 132).parts == parts
+
+
 def test_too_many_channels_are_named():
     given = arguments("location", Shape(C=cuda_step.MAX_CHANNELS + 1), torch.float32)
     out = torch.empty(1)

@@ -125,7 +125,9 @@ def launch_plan(
         stages.append(beams * (split_len + taps) + C * taps)
     shared = 4 * (beams * split_len * (1 + C) + max(stages))
     vector = aligned and AH % width == 0 and DH % width == 0
+    # A column or frame a thread; fewer where that leaves multiprocessors without a block.
     parts = -(-max(DH, min(T, 1024)) // THREADS)
+    parts = max(parts, min(-(-DH // 32), processors // (B * N * heads)))
     return Plan(split_len, -(-T // split_len), beams, chunk, taps, vector, shared, parts)
 
 

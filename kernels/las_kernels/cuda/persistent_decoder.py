@@ -257,7 +257,8 @@ def _launch(
         (B, 1, T, A, D), H, (C, W), processors, aligned, 8 if tensor_cores else 4
     )
     vector = attention_plan.vector and aligned
-    attention_bytes = max(attention_plan.shared, 4 * (attention_plan.num_splits + 1))
+    joined = 4 * (attention_plan.num_splits + 1 + THREADS)
+    attention_bytes = max(attention_plan.shared, joined)
     room = (processors, launch_context.limit, attention_bytes)
     plan = launch_plan((D, S, A, V), size, *room, tensor_cores)
     parts = max(1, min(attention_plan.parts, processors // (B * H)))

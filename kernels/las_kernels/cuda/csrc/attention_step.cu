@@ -41,7 +41,7 @@ cudaError_t launch(const AttentionParams& p, cudaStream_t stream) {
   const auto kernel = attention_split_kernel<NB, width, dot>;
   LAS_LAUNCH(kernel, dim3(p.B * blocks, p.num_splits, p.H), p.shared, stream, p);
   LAS_LAUNCH(attention_combine_kernel, dim3(p.B * p.N * p.H, p.parts),
-             sizeof(float) * (p.num_splits + 1), stream, p);
+             sizeof(float) * (p.num_splits + 1 + kThreads), stream, p);
   return cudaGetLastError();
 }
 

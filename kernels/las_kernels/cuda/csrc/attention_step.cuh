@@ -283,8 +283,9 @@ __device__ __forceinline__ void attend_split(const AttentionParams& p, SplitTile
   weighted_sum<NB, width>(p, k);
 }
 
-// Join the splits of one beam and head, into every `parts`-th kThreads of the columns and frames from
-// the `part`-th on. `weights` is shared: [num_splits], then what the sums are divided by.
+// Join the splits of one beam and head, the `part`-th of `parts` shares of the columns and frames.
+// Where a share has few columns, groups of threads take every so many-th split: loads of one thread
+// wait for each other. `weights` is shared: [num_splits], what the sums are divided by, [kThreads].
 __device__ __forceinline__ void combine_splits(const AttentionParams& p, int64_t b, int n, int h,
                                                int part, int parts, float* weights) {
   const int lane = threadIdx.x % 32;
@@ -308,16 +309,36 @@ __device__ __forceinline__ void combine_splits(const AttentionParams& p, int64_t
   }
   __syncthreads();
   const float scale = weights[p.num_splits];
-  const int first = part * kThreads + threadIdx.x, step = parts * kThreads;
-  for (int d = first; d < DH; d += step) {
+  int threads = 32;  // of a group
+  while (threads < kThreads && threads * parts < DH) threads *= 2;
+  const int groups = kThreads / threads, group = threadIdx.x / threads;
+  for (int from = part * threads; from < DH; from += parts * threads) {  // once, if groups > 1
+    const int d = from + threadIdx.x % threads;
     float sum = 0.0f;
-    for (int s = 0; s < num_splits; ++s)
-      sum += weights[s] * load_cg(p.split_context + ((at + s) * p.N + n) * DH + d);
-    p.context[b * p.context_b + n * p.context_n + h * DH + d] = Input(sum * scale);
+    for (int first = group; first < num_splits; first += 8 * groups) {
+      float x[8];
+#pragma unroll
+      for (int i = 0; i < 8; ++i) {  // loads that do not wait for each other
+        const int s = first + i * groups;
+        const float* part_sum = p.split_context + ((at + s) * p.N + n) * DH + d;
+        x[i] = s < num_splits && d < DH ? load_cg(part_sum) : 0.0f;
+      }
+#pragma unroll
+      for (int i = 0; i < 8; ++i)
+        if (first + i * groups < num_splits) sum += weights[first + i * groups] * x[i];
+    }
+    if (groups > 1) {
+      float* sums = weights + p.num_splits + 1;
+      sums[threadIdx.x] = sum;
+      __syncthreads();
+      if (group > 0) continue;
+      for (int g = 1; g < groups; ++g) sum += sums[g * threads + threadIdx.x];
+    }
+    if (d < DH) p.context[b * p.context_b + n * p.context_n + h * DH + d] = Input(sum * scale);
   }
   const float* energy = p.energy + ((b * p.N + n) * p.H + h) * p.T;
   Input* alignment = p.alignment + b * p.alignment_b + n * p.alignment_n + h * p.T;
-  for (int t = first; t < p.T; t += step)
+  for (int t = part * kThreads + threadIdx.x; t < p.T; t += parts * kThreads)
     alignment[t] = Input(t < length ? fast_exp(load_cg(energy + t) - base) * scale : 0.0f);
 }
 
