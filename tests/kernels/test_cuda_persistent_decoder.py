@@ -262,6 +262,8 @@ def test_emulated_greedy_search(library, kind, shape, seed):
     torch.testing.assert_close(found.log_probs.double(), right[1], atol=1e-4, rtol=1e-4)
     going = found.alignments.sum(-1) > 0
     assert relative(found.alignments[going], right[2][going]) < 1e-4
+    if seed > 0:
+        return
     again = persistent_decoder.greedy(
         *arguments, blank=BLANK, end=END, launch_context=where(library, 2, descending=True)
     )
@@ -276,7 +278,7 @@ HALF_SEARCHES = {
 }
 # By how much the likeliest character must lead to be the same after rounding; log probabilities
 # may be twice as far apart.
-ROUNDING = {torch.bfloat16: 0.12, torch.float16: 0.02}
+ROUNDING = {torch.float32: 1e-4, torch.bfloat16: 0.12, torch.float16: 0.02}
 
 
 def assert_same_as_far_as_it_is_sure(found, right, margins, dtype) -> None:
@@ -289,7 +291,7 @@ def assert_same_as_far_as_it_is_sure(found, right, margins, dtype) -> None:
     assert error.abs().max() < 2 * ROUNDING[dtype]
 
 
-@pytest.mark.parametrize("dtype", ROUNDING, ids=dtype_name)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=dtype_name)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", HALF_SEARCHES.values(), ids=HALF_SEARCHES)
 def test_emulated_greedy_search_in_half_precision(library, kind, shape, dtype):
@@ -299,10 +301,41 @@ def test_emulated_greedy_search_in_half_precision(library, kind, shape, dtype):
         *arguments, blank=BLANK, end=END, launch_context=where(library)
     )
     assert_same_as_far_as_it_is_sure(found, *slowly(c, readout, limits), dtype)
+    if dtype == torch.float16:  # which differs in conversions only
+        return
     again = persistent_decoder.greedy(
         *arguments, blank=BLANK, end=END, launch_context=where(library, 2, descending=True)
     )
     assert torch.equal(found.ids, again.ids)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=dtype_name)
+def test_the_first_of_equals_is_written_of_many_characters(library, dtype):
+    """More than a block has threads, and rows for all blocks; a GPU takes 16-bit ones in tiles."""
+    shape = Shape(B=3, T=9, A=8, D=8, C=2, W=3, S=8, U=1)
+    c, readout, limits = search_case("additive", shape, dtype, characters=300)
+    bias = torch.full((300,), -40.0, dtype=dtype)
+    bias[[BLANK, 70, 290, 299]] = torch.tensor([9.0, 8.0, 8.0, 8.0], dtype=dtype)
+    readout = readout._replace(output=torch.zeros_like(readout.output), output_bias=bias)
+    for on in (where(library), where(library, 2, descending=True)):
+        found = persistent_decoder.greedy(
+            c.memory, c.decoder, c.score, readout, limits, blank=BLANK, end=END, launch_context=on
+        )
+        going = torch.arange(found.ids.shape[1]) < limits[:, None]
+        assert set(found.ids[going].tolist()) == {70}
+        exact = bias.double().log_softmax(0)[70]
+        assert (found.log_probs[going] - exact).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=dtype_name)
+def test_emulated_greedy_search_of_many_characters(library, dtype):
+    shape = Shape(B=3, T=9, A=8, D=8, C=2, W=3, S=24, U=1)
+    c, readout, limits = search_case("additive", shape, dtype, characters=300)
+    arguments = (c.memory, c.decoder, c.score, readout, limits)
+    found = persistent_decoder.greedy(
+        *arguments, blank=BLANK, end=END, launch_context=where(library)
+    )
+    assert_same_as_far_as_it_is_sure(found, *slowly(c, readout, limits), dtype)
 
 
 def test_searches_end_at_different_steps_by_end_and_by_limit(library):
@@ -364,7 +397,7 @@ def test_every_plan_fits_and_covers_all_rows(width, characters, itemsize):
         found = persistent_decoder.launch_plan(sizes, itemsize, processors, 227 * 1024, 76 * 1024)
         assert found.shared <= 227 * 1024
         assert found.chunk % 4 == 0
-        rows = (4 * width, width, width if characters else 0)
+        rows = (4 * width, width, width if characters else 0, characters)
         for groups, count in zip(found.groups, rows, strict=True):
             assert groups * 4 * processors >= count
             assert count == 0 or (groups - 1) * 4 * processors < count

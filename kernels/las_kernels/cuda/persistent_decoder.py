@@ -28,7 +28,7 @@ from las_kernels.types import Decoder, Masks, Memory, Score
 
 _NUMBERS = struct.Struct("=16q")  # the members of DecoderParams before its matrices, and after them
 _SLICE = struct.Struct("=q5q")
-PARAMS_BYTES = 2 * _NUMBERS.size + 3 * _SLICE.size + cuda_step.PARAMS.size
+PARAMS_BYTES = 2 * _NUMBERS.size + 4 * _SLICE.size + cuda_step.PARAMS.size
 # Bytes of the sums of all warps on tensor cores.
 _PARTS = 4 * (THREADS // 32) * (16 * ROW_TILES) * (BATCH_TILE * BATCH_TILES)
 _CHUNK = 1024  # most columns of the inputs in shared memory at once
@@ -64,9 +64,9 @@ class Plan(NamedTuple):
     """How the sequence is shared by the blocks."""
 
     blocks: int
-    groups: tuple[int, int, int]  # of four rows a block: gates, query, readout
-    at: tuple[int, int, int]  # elements before the block's rows in shared memory; -1: not there
-    strides: tuple[int, int, int]  # elements from one of these rows to the next
+    groups: tuple[int, int, int, int]  # of four rows a block: gates, query, readout, output
+    at: tuple[int, int, int, int]  # elements before its rows in shared memory; -1: not there
+    strides: tuple[int, int, int, int]  # elements from one of these rows to the next
     resident: int  # bytes of weights in shared memory
     chunk: int
     shared: int  # bytes in all
@@ -91,7 +91,7 @@ def launch_plan(
         tensor_cores: whether products are made on tensor cores.
     """
     D, S, A, V = sizes
-    matrices = [(4 * S, D + S), (A, S), (S if V else 0, S + D)]
+    matrices = [(4 * S, D + S), (A, S), (S if V else 0, S + D), (V, S)]
     groups = [-(-rows // (WARP_ROWS * processors)) for rows, _ in matrices]
     widest = max(columns for _, columns in matrices)
     chunk = min(-(-widest // 4) * 4, _CHUNK)
@@ -99,9 +99,9 @@ def launch_plan(
     strides = [columns for _, columns in matrices]
     if tensor_cores:
         strides = [n + (64 - n * itemsize) % 128 // itemsize for n in strides]
-    scratch = max(_PARTS if tensor_cores else 4 * BATCH_TILE * chunk, attention_bytes, 4 * V)
+    scratch = max(_PARTS if tensor_cores else 4 * BATCH_TILE * chunk, attention_bytes)
     room = limit - scratch
-    at, used = [-1, -1, -1], 0
+    at, used = [-1] * len(matrices), 0
     for i, (count, stride) in enumerate(zip(groups, strides, strict=True)):
         size = count * WARP_ROWS * stride * itemsize
         if 0 < size <= room - used:
@@ -184,7 +184,7 @@ def greedy(
         score: the score function.
         readout: embedding and output.
         limits: [B] steps after which an utterance ends.
-        blank: id that is never written.
+        blank: id that is never written, of those that there are.
         end: id that comes first, and ends an utterance.
         launch_context: where; by default the memory's device.
 
@@ -245,7 +245,7 @@ def _launch(
     if readout is not None:
         read = [x.contiguous() for x in readout[1:]]
     start = initial_alignment(memory.lengths, T, 1, H, dtype).contiguous()
-    matrices = [x for x in (gate_weight, query_weight, read[0]) if x is not None]
+    matrices = [x for x in (gate_weight, query_weight, read[0], read[2]) if x is not None]
     size = dtype.itemsize
     aligned = all(x.data_ptr() % (4 * size) == 0 for x in (*given[:2], *matrices))
     aligned = aligned and not (D % 4 or S % 4)
@@ -263,10 +263,11 @@ def _launch(
     plan = launch_plan((D, S, A, V), size, *room, tensor_cores)
     parts = max(1, min(attention_plan.parts, processors // (B * H)))
     rows = B * H * attention_plan.num_splits
-    scratch_parts = (rows * (D // H), B * H * T, rows, rows, B * S)
+    scratch_parts = (rows * (D // H), B * H * T, rows, rows, B * V)
     scratch = torch.empty(sum(scratch_parts), dtype=torch.float32, device=device)
-    split_context, energy, split_max, split_sum, floats = scratch.split(scratch_parts)
+    split_context, energy, split_max, split_sum, logits = scratch.split(scratch_parts)
     queries = torch.empty(B, A, dtype=dtype, device=device)
+    reads = torch.empty(B, S if V else 0, dtype=dtype, device=device)
     counters = torch.zeros(3, dtype=torch.int32, device=device)
 
     def matrix(i: int, weights: Tensor | None, count: int, columns: int) -> bytes:
@@ -286,14 +287,15 @@ def _launch(
     )
     numbers = [B, U, D, S, A, V, blank, end, history, int(vector), int(tensor_cores)]
     numbers += [plan.resident, plan.chunk, plan.shared, plan.blocks, parts]
-    arrays = [*read[1:], projected, hidden_mask, context_mask, start, limits]
-    arrays += [hidden, cells, gates, queries, floats, ids, log_probs, counters]
+    arrays = [read[1], read[3], projected, hidden_mask, context_mask, start, limits]
+    arrays += [hidden, cells, gates, queries, reads, logits, ids, log_probs, counters]
     params = b"".join(
         [
             _NUMBERS.pack(*numbers),
             matrix(0, gate_weight, 4 * S, D + S),
             matrix(1, query_weight, A, S),
             matrix(2, read[0], S if V else 0, S + D),
+            matrix(3, read[2], V, S),
             _NUMBERS.pack(*map(address, arrays)),
             attention,
         ]

@@ -2,10 +2,10 @@
 // recurrence, or greedy search to the end of every utterance. persistent_decoder.py plans the launch
 // and calls LAS_NAME; the definition of right is reference.py. One LSTM layer.
 //
-// Every block owns some units of the LSTM and some rows of the query and readout matrices, and holds
-// their weights in shared memory over all steps, as far as they fit. A step has four stages (six in
-// search); between two of them all blocks wait for each other. Sums have a fixed order: the same
-// bits each time.
+// Every block owns some units of the LSTM and some rows of the query, readout and output matrices, and
+// holds their weights in shared memory over all steps, as far as they fit. A step has four stages
+// (seven in search); between two of them all blocks wait for each other. Sums have a fixed order: the
+// same bits each time.
 
 #define LAS_LOAD_CG
 #include "attention_step.cuh"
@@ -38,8 +38,8 @@ struct DecoderParams {
   WeightSlice gates;    // [4S, D + S]: the four gates of a unit are neighbours
   WeightSlice query;    // [A, S]
   WeightSlice readout;  // [S, S + D]
+  WeightSlice output;   // [V, S]
   const Input* readout_bias;   // [S]
-  const Input* output;         // [V, S]
   const Input* output_bias;    // [V]
   const Input* projected;      // [B, U, 4S], or of every character [V, 4S]
   const Input* hidden_mask;    // [B, S] or null
@@ -50,7 +50,8 @@ struct DecoderParams {
   float* cells;                // [B, history, S]
   Input* activated;            // [B, U, 4S] gates, or null
   Input* queries;              // [B, A]
-  float* read;                 // [B, S]
+  Input* read;                 // [B, S]
+  float* logits;               // [B, V]
   int64_t* ids;                // [B, U]
   float* log_probs;            // [B, U]
   unsigned* counters;          // arrivals, utterances that have ended, steps; zero at first
@@ -108,35 +109,24 @@ __device__ __forceinline__ void lstm_update(const DecoderParams& p, const Input*
 }
 
 // The likeliest character of each utterance that is this block's.
-__device__ __forceinline__ void select_token(const DecoderParams& p, float* logits, int u) {
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, V = p.V, S = p.S;
+__device__ __forceinline__ void select_token(const DecoderParams& p, float* parts, int u) {
+  const int V = p.V;
   for (int b = blockIdx.x; b < p.B; b += gridDim.x) {
-    __syncthreads();
-    for (int id = warp; id < V; id += kWarps) {
-      const Input* weights = p.output + static_cast<int64_t>(id) * S;
-      float sum = 0.0f;
-      for (int k = lane; k < S; k += 32)
-        sum += float(weights[k]) * load_cg(p.read + static_cast<int64_t>(b) * S + k);
-      sum = warp_sum(sum);
-      if (lane == 0) logits[id] = sum + float(p.output_bias[id]);
+    const float* logits = p.logits + static_cast<int64_t>(b) * V;
+    float best = -INFINITY;
+    for (int id = threadIdx.x; id < V; id += kThreads)
+      if (id != p.blank) best = fmaxf(best, load_cg(logits + id));
+    best = block_max(best, parts);
+    const float largest = fmaxf(best, load_cg(logits + p.blank));
+    float total = 0.0f, choice = 1.0f - V;  // one of the ids, even if no logit is a number
+    for (int id = threadIdx.x; id < V; id += kThreads) {
+      const float logit = load_cg(logits + id);
+      total += expf(logit - largest);
+      if (id != p.blank && logit == best) choice = fmaxf(choice, -static_cast<float>(id));
     }
-    __syncthreads();
-    if (warp > 0) continue;
-    float largest = -INFINITY, best = -INFINITY;
-    for (int id = lane; id < V; id += 32) {
-      largest = fmaxf(largest, logits[id]);
-      if (id != p.blank) best = fmaxf(best, logits[id]);
-    }
-    largest = warp_max(largest);
-    best = warp_max(best);
-    float total = 0.0f, choice = -static_cast<float>(V);
-    for (int id = lane; id < V; id += 32) {
-      total += expf(logits[id] - largest);
-      if (id != p.blank && logits[id] == best) choice = fmaxf(choice, -static_cast<float>(id));
-    }
-    total = warp_sum(total);
-    const int chosen = static_cast<int>(-warp_max(choice));  // the first of equals
-    if (lane > 0) continue;
+    total = block_sum(total, parts);
+    const int chosen = static_cast<int>(-block_max(choice, parts));  // the first of equals
+    if (threadIdx.x > 0) continue;
     const int64_t at = static_cast<int64_t>(b) * p.U + u;
     // An utterance that has ended goes on with its end until all have.
     const bool ended = u > 0 && (p.ids[at - 1] == p.end || u >= p.limits[b]);
@@ -153,7 +143,10 @@ __global__ void __launch_bounds__(kThreads, 1) persistent_decoder_kernel(Decoder
   float* scratch = whole + p.resident / sizeof(float);
   load_resident<Gemm::width>(p.gates, shared);
   load_resident<Gemm::width>(p.query, shared);
-  if (p.V > 0) load_resident<Gemm::width>(p.readout, shared);
+  if (p.V > 0) {
+    load_resident<Gemm::width>(p.readout, shared);
+    load_resident<Gemm::width>(p.output, shared);
+  }
   __syncthreads();  // a product reads what other threads have put there
   unsigned generation = 0;
   AttentionParams a = p.attention;
@@ -199,10 +192,18 @@ __global__ void __launch_bounds__(kThreads, 1) persistent_decoder_kernel(Decoder
     };
     const auto readout_epilogue = [&](int row, int b, float sum, bool valid) {
       if (!valid) return;
-      p.read[static_cast<int64_t>(b) * S + row] = tanhf(sum + float(p.readout_bias[row]));
+      p.read[static_cast<int64_t>(b) * S + row] = Input(tanhf(sum + float(p.readout_bias[row])));
     };
     Gemm::multiply(p.B, p.chunk, p.readout, p.readout.columns, shared, scratch, load_both,
                    readout_epilogue);
+    grid_barrier(p.counters, generation);
+    const auto load_read = [&](int b, int k, auto count) {
+      return load_cg_vec<count>(p.read + static_cast<int64_t>(b) * S + k);
+    };
+    const auto output_epilogue = [&](int row, int b, float sum, bool valid) {
+      if (valid) p.logits[b * p.V + row] = sum + float(p.output_bias[row]);
+    };
+    Gemm::multiply(p.B, p.chunk, p.output, S, shared, scratch, load_read, output_epilogue);
     grid_barrier(p.counters, generation);
     select_token(p, scratch, u);
     grid_barrier(p.counters, generation);

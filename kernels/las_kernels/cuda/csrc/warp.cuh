@@ -1,4 +1,4 @@
-// Sums and maxima over a warp.
+// Sums and maxima over a warp and over a block.
 
 #pragma once
 
@@ -45,6 +45,29 @@ __device__ __forceinline__ float warp_max(float x) {
 __device__ __forceinline__ float warp_sum(float x) {
   for (int o = 16; o > 0; o /= 2) x += shfl_xor(x, o);
   return x;
+}
+
+// Over all threads of the block, for each of them; `parts` is shared: [kWarps].
+__device__ __forceinline__ void share_part(float part, float* parts) {
+  __syncthreads();  // the ones before have been read
+  if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = part;
+  __syncthreads();
+}
+
+__device__ __forceinline__ float block_max(float x, float* parts) {
+  share_part(warp_max(x), parts);
+  float all = parts[0];
+#pragma unroll
+  for (int w = 1; w < kWarps; ++w) all = fmaxf(all, parts[w]);
+  return all;
+}
+
+__device__ __forceinline__ float block_sum(float x, float* parts) {
+  share_part(warp_sum(x), parts);
+  float all = parts[0];
+#pragma unroll
+  for (int w = 1; w < kWarps; ++w) all += parts[w];
+  return all;
 }
 
 }  // namespace
