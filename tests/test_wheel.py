@@ -62,6 +62,11 @@ def test_it_is_the_wheel(installed):
         assert Path(path).is_relative_to(installed)
 
 
+def test_it_has_the_page_of_the_server(installed):
+    pytest.importorskip("fastapi", reason="the extra [serve] is not installed")
+    run(installed, "python", "-c", "from las.serve import assets; assets.router()")
+
+
 def test_it_transcribes_and_builds_its_kernels(installed):
     assert run(installed, "las", "transcribe", CLIP) == "WHAT'S THE WEATHER IN PARIS ON TUESDAY\n"
     assert list((installed / "cache").rglob("*.so"))

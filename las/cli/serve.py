@@ -84,7 +84,8 @@ def serve(
 ) -> None:
     """Serve transcription over HTTP with OpenAI's interface.
 
-    POST /v1/audio/transcriptions, GET /v1/models, /healthz and /metrics.
+    POST /v1/audio/transcriptions, GET /v1/models, /healthz and /metrics;
+    at / a page to drop files on or to speak to.
     Requests are decoded together; texts are those of `las transcribe`.
     After SIGINT or SIGTERM what was accepted is finished, and the exit
     status is 0; a second signal ends it at once.

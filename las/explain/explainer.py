@@ -35,6 +35,29 @@ ALTERNATIVES = 5
 _SILENCE_SECONDS = 20.0  # of a file without speech, to show
 
 
+def beginning(path: str | Path, rate: int, max_seconds: float) -> tuple[np.ndarray, bool]:
+    """The start of a file, no more of which is read.
+
+    Args:
+        path: any file that can be transcribed.
+        rate: of the waveform, in Hz.
+        max_seconds: of it, at most.
+
+    Returns:
+        the waveform [S], and whether there is more of the file.
+
+    Raises:
+        LASError: it cannot be read.
+    """
+    blocks, read, limit = [], 0, round(max_seconds * rate)
+    for block in reader.blocks(path, rate):
+        blocks.append(block)
+        read += len(block)
+        if read > limit:
+            break
+    return np.concatenate(blocks)[:limit], read > limit
+
+
 class Explainer:
     """Explains the texts of one model.
 
@@ -72,14 +95,8 @@ class Explainer:
         Raises:
             LASError: it cannot be read.
         """
-        blocks, read, limit = [], 0, round(max_seconds * self.rate)
-        for block in reader.blocks(path, self.rate):
-            blocks.append(block)
-            read += len(block)
-            if read > limit:
-                break
-        whole = np.concatenate(blocks)
-        return self.array(whole[:limit], Path(path).name, cut=read > limit)
+        waveform, cut = beginning(path, self.rate, max_seconds)
+        return self.array(waveform, Path(path).name, cut)
 
     def array(self, waveform: np.ndarray, name: str = "", cut: bool = False) -> Explanation:
         """Explain a waveform [S] at the model's rate; see :meth:`file`."""

@@ -66,7 +66,8 @@ Probabilities are the model's own, and models are often overconfident.</p>
 <p>Made by listen-attend-spell {_text(__version__)}.</p>
 </footer>
 <script>
-{script}</script>
+{script}explained(document);
+</script>
 </body>
 </html>
 """

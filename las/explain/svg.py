@@ -1,4 +1,7 @@
-"""The drawing of a section in the page: SVG over two images with one pixel per value."""
+"""The drawing of a section in the page: SVG over two images with one pixel per value.
+
+It has no ``style`` attributes: a page with a strict policy would ignore them.
+"""
 
 import base64
 from html import escape
@@ -129,7 +132,7 @@ def _words(section: Section, scale: _Scale, playable: bool) -> list[str]:
             f'<g class="{kind}"><rect class="word-box" {box} y="0" height="{_WORDS}" rx="3"/>'
             f'<rect class="word-line" {box} y="{_WORDS - 3}" height="3"/>'
             f'<text x="{x + width / 2:.1f}" y="{_WORDS / 2 + 3}" text-anchor="middle" '
-            f'style="font-size:{size:.1f}px">{_text(word.word)}</text>'
+            f'font-size="{size:.1f}">{_text(word.word)}</text>'
         )
         if playable:
             times = f'data-start="{word.start:.3f}" data-end="{word.end:.3f}"'
@@ -218,7 +221,7 @@ def _attention(section: Section, scale: _Scale, number: int) -> list[str]:
 def _row(character: Character, index: int, scale: _Scale) -> str:
     top = scale.attention + index * scale.row
     base = top + scale.row * 0.76
-    font = f'style="font-size:{min(12.0, scale.row * 0.82):.1f}px"'
+    font = f'font-size="{min(12.0, scale.row * 0.82):.1f}"'
     kind = level(character.probability)
     title = (
         f"{_named(character)}: at {character.centre:.2f} s "

@@ -1,26 +1,37 @@
-"""The endpoints: transcriptions and models as OpenAI's API has them, health and metrics."""
+"""The endpoints: transcriptions and models as OpenAI's API has them, and those beside it.
+
+These are the page at ``/``, explanations, health and metrics.
+"""
 
 import asyncio
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from las.audio.reader import AudioError
-from las.serve import errors, parameters, responses, upload
+from las.serve import assets, errors, explaining, parameters, responses, upload
 from las.serve.errors import APIError
 from las.serve.middleware import Observed
+from las.serve.parameters import Parameters
 from las.serve.service import Service
-from las.serve.worker import Job
 from las.transcription.segments import transcription
-from las.transcription.transcript import Failure, Transcript
+from las.transcription.transcript import Failure
 
 TRANSCRIPTIONS = "/v1/audio/transcriptions"
 MODELS = "/v1/models"
+EXPLANATIONS = "/explanations"
 _CLOSED = 499  # the status of a request whose client has gone; nobody receives it
+_T = TypeVar("_T")
 
 
 def create(service: Service) -> FastAPI:
@@ -37,15 +48,28 @@ def create(service: Service) -> FastAPI:
     app.add_middleware(
         Observed,
         metrics=service.metrics,
-        endpoints={TRANSCRIPTIONS: "transcriptions", MODELS: "models"},
+        endpoints={
+            TRANSCRIPTIONS: "transcriptions",
+            MODELS: "models",
+            EXPLANATIONS: "explanations",
+        },
     )
     private = [Depends(check_key)]
+    app.include_router(assets.router())
 
     @app.post(TRANSCRIPTIONS, dependencies=private)
     async def transcriptions(request: Request) -> Response:
         try:
             with service.accepted():
                 return await _transcribe(service, request)
+        except ClientDisconnect:
+            return Response(status_code=_CLOSED)
+
+    @app.post(EXPLANATIONS, dependencies=private)
+    async def explanations(request: Request) -> Response:
+        try:
+            with service.accepted():
+                return await _explain(service, request)
         except ClientDisconnect:
             return Response(status_code=_CLOSED)
 
@@ -82,17 +106,27 @@ def _model(service: Service, name: str) -> dict[str, Any]:
     }
 
 
-async def _transcribe(service: Service, request: Request) -> Response:
-    """Answer one request."""
+@asynccontextmanager
+async def _received(
+    service: Service, request: Request
+) -> AsyncIterator[tuple[UploadFile, Path, Parameters]]:
+    """The upload of a request, within the limits, where it can be read, and what is asked."""
     async with upload.received(request, service.limits) as form:
         file = upload.file_of(form, service.limits)
         asked = parameters.parse(form, service.models, service.language)
         path = upload.path_of(file)
         try:
             await upload.check_length(path, service.limits)
+            yield file, path, asked
         except AudioError as error:
             raise _unusable(upload.named(str(error), path, file)) from None
-        result = await _result(service.worker.submit(path), request)
+
+
+async def _transcribe(service: Service, request: Request) -> Response:
+    """Answer one request."""
+    async with _received(service, request) as (file, path, asked):
+        job = service.worker.submit(path)
+        result = await _result(job.result, job.abandon, request)
         if isinstance(result, Failure):
             raise _unusable(upload.named(result.reason, path, file))
         rate, language = service.worker.transcriber.rate, service.language
@@ -100,20 +134,33 @@ async def _transcribe(service: Service, request: Request) -> Response:
         return responses.render(found, asked)
 
 
-async def _result(job: Job, request: Request) -> Transcript | Failure:
-    """Wait for a file, unless its client goes away.
+async def _explain(service: Service, request: Request) -> Response:
+    """Answer a request with the page of ``las explain``."""
+    async with _received(service, request) as (file, path, asked):
+        transcriber = service.worker.transcriber
+        sound = await asyncio.to_thread(explaining.read, path, transcriber.rate)
+        name = upload.name_of(file)
+        call = service.worker.call(
+            partial(explaining.explain, transcriber, sound, name, asked.model)
+        )
+        found = await _result(call.result, call.abandon, request)
+        return assets.explanation(await asyncio.to_thread(explaining.page, found))
+
+
+async def _result(result: "Future[_T]", abandon: Callable[[], object], request: Request) -> _T:
+    """Wait for what the worker does, unless the client goes away.
 
     Raises:
         APIError: the server failed.
         ClientDisconnect: nobody waits for the answer.
     """
-    done = asyncio.wrap_future(job.result)
+    done = asyncio.wrap_future(result)
     gone = asyncio.ensure_future(upload.gone(request))
     either: set[asyncio.Future[Any]] = {done, gone}
     try:
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if not done.done():
-            job.abandon()
+            abandon()
             raise ClientDisconnect
         return done.result()
     except ClientDisconnect:

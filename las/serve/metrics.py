@@ -31,7 +31,7 @@ class Metrics:
         )
         self.latency = Histogram(
             "las_request_seconds",
-            "Seconds from the first byte of a transcription's request to its answer",
+            "Seconds from the first byte of a request with a file to its answer",
             buckets=_SECONDS,
             registry=registry,
         )

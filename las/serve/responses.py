@@ -54,7 +54,8 @@ def _segment(segment: dict[str, Any]) -> dict[str, Any]:
 
 
 def _word(word: dict[str, Any]) -> dict[str, Any]:
-    return {key: word[key] for key in ("word", "start", "end")}
+    """With its probability, as whisper's words have it and those of OpenAI's API have not."""
+    return {key: word[key] for key in ("word", "start", "end", "probability")}
 
 
 def _usage(found: Transcription) -> dict[str, Any]:

@@ -108,8 +108,12 @@ def path_of(file: UploadFile) -> Path:
 
 def named(message: str, path: Path, file: UploadFile) -> str:
     """A message about a file with the client's name for it in place of the server's path."""
-    name = file.filename or "file"
-    return message.replace(str(path), shown(name[:_NAME]))
+    return message.replace(str(path), shown(name_of(file)))
+
+
+def name_of(file: UploadFile) -> str:
+    """The client's name for a file, its start if it is long."""
+    return (file.filename or "file")[:_NAME]
 
 
 async def check_length(path: Path, limits: Limits) -> None:

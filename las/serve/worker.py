@@ -1,15 +1,18 @@
 """The thread with the model: decodes chunks of all files that are being transcribed in turn.
 
 A batch holds chunks of as many files as have one. A short file therefore does not wait until a long
-one is done, and what arrives while a batch is decoded is in the next.
+one is done, and what arrives while a batch is decoded is in the next. Whatever else needs the model
+is called between two batches.
 """
 
 import queue
 import threading
 import time
+from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from las import standard_streams
 from las.serve.metrics import Metrics
@@ -23,6 +26,7 @@ MOST_OPEN = 16
 """Files that are read and decoded in turn; the others wait, in their order."""
 
 _Result: TypeAlias = "Transcript | Failure"
+_T = TypeVar("_T")
 
 
 class Job:
@@ -57,9 +61,7 @@ class Job:
         """End with an error that is not the file's fault."""
         self.recording.close()
         if not self.result.done():
-            standard_streams.complain(
-                f"error: {type(error).__name__}: {' '.join(str(error).split())}"
-            )
+            _log(error)
             self.result.set_exception(error)
 
     def abandon(self) -> None:
@@ -67,11 +69,41 @@ class Job:
         self.abandoned = True
 
 
+class Call(Generic[_T]):
+    """A function that needs the model, and its result.
+
+    Args:
+        function: of no arguments.
+    """
+
+    def __init__(self, function: Callable[[], _T]) -> None:
+        self.function = function
+        self.result: Future[_T] = Future()
+
+    def run(self) -> None:
+        """Call the function, unless nobody waits for it any more."""
+        if not self.result.set_running_or_notify_cancel():
+            return
+        try:
+            self.result.set_result(self.function())
+        except Exception as error:
+            _log(error)
+            self.result.set_exception(error)
+
+    def abandon(self) -> None:
+        """The client has gone."""
+        self.result.cancel()
+
+
+def _log(error: BaseException) -> None:
+    standard_streams.complain(f"error: {type(error).__name__}: {' '.join(str(error).split())}")
+
+
 class Worker:
     """Transcribes files with one model, in a thread of its own.
 
     Args:
-        transcriber: the model and its search; nothing else may use it.
+        transcriber: the model and its search; only functions of :meth:`call` may use it, too.
         metrics: that batches are counted in.
         batch_seconds: of padded audio to decode at once, at most.
         wait: seconds to wait for other files when one arrives and nothing is being decoded.
@@ -86,8 +118,9 @@ class Worker:
     ) -> None:
         self.transcriber, self.metrics = transcriber, metrics
         self.batch_seconds, self.wait = batch_seconds, wait
-        self._waiting: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[Job | Call[Any] | None] = queue.SimpleQueue()
         self._open: list[Job] = []
+        self._calls: deque[Call[Any]] = deque()
         self._ends = False
         self._thread = threading.Thread(target=self._run, name="las-model", daemon=True)
 
@@ -101,7 +134,7 @@ class Worker:
         self._thread.start()
 
     def stop(self) -> None:
-        """Finish all files, then end the thread."""
+        """Finish all files and calls, then end the thread."""
         self._waiting.put(None)
         self._thread.join()
 
@@ -110,6 +143,12 @@ class Worker:
         job = Job(self.transcriber.open(path))
         self._waiting.put(job)
         return job
+
+    def call(self, function: Callable[[], _T]) -> Call[_T]:
+        """Have a function called between two batches, from any thread."""
+        call = Call(function)
+        self._waiting.put(call)
+        return call
 
     # --- in the thread ----------------------------------------------------------------------
 
@@ -121,16 +160,18 @@ class Worker:
             except Exception as error:  # of the program: nobody may wait forever
                 for job in self._open:
                     job.fail(error)
+            if self._calls:
+                self._calls.popleft().run()
 
     def _take(self) -> bool:
         """Open files that wait, if there is nothing else to do wait for one; False at the end."""
         self._open = [job for job in self._open if not job.result.done()]
         patience = 0.0
-        if not self._open:
+        if not self._open and not self._calls:
             if self._ends:
                 return False
             self._admit(self._waiting.get())
-            patience = self.wait
+            patience = 0.0 if self._calls else self.wait
         deadline = time.monotonic() + patience
         while len(self._open) < MOST_OPEN and not self._ends:
             left = deadline - time.monotonic()
@@ -140,9 +181,11 @@ class Worker:
                 break
         return True
 
-    def _admit(self, job: Job | None) -> None:
+    def _admit(self, job: Job | Call[Any] | None) -> None:
         if job is None:
             self._ends = True
+        elif isinstance(job, Call):
+            self._calls.append(job)
         else:
             self._open.append(job)
 

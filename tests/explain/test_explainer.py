@@ -1,5 +1,6 @@
 """Explanations: what they hold is what the search did; the page is whole, valid and closed."""
 
+import itertools
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -314,18 +315,22 @@ def test_the_page_asks_for_nothing_from_outside(page):
 
 def test_contrast_of_texts_and_their_grounds():
     style = (Path(html.__file__).parent / "assets" / "explain.css").read_text()
-    colours = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", style))
+    light, dark = (
+        dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", s)) for s in style.split("@media", 1)
+    )
 
     def luminance(colour: str) -> float:
         values = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
         linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
         return float(linear @ [0.2126, 0.7152, 0.0722])
 
-    for text in ("ink", "soft", "accent", "good", "fair", "poor"):
-        for ground in ("paper", "ground"):
-            high, low = sorted((luminance(colours[text]), luminance(colours[ground])), reverse=True)
-            assert (high + 0.05) / (low + 0.05) >= 4.5, (text, ground)
-    assert set(explain_figure.COLOURS.values()) <= set(colours.values())
+    assert set(light) == set(dark)
+    texts, grounds = ("ink", "soft", "accent", "good", "fair", "poor"), ("paper", "ground")
+    pairs = [*itertools.product(texts, grounds), ("ink", "lit"), ("ink", "chosen")]
+    for colours, (text, ground) in itertools.product((light, dark), [*pairs, ("ink", "marked")]):
+        high, low = sorted((luminance(colours[text]), luminance(colours[ground])), reverse=True)
+        assert (high + 0.05) / (low + 0.05) >= 4.5, (text, ground)
+    assert set(explain_figure.COLOURS.values()) <= set(light.values())
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import threading
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -85,7 +86,8 @@ def test_every_format_says_what_las_transcribe_says(service, sounds, alone):
         assert answer.text == (written or writers.render(expected, kind))
         assert answer.headers["content-type"].startswith("text/")
     segments = expected.to_dict(word_timestamps=False)["segments"]
-    words = [{"word": w.word, "start": w.start, "end": w.end} for w in expected.words]
+    words = [asdict(word) for word in expected.words]
+    assert set(words[0]) == {"word", "start", "end", "probability"}
     for asked, has in (([], "s"), (["word"], "w"), (["segment"], "s"), (["word", "segment"], "sw")):
         more = {"timestamp_granularities[]": asked}
         found = post(service, content, response_format="verbose_json", **more).json()

@@ -135,3 +135,26 @@ def test_files_that_arrive_together_are_decoded_together(transcriber, sounds, al
     worker.stop()
     assert metrics.registry.get_sample_value("las_batch_files_sum") == MOST_OPEN
     assert metrics.registry.get_sample_value("las_batch_files_count") == 1
+
+
+def test_calls_are_made_between_batches(transcriber, sounds, alone, capsys):
+    worker = Worker(transcriber, Metrics(), 4.0)
+    decode, seen = worker._decoded, []
+    worker._decoded = lambda chunks: seen.append("batch") or decode(chunks)
+    job = worker.submit(sounds[2])
+    calls = [worker.call(lambda: seen.append("call") or 5) for _ in range(2)]
+    failing, gone = worker.call(lambda: 1 / 0), worker.call(lambda: seen.append("gone"))
+    gone.abandon()
+    worker.start()
+    worker.stop()
+    assert [call.result.result(timeout=0) for call in calls] == [5, 5]
+    assert isinstance(failing.result.exception(timeout=0), ZeroDivisionError)
+    assert "ZeroDivisionError" in capsys.readouterr().err
+    assert gone.result.cancelled() and "gone" not in seen
+    assert job.result.result(timeout=0).text == alone[sounds[2]].text
+    first, second = (index for index, what in enumerate(seen) if what == "call")
+    assert "batch" in seen[first:second]  # a file does not wait for all calls
+    worker = Worker(transcriber, Metrics())  # of which nothing is transcribed
+    worker.start()
+    assert worker.call(lambda: 6).result.result(timeout=SECONDS) == 6
+    worker.stop()
