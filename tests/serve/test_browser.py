@@ -24,6 +24,8 @@ pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 import uvicorn
 from playwright.sync_api import sync_playwright
 
+from las.explain import html
+from las.explain.explainer import Explainer
 from las.explain.figure import level
 from las.serve import server
 from las.serve.app import create
@@ -169,6 +171,24 @@ def test_attention_is_one_click_away(page, sounds):
     page.locator("#parts audio").evaluate("audio => audio.play()")  # raises if it cannot
     page.set_input_files("#file", sounds[2])  # another file, of which nothing is explained yet
     page.locator("#explanation").wait_for(state="hidden")
+
+
+def test_the_page_of_las_explain_alone(browser, transcriber, sounds, tmp_path):
+    explainer = Explainer(transcriber.model, transcriber.device)
+    path = tmp_path / "page.html"
+    path.write_text(html.page(explainer.file(sounds[2])))
+    page = browser.new_page()
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda message: complaints.append(message.text))
+    page.set_default_timeout(20_000)
+    page.goto(path.as_uri())
+    page.locator("svg .row").first.hover()
+    assert "%" in page.locator(".hint").inner_text()
+    page.get_by_title("Play this word").first.click()
+    until(page, "document.querySelector('audio').currentTime > 0")
+    assert complaints == []
+    page.close()
 
 
 def test_errors_are_in_the_words_of_the_server(page, tmp_path):
