@@ -299,7 +299,7 @@ class LMTrainer:
 
     def _resume(self) -> None:
         path = self.output / STATE
-        if not path.is_file():
+        if not checkpoint.exists(path):
             save_settings(self.config, self.output / "config.yaml")
             (self.output / "log.jsonl").unlink(missing_ok=True)
             return

@@ -1,6 +1,7 @@
 """Checkpoints of a training, loaded without running pickled code, and the lock on its folder.
 
-A state ends with its checksum. The state before it is kept, and taken if the last is damaged.
+A state ends with its checksum. The state before it is kept, and taken if the last is damaged or
+missing.
 """
 
 import hashlib
@@ -99,8 +100,16 @@ def load(path: Path) -> dict[str, Any]:
     return state
 
 
+def exists(path: Path) -> bool:
+    """Whether there is a training state, or the one before it."""
+    return path.is_file() or previous(path).is_file()
+
+
 def load_last(path: Path) -> tuple[dict[str, Any], str | None]:
-    """Load a training state, or the one before it if it is damaged.
+    """Load a training state, or the one before it if it is damaged or missing.
+
+    Args:
+        path: of the last state; one of the two :func:`exists`.
 
     Returns:
         the state, and a line for the user if it is the one before.
@@ -108,16 +117,17 @@ def load_last(path: Path) -> tuple[dict[str, Any], str | None]:
     Raises:
         LASError: see :func:`load`.
     """
+    before = previous(path)
+    if not path.is_file():
+        state = load(before)
+        return state, f"{path} is missing: resumes from the state before it, {before.name}"
     try:
         return load(path), None
     except DamagedStateError:
-        try:
-            state = load(previous(path))
-        except LASError:
-            state = None
-        if state is None:
-            raise
-        return state, f"{path} is damaged: resumes from the state before it, {previous(path).name}"
+        with suppress(LASError):
+            state = load(before)
+            return state, f"{path} is damaged: resumes from the state before it, {before.name}"
+        raise
 
 
 def previous(path: Path) -> Path:
@@ -166,10 +176,9 @@ def _keep(path: Path) -> None:
 
     At no time is there none: the file gets a second name, and then loses its first.
     """
-    last = previous(path)
     if not path.is_file():
-        last.unlink(missing_ok=True)  # of a training that was here before
         return
+    last = previous(path)
     with suppress(LASError):
         load(path)
         second = path.with_name(f".partial-{secrets.token_hex(8)}{path.suffix}")

@@ -15,7 +15,7 @@ from las.config import ModelConfig, RunConfig, Settings, TrainingConfig
 from las.decoding.presets import carry_over
 from las.errors import LASError
 from las.model.folder import CONFIG, bundled, check_model, model_settings
-from las.storage import settings_diff
+from las.storage import checkpoint, settings_diff
 from las.storage.checkpoint import STATE
 from las.storage.settings_diff import Change
 from las.transcription.confidence import CONFIDENCE
@@ -130,7 +130,7 @@ def copy_search_settings(init: str, final: Path) -> list[str]:
 
 def _model(init: str, state: Path | None) -> tuple[ModelConfig, Path]:
     """The settings of the model of a checkpoint or of the initial model, and where they are."""
-    if state is not None and state.is_file():
+    if state is not None and checkpoint.exists(state):
         try:
             return configuration.load(RunConfig, state.with_name(CONFIG)).model_settings(), state
         except LASError:  # missing, or of an older version

@@ -67,7 +67,9 @@ def read(
     Raises:
         LASError: the state is damaged, or of a training with other settings.
     """
-    found = group.from_first(lambda: checkpoint.load_last(path) if path.is_file() else None)
+    found = group.from_first(
+        lambda: checkpoint.load_last(path) if checkpoint.exists(path) else None
+    )
     if found is None:
         return None
     state, damage = found

@@ -82,7 +82,7 @@ class Trainer:
         choose_threads(self.settings.threads, "training.threads")
         seed_everything(self.settings.seed)
         self.model = LAS(config.model_settings()).to(self.device)
-        if self.settings.init and not state.is_file():
+        if self.settings.init and not checkpoint.exists(state):
             weights = finetuning.model_folder(self.settings.init) / WEIGHTS
             self.model.load_weights(read_weights(weights), weights)
         self.optimizer = torch.optim.AdamW(

@@ -104,13 +104,24 @@ def test_a_state_without_checksum_is_loaded_and_kept(tmp_path):
     assert checkpoint.load(checkpoint.previous(path))["epoch"] == 1
 
 
-def test_the_state_of_another_training_is_not_the_one_before(tmp_path):
+def test_the_state_before_is_taken_if_the_last_is_missing(tmp_path):
     path = tmp_path / "training.pt"
+    assert not checkpoint.exists(path)
     for epoch in (1, 2):
         checkpoint.save(path, {"epoch": epoch})
-    path.unlink()  # by the user, who starts again
-    checkpoint.save(path, {"epoch": 1})
-    assert list(tmp_path.iterdir()) == [path]
+    path.unlink()
+    before = checkpoint.previous(path)
+    assert checkpoint.exists(path)
+    state, said = checkpoint.load_last(path)
+    assert state["epoch"] == 1
+    assert said == f"{path} is missing: resumes from the state before it, {before.name}"
+    # It stays until there are two again.
+    checkpoint.save(path, {"epoch": 3})
+    assert [checkpoint.load(one)["epoch"] for one in (before, path)] == [1, 3]
+    path.unlink()
+    before.write_bytes(b"nonsense")
+    with pytest.raises(LASError, match=f"^{before}: corrupt"):
+        checkpoint.load_last(path)
 
 
 def test_on_a_file_system_without_links_the_state_before_is_a_copy(tmp_path, monkeypatch):
@@ -274,7 +285,8 @@ def test_crash_between_validation_and_saving(corpus, dev, uninterrupted, tmp_pat
     same_run(tmp_path / "run", uninterrupted)
 
 
-def test_a_damaged_state_gives_way_to_the_one_before(corpus, dev, uninterrupted, tmp_path):
+@pytest.mark.parametrize("what", ["damaged", "missing"])
+def test_such_a_state_gives_way_to_the_one_before(corpus, dev, uninterrupted, tmp_path, what):
     output = tmp_path / "run"
     config = stoppable(corpus, dev, output, training__checkpoint_minutes=1000.0, data__workers=0)
     with pytest.MonkeyPatch.context() as patch:
@@ -283,11 +295,14 @@ def test_a_damaged_state_gives_way_to_the_one_before(corpus, dev, uninterrupted,
             train(config)
     path = output / checkpoint.STATE
     position = checkpoint.load(path)["position"]
-    path.write_bytes(path.read_bytes()[:-1000])
+    if what == "damaged":
+        path.write_bytes(path.read_bytes()[:-1000])
+    else:
+        path.unlink()
     train(config)
     same_run(output, uninterrupted)
     log = (output / "train.log").read_text().splitlines()
-    (said,) = [line for line in log if f"{path} is damaged: resumes from the state before" in line]
+    (said,) = [line for line in log if f"{path} is {what}: resumes from the state before" in line]
     again = log[log.index(said) - 1]
     assert f", epoch {position['epoch']} of 5" in again  # one epoch less than were complete
 
