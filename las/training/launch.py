@@ -10,17 +10,21 @@ import signal
 import sys
 import tempfile
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
-from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.api import SignalException, SubprocessContext
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from las.errors import LASError
 from las.training.distributed import LOST
+
+SAVING = 600
+"""Seconds that processes have for ending a step and saving after a signal."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ def run_together(count: int, arguments: Sequence[str], machines: Machines = Mach
 
     Returns:
         the exit status of the process that failed first; 130 or 143 after a signal, which is
-        forwarded to the processes.
+        forwarded to the processes. They then have :data:`SAVING` seconds.
     """
     # Silence the launcher's messages; each of its loggers has its own level.
     for name in list(logging.root.manager.loggerDict):
@@ -94,7 +98,8 @@ def run_together(count: int, arguments: Sequence[str], machines: Machines = Mach
             logs_specs=DefaultLogsSpecs(log_dir=folder, redirects=Std.ERR),
         )
         try:
-            elastic_launch(config, sys.executable)("-u", "-m", "las", *arguments)
+            with _time_to_save():
+                elastic_launch(config, sys.executable)("-u", "-m", "las", *arguments)
             status = 0
         except ChildFailedError as error:
             rank, failure = error.get_first_failure()
@@ -112,6 +117,39 @@ def run_together(count: int, arguments: Sequence[str], machines: Machines = Mach
     for line in _without_consequences(written, ended):
         print(line, file=sys.stderr)
     return status
+
+
+@contextmanager
+def _time_to_save() -> Iterator[None]:
+    """Let processes end their step after a signal: torch kills them 30 s later, a fixed limit.
+
+    It stays where a process has failed: the others may wait for it. A second signal has it, too.
+    """
+    close = SubprocessContext._close
+    asked = False
+
+    def patient(self: SubprocessContext, death_sig: signal.Signals, timeout: int = 30) -> None:
+        nonlocal asked
+        waits = isinstance(sys.exception(), SignalException) and not asked
+        if not waits:
+            return close(self, death_sig, timeout)
+        asked = True
+        close(self, death_sig, SAVING)
+        killed = [one.proc.returncode for one in self.subprocess_handlers.values()]
+        if -signal.SIGKILL in killed:
+            print(
+                f"error: {killed.count(-signal.SIGKILL)} processes of the training did not end "
+                f"within {SAVING} s of {death_sig.name} and were killed; the same command resumes "
+                "from the last checkpoint",
+                file=sys.stderr,
+            )
+        return None
+
+    SubprocessContext._close = patient  # type: ignore[method-assign]  # no setting for it
+    try:
+        yield
+    finally:
+        SubprocessContext._close = close  # type: ignore[method-assign]
 
 
 def _killed(rank: int, number: int) -> str:

@@ -3,11 +3,14 @@
 import json
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
 import pytest
 from speech import error_line, run_config, sentences, start, write_manifest
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, start_processes
+from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from las.errors import LASError
@@ -107,6 +110,48 @@ def test_one_line_says_why_it_ended(monkeypatch, capsys, cases, status, lines):
     monkeypatch.setattr(launch, "elastic_launch", type("Launch", (Failed,), {"cases": cases}))
     assert launch.run_together(2, ["train"]) == status
     assert capsys.readouterr().err.splitlines() == lines
+
+
+@pytest.mark.parametrize(("takes", "saving"), [(1, 600), (600, 1)], ids=["saves", "does not end"])
+def test_after_a_signal_a_step_may_take_its_time(tmp_path, capsys, monkeypatch, takes, saving):
+    """The processes of a launcher have a limit of ours in place of torch's."""
+    monkeypatch.setattr(launch, "SAVING", saving)
+    code = (
+        "import signal, sys, time, pathlib\n"
+        f"signal.signal(signal.SIGTERM, lambda *_: (time.sleep({takes}), sys.exit(0)))\n"
+        f"pathlib.Path({str(tmp_path / 'ready')!r}).touch()\n"
+        "time.sleep(600)"
+    )
+
+    class Launch:
+        """Torch's agent, as far as it ends what it has started."""
+
+        def __init__(self, config, _):
+            pass
+
+        def __call__(self, *_):
+            logs = DefaultLogsSpecs(log_dir=str(tmp_path / "logs"))
+            context = start_processes("x", sys.executable, {0: ("-c", code)}, {0: {}}, logs)
+            until = time.monotonic() + 60
+            while not (tmp_path / "ready").exists():
+                assert time.monotonic() < until
+                time.sleep(0.01)
+            try:
+                raise SignalException("a signal", signal.SIGTERM)
+            except SignalException as error:
+                context.close(error.sigval, 0)  # 0: of torch, 30
+                raise
+
+    monkeypatch.setattr(launch, "elastic_launch", Launch)
+    assert launch.run_together(1, ["train"]) == 143
+    said = capsys.readouterr().err
+    if takes < saving:
+        assert said == ""
+    else:
+        assert said.startswith(
+            "error: 1 processes of the training did not end within 1 s of SIGTERM"
+        )
+        assert len(said.splitlines()) == 1
 
 
 def test_what_is_said_of_machines(monkeypatch, capsys):
