@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from las.errors import LASError, shown
+
 if TYPE_CHECKING:
     from las.transcription.transcript import Reading  # needs torch
 
@@ -171,8 +173,30 @@ def of_manifest(path: Path, size: int) -> "Sequence[Block]":
 
 
 def shards(folder: Path) -> list[Path]:
-    """The manifests of a folder of shards; none of another folder."""
-    return [path for path in sorted(folder.glob(SHARD)) if _recordings(path) is not None]
+    """The manifests of a folder of shards; none of another folder.
+
+    Raises:
+        LASError: their preparation was interrupted.
+    """
+    found = [path for path in sorted(folder.glob(SHARD)) if _recordings(path) is not None]
+    if found:
+        from las.data.shards.preparation import unfinished
+
+        if unfinished(folder):
+            raise LASError(
+                f"{shown(folder)}: not all of the shards; run `las prepare ... --shards` again to "
+                "the end"
+            )
+    return found
+
+
+def named_below(folder: Path) -> Path | None:
+    """A manifest or a folder of shards in a folder or a subfolder of it; None without one."""
+    for pattern in ("*", "*/*"):
+        for path in sorted(folder.glob(pattern)):
+            if path.name.endswith(MANIFESTS) and path.is_file():
+                return path.parent if _recordings(path) is not None else path
+    return None
 
 
 def digest(blocks: Iterable[Block]) -> str:

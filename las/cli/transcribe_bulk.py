@@ -30,7 +30,7 @@ from las.cli.options import (
 )
 from las.cli.transcribe.inputs import STDIN, Source, find
 from las.cli.transcribe.progress import Progress
-from las.errors import LASError
+from las.errors import LASError, shown
 from las.imports import frozen_imports
 
 if TYPE_CHECKING:
@@ -162,8 +162,11 @@ def transcribe_bulk(
         except KeyboardInterrupt as interrupt:
             progress.interrupted(resumable=True)
             raise typer.Exit(exit_status(interrupt)) from None
+    failures = table.failures()
+    if earlier := failures - (progress.failed - len(errors)):
+        progress.earlier(earlier, f"{output}/errors-*.{kind.value}")
     progress.finished()
-    if errors or table.failures():
+    if errors or failures:
         raise typer.Exit(1)
 
 
@@ -198,6 +201,9 @@ def _blocks(
             (add if is_manifest else audio.append)(found.path)
         else:
             errors.append(found)
+    if not audio:  # perhaps a folder of manifests was named, whose suffix is not one of audio
+        for below in filter(None, (blocks.named_below(Path(name)) for name in rest)):
+            notes.append(f"{shown(below)}: named itself, it is transcribed")
     made: list[Block] = [*blocks.of_files(audio, size)]
     for manifest in sorted(manifests.values(), key=os.fsencode):
         made += blocks.of_manifest(manifest, size)
@@ -251,6 +257,11 @@ class _BulkProgress(Progress):
         done = self.blocks + self.skipped
         cure = "; the same command continues with the others" if resumable else ""
         self._say(f"interrupted: {done} of {self.files} blocks are done{cure}")
+
+    def earlier(self, count: int, tables: str) -> None:
+        """So many files have failed in the runs that this one continues."""
+        files = f"{count} file{'' if count == 1 else 's'}"
+        self._say(f"{files} failed before and are not tried again: see {tables}")
 
     def _skipped(self) -> str:
         return f"{self.skipped} block{'' if self.skipped == 1 else 's'} skipped"

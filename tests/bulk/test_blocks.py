@@ -53,6 +53,15 @@ def test_only_a_manifest_with_its_recordings_is_a_shard(tmp_path):
     assert digest([block]) != before
 
 
+def test_shards_whose_preparation_was_interrupted_are_refused(tmp_path):
+    for name in ("cuts.000000.jsonl.gz", "recording.000000.tar", "cuts.note.json"):
+        (tmp_path / name).touch()
+    with pytest.raises(LASError, match=f"^{tmp_path}: not all of the shards; run `las prepare"):
+        shards(tmp_path)
+    (tmp_path / "cuts.index.json").touch()
+    assert len(shards(tmp_path)) == 1
+
+
 @pytest.mark.parametrize(
     ("text", "says"), [("", "empty"), ("a text\n", "not a manifest"), ('{"id": "x"}\n', "manifest")]
 )

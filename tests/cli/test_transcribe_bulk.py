@@ -5,12 +5,16 @@ Workers are functions of this process here; `tests/bulk/test_workers.py` starts 
 
 import contextlib
 import json
+import shutil
 import sys
+from pathlib import Path
 
 import pytest
 from speech import error_line
 
 from tests.cli.transcribe.files import recording, tree
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -76,6 +80,12 @@ def test_all_kinds_of_inputs(bulk, here, manifest, tmp_path):
     assert [row["id"] for row in found[3:]] == [cut.id for cut in cuts] * 2
     (error,) = rows(tmp_path / "out", "errors")
     assert lines[2] == f"error: {error['error']}"
+    # Again: nothing is left to do, and what failed is still a failure.
+    status, _, err = bulk(*inputs[:-1], "--block-files", 3)
+    assert status == 1 and err.splitlines()[1:] == [
+        "1 file failed before and are not tried again: see out/errors-*.jsonl",
+        "0 files; 6 blocks skipped",
+    ]
 
 
 def test_a_rerun_does_what_is_left(bulk, here, tmp_path, monkeypatch):
@@ -136,6 +146,18 @@ def test_inputs_without_files_leave_the_folder_free(bulk, here, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_what_lies_below_a_folder_without_audio_is_named(bulk, manifest, tmp_path):
+    (tmp_path / "data/train").mkdir(parents=True)
+    shutil.copy(manifest, tmp_path / "data/dev.jsonl.gz")
+    status, _, err = bulk("data")
+    assert status == 1 and "data/dev.jsonl.gz: named itself, it is transcribed\n" in err
+    (tmp_path / "data/dev.jsonl.gz").unlink()
+    for name in ("cuts.000000.jsonl.gz", "recording.000000.tar"):
+        (tmp_path / "data/train" / name).touch()
+    status, _, err = bulk("data")
+    assert status == 1 and "data/train: named itself, it is transcribed\n" in err
+
+
 def test_a_model_that_is_none_is_found_before_anything_starts(bulk, here, tmp_path):
     status, _, err = bulk("calls", "--model", tmp_path / "calls")
     assert status == 1 and "not a model folder" in error_line(err)
@@ -150,6 +172,5 @@ def test_without_the_extra(bulk, monkeypatch):
     status, _, err = bulk("calls")
     assert (status, error_line(err)) == (
         1,
-        "error: ray is not installed, which this command needs: "
-        "pip install 'listen-attend-spell[bulk]'",
+        f"error: ray is not installed, which this command needs: pip install -e '{ROOT}[bulk]'",
     )

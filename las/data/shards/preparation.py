@@ -35,6 +35,7 @@ UTTERANCES = 1000
 """Utterances of the corpus that make up a shard."""
 
 _NOTE = "cuts.note{:06d}.json"  # of a block of utterances; lhotse takes it for no shard
+_BEGUN = "cuts.note.json"  # there from the first moment to the last
 
 
 @dataclass
@@ -99,6 +100,7 @@ def prepare_shards(
         if not alone:
             raise LASError(f"{folder}: another `las prepare` writes these shards; wait for it")
         remove_leftovers(folder, "")
+        (folder / _BEGUN).touch()
         (folder / INDEX).unlink(missing_ok=True)  # from here on it is not complete
         continuing = True
         for number, block in enumerate(_blocks(items, size)):
@@ -131,7 +133,16 @@ def prepare_shards(
         _remove_surplus(folder, len(shards))
         write_index(folder, shards, records)
         _remove_notes(folder, 0)
+        (folder / _BEGUN).unlink()
     return result
+
+
+def unfinished(folder: Path) -> bool:
+    """Whether a preparation of shards was interrupted, so that some may be missing.
+
+    Shards of other programs have no index, but then no notes either.
+    """
+    return any(folder.glob("cuts.note*.json")) and not (folder / INDEX).is_file()
 
 
 def _blocks(items: Sequence[Item], size: int) -> Iterator[list[Item]]:

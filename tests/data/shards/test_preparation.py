@@ -8,7 +8,7 @@ from speech import sentences, write_folder
 from las.data import corpora
 from las.data.shards import preparation
 from las.data.shards.index import INDEX
-from las.data.shards.preparation import prepare_shards
+from las.data.shards.preparation import prepare_shards, unfinished
 from las.errors import LASError
 from las.storage.atomic import locked
 
@@ -63,10 +63,11 @@ def test_an_interrupted_preparation_continues(corpus, tmp_path, monkeypatch, aft
     with pytest.raises(KeyboardInterrupt):
         prepare_shards("mine", listed(corpus), tmp_path / "b", size=3)
     folder = tmp_path / "b" / "mine.shards"
-    assert not (folder / INDEX).exists()
+    assert not (folder / INDEX).exists() and unfinished(folder)
     (folder / ".partial-1.tar").write_text("of a killed process")
     monkeypatch.setattr(preparation, "_prepare_block", counted)
     found = prepare_shards("mine", listed(corpus), tmp_path / "b", size=3, log=lines.append)
+    assert not unfinished(folder)
     assert len(blocks) == 4 and found.utterances == 8 and len(found.skipped) == 3
     assert content(folder) == whole
     assert len(lines) == (after > 0)
