@@ -51,7 +51,7 @@ def test_a_missing_extra_is_named_in_one_line(command, package, extra):
     assert (done.returncode, done.stderr) == (
         1,
         f"error: {package} is not installed, which this command needs: "
-        f"pip install 'listen-attend-spell[{extra}]'\n",
+        f"pip install -e '{ROOT}[{extra}]'\n",
     )
 
 
