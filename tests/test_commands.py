@@ -109,7 +109,9 @@ def scene(tmp_path_factory) -> Path:
     for name in ("las", "kernels"):
         (root / name).symlink_to(ROOT / name)
     # A copy: benchmarks write their results into it, and those in the repository must stay.
-    shutil.copytree(ROOT / "benchmarks", root / "benchmarks", ignore=shutil.ignore_patterns("*.pyc"))
+    shutil.copytree(
+        ROOT / "benchmarks", root / "benchmarks", ignore=shutil.ignore_patterns("*.pyc")
+    )
     for name in ("an4", "demo", "finetune", "general", "librispeech"):
         copy_recipe(root, name)
     for part, speakers in (("train", 3), ("dev", 1), ("test", 1)):
