@@ -4,7 +4,6 @@ import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 
 @contextmanager
@@ -50,7 +49,7 @@ def missing_extra(error: ModuleNotFoundError) -> str | None:
     extra = EXTRAS.get(package)
     if extra is None:
         return None
-    root = Path(__file__).parents[1]
-    checkout = (root / "pyproject.toml").is_file()
-    what = f"-e '{root}[{extra}]'" if checkout else f"'listen-attend-spell[{extra}]'"
-    return f"{package} is not installed, which this command needs: pip install {what}"
+    return (
+        f"{package} is not installed, which this command needs: "
+        f"pip install 'listen-attend-spell[{extra}]' (in a checkout: pip install -e '.[{extra}]')"
+    )

@@ -51,7 +51,8 @@ def test_a_missing_extra_is_named_in_one_line(command, package, extra):
     assert (done.returncode, done.stderr) == (
         1,
         f"error: {package} is not installed, which this command needs: "
-        f"pip install -e '{ROOT}[{extra}]'\n",
+        f"pip install 'listen-attend-spell[{extra}]' "
+        f"(in a checkout: pip install -e '.[{extra}]')\n",
     )
 
 
