@@ -253,15 +253,17 @@ def test_holding_the_button_records(page, service, monkeypatch, way):
 def test_a_key_is_asked_for_and_kept_nowhere(page, service, sounds):
     service.keys = Keys([KEY])
     page.reload()
+    page.set_input_files("#file", sounds[0])
     field = page.get_by_label("API key")
+    field.wait_for()
+    page.wait_for_function("document.activeElement === document.getElementById('key')")
     field.fill("wrong")
     page.keyboard.press("Enter")
     page.get_by_role("alert").get_by_text("incorrect API key").wait_for()
     field.fill(KEY)
     page.keyboard.press("Enter")
     field.wait_for(state="hidden")
-    page.set_input_files("#file", sounds[0])
-    words(page)
+    words(page)  # of the file that was refused
     kept = (
         "JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie, location.href])"
     )

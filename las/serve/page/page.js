@@ -2,6 +2,7 @@
 const byId = (id) => document.getElementById(id);
 const speak = byId("speak");
 let key = ""; // nowhere but here
+let refused = null; // the file that was sent without a key, or with a wrong one
 let model = "";
 let current = null; // the file whose text is shown
 let address = null; // of it, for the player
@@ -33,7 +34,10 @@ async function ask(path, options = {}) {
     throw new Error("The server cannot be reached.");
   }
   if (answer.ok) return answer;
-  if (answer.status === 401) byId("key-form").hidden = false;
+  if (answer.status === 401) {
+    byId("key-form").hidden = false;
+    byId("key").focus();
+  }
   let message = `${answer.status} ${answer.statusText}`; // of a proxy, say
   try {
     message = (await answer.json()).error.message;
@@ -77,10 +81,12 @@ function clear() {
 
 async function transcribe(file) {
   clear();
+  refused = file;
   say(`Transcribing ${file.name} …`);
   try {
     const fields = [["response_format", "verbose_json"], ["timestamp_granularities[]", "word"]];
     show(JSON.parse(await send("v1/audio/transcriptions", file, fields)), file);
+    refused = null;
   } catch (error) {
     failed(error);
   }
@@ -239,6 +245,7 @@ byId("key-form").addEventListener("submit", async (event) => {
     await findModel();
     byId("key-form").hidden = true;
     say("The key is accepted.");
+    if (refused) transcribe(refused);
   } catch (error) {
     failed(error);
   }
