@@ -15,8 +15,8 @@ from las.storage.weights import WEIGHTS, corrupt
 
 CONFIG = "config.yaml"
 _CURE = (
-    "name the folder `model` of a training (without --model `las transcribe` takes the bundled "
-    "model)"
+    "name the folder `model` of a training (the bundled model needs no --model, and is `bundled` "
+    "for `las export`)"
 )
 
 
@@ -29,6 +29,8 @@ def check_model(folder: Path) -> None:
     _refuse_exported(folder)
     if not folder.is_dir():
         raise LASError(f"{folder}: no such model folder; {_CURE}")
+    if any(folder.glob("*.onnx")):
+        raise LASError(f"{folder}: a part of an export: it has no {MANIFEST}; export again")
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise LASError(f"{folder}: not a model folder: it has no {name}; {_CURE}")
