@@ -173,7 +173,9 @@ def documented(results: Path) -> str:
         seconds = found["rows"][0]["audio_seconds"] / found["rows"][0]["requests"]
         said = (
             f"{found['device']}, {found['date'][:10]}: recordings of {seconds:.1f} s on average, "
-            f"model {found['model']}, options `{found['options'] or 'none'}`.\n\n"
+            f"model {found['model']}, {found['options'] or 'default options'}, load of the machine "
+            f"{found['load']} before, clients on the same cores; `{path.parent.name}/{path.name}`."
+            "\n\n"
         )
         parts.append(said + table(found["rows"]))
     return "\n".join(parts)

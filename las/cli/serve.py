@@ -111,11 +111,13 @@ def serve(
             config, language_model = search_settings(
                 las, torch_device, folder, lm, search, words=words, greedy=greedy, **options
             )
+            transcriber = Transcriber(
+                las, torch_device, config, language_model, timer=confidence.timer(folder)
+            )
+            # Kernels are built before the first request, and what is wrong with them is said.
+            list(transcriber.files(sorted(bundled().parent.glob("samples/*.flac"))[:1]))
         except KeyboardInterrupt as interrupt:
             raise typer.Exit(exit_status(interrupt)) from None
-    transcriber = Transcriber(
-        las, torch_device, config, language_model, timer=confidence.timer(folder)
-    )
     metrics = Metrics()
     worker = Worker(transcriber, metrics, batch_seconds, batch_wait / 1000)
     limits = Limits(max_megabytes, max_seconds, max_queue, upload_seconds)

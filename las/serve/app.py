@@ -84,7 +84,7 @@ def create(service: Service) -> FastAPI:
             raise APIError(404, what, param="model", code="model_not_found")
         return _model(service, name)
 
-    @app.get("/healthz")
+    @app.api_route("/healthz", methods=["GET", "HEAD"])
     async def healthz() -> Response:
         if service.stopping or not service.worker.alive:
             return JSONResponse({"status": "stopping"}, 503)

@@ -25,7 +25,7 @@ def router() -> APIRouter:
     """The routes of the page and its files; they need no key."""
     found = APIRouter()
     index = _Asset("las.serve", "page", "index.html")
-    found.add_api_route("/", index.answer, methods=["GET"])
+    found.add_api_route("/", index.answer, methods=["GET", "HEAD"])
     for place in _FILES:
         found.add_api_route(f"/page/{place[-1]}", _Asset(*place).answer, methods=["GET"])
     return found

@@ -14,12 +14,15 @@ from las.serve.errors import SERVER, APIError
 from las.transcription.transcriber import Transcriber
 from las.transcription.word_timestamps import timed_words
 
+SECONDS = 20.0
+"""What is explained of a file: all other requests wait for it."""
+
 if TYPE_CHECKING:
     from las.explain.types import Explanation
 
 
 def read(path: Path, rate: int) -> tuple[np.ndarray, bool]:
-    """What is explained of a file: as much as a page has the sound of.
+    """What is explained of a file: its first :data:`SECONDS`.
 
     Returns:
         the waveform [S], and whether there is more of the file.
@@ -29,13 +32,13 @@ def read(path: Path, rate: int) -> tuple[np.ndarray, bool]:
         AudioError: the file cannot be read.
     """
     try:
-        from las.explain import explainer, html
+        from las.explain import explainer, html  # noqa: F401 (what it needs is missed now)
     except ModuleNotFoundError as error:
         cure = missing_extra(error)
         if cure is None:
             raise
         raise APIError(501, cure, kind=SERVER, code="not_installed") from None
-    return explainer.beginning(path, rate, html.AUDIO_SECONDS)
+    return explainer.beginning(path, rate, SECONDS)
 
 
 def explain(

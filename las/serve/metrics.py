@@ -20,7 +20,7 @@ class Metrics:
         self.audio = Counter("las_audio_seconds", "Seconds of audio transcribed", registry=registry)
         self.queue = Gauge(
             "las_queue_length",
-            "Transcriptions that are accepted and not answered yet",
+            "Requests with a file that are accepted and not answered yet",
             registry=registry,
         )
         self.chunks = Histogram(

@@ -43,7 +43,11 @@ class Observed:
                 await body.discard()
             await send(message)
 
-        await self.app(scope, body.receive, sent)
+        try:
+            await self.app(scope, body.receive, sent)
+        except Exception:  # answered further out
+            self.metrics.requests.labels(endpoint, 500).inc()
+            raise
 
 
 class _Body:

@@ -1,7 +1,7 @@
 """The fields of a request beside the file: checked as OpenAI's API defines them.
 
 ``prompt``, ``temperature`` and ``chunking_strategy`` change nothing here: the model takes no prompt
-and samples nothing. ``stream`` is ignored, as for OpenAI's whisper-1.
+and samples nothing.
 """
 
 from collections.abc import Sequence
@@ -80,6 +80,9 @@ def parse(form: FormData, models: Sequence[str], language: str) -> Parameters:
     if found.language is not None and not languages.same(found.language, language):
         what = f"language: this model writes {language!r}, not {found.language!r}"
         raise APIError(400, what, param="language", code="unsupported_language")
+    if found.stream and found.response_format not in ("json", "text"):
+        what = "stream: only response_format json and text are streamed"
+        raise APIError(400, what, param="stream", code="invalid_value")
     if found.timestamp_granularities and found.response_format != "verbose_json":
         what = "timestamp_granularities: only response_format verbose_json has them"
         raise APIError(400, what, param="timestamp_granularities", code="invalid_value")

@@ -1,5 +1,6 @@
 """Transcriptions as answers in each ``response_format``."""
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict
@@ -15,6 +16,8 @@ from las.transcription.types import Transcription
 
 def render(found: Transcription, asked: Parameters) -> Response:
     """The answer to a request."""
+    if asked.stream:
+        return _events(found)
     return _FORMATS[asked.response_format](found, asked)
 
 
@@ -46,6 +49,19 @@ def _verbose(found: Transcription, asked: Parameters) -> Response:
     if asked.words:
         whole["words"] = [_word(asdict(word)) for word in found.words]
     return JSONResponse({**whole, "usage": _usage(found)})
+
+
+def _events(found: Transcription) -> Response:
+    """The text as server-sent events, a segment each, and once more as a whole.
+
+    They are sent together: a file's text is complete when its last segment is.
+    """
+    pieces = [segment.text for segment in found.segments]
+    deltas = [piece if n == 0 else f" {piece}" for n, piece in enumerate(pieces)]
+    events = [{"type": "transcript.text.delta", "delta": delta} for delta in deltas]
+    events.append({"type": "transcript.text.done", "text": found.text})
+    content = "".join(f"data: {json.dumps(event)}\n\n" for event in events)
+    return Response(content + "data: [DONE]\n\n", media_type="text/event-stream")
 
 
 def _segment(segment: dict[str, Any]) -> dict[str, Any]:

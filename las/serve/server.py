@@ -1,6 +1,7 @@
 """The process: one socket, and an end at which nothing that was accepted is lost."""
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -28,7 +29,9 @@ def bind(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=1024)
     except (OSError, UnicodeError) as error:
-        what = getattr(error, "strerror", None) or str(error)
+        number = error.errno if isinstance(error, OSError) else None
+        # Of create_server, whose message has the address again; of getaddrinfo they are negative.
+        what = os.strerror(number) if number and number > 0 else str(error)
         cure = "choose another with --host and --port"
         raise LASError(f"{host}:{port}: cannot be listened on ({what}); {cure}") from None
 
@@ -55,6 +58,8 @@ def run(service: Service, listening: socket.socket, ready: Callable[[], None]) -
         listening: see :func:`bind`.
         ready: called when requests are accepted.
     """
+    # It tells of every body that is no form; the client is told by the answer.
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     service.worker.start()
     asyncio.run(_serve(service, listening, ready))
     service.worker.stop()

@@ -19,7 +19,7 @@ import httpx
 from las.cli.transcribe.inputs import Source
 from las.cli.transcribe.recognition import recognise
 from las.errors import LASError
-from las.serve import keys, languages, middleware
+from las.serve import app, keys, languages, middleware
 from las.serve.app import MODELS, TRANSCRIPTIONS, create
 from las.serve.metrics import Metrics
 from las.serve.service import Service
@@ -100,7 +100,7 @@ def test_every_format_says_what_las_transcribe_says(service, sounds, alone):
 
 
 def test_what_changes_nothing_is_accepted(service, sounds, alone):
-    more = {"prompt": "Paris", "temperature": "0.2", "stream": "true", "language": "en"}
+    more = {"prompt": "Paris", "temperature": "0.2", "stream": "false", "language": "en"}
     found = post(service, sounds[0].read_bytes(), chunking_strategy="auto", unknown="1", **more)
     assert found.json()["text"] == alone[sounds[0]].text
     for language in ("", "EN", "en-GB", "English"):
@@ -124,6 +124,7 @@ def test_what_changes_nothing_is_accepted(service, sounds, alone):
             "timestamp_granularities",
             "invalid_value",
         ),
+        ({"stream": "true", "response_format": "srt"}, 400, "stream", "invalid_value"),
         ({"include[]": "logprobs"}, 400, "include", "unsupported_value"),
         ({"prompt": "x" * 70000}, 400, None, None),
     ],
@@ -395,7 +396,7 @@ def test_keys_that_cannot_be_meant(tmp_path, monkeypatch):
         keys.load(None)
 
 
-def test_requests_are_counted(worker, service, sounds):
+def test_requests_are_counted(worker, service, sounds, monkeypatch):
     sampled = worker.metrics.registry.get_sample_value
     labels = {"endpoint": "transcriptions", "status": "200"}
 
@@ -413,6 +414,16 @@ def test_requests_are_counted(worker, service, sounds):
     (answer,) = ask(service, ("GET", "/metrics", {}))
     assert answer.headers["content-type"].startswith("text/plain")
     assert "las_batch_chunks_bucket" in answer.text and "las_queue_length 0.0" in answer.text
+    labels["status"] = "500"
+    before = counts()
+    monkeypatch.setattr(app, "_transcribe", None)
+    error(post(service, sounds[0].read_bytes()), 500)
+    assert np.subtract(counts(), before)[0] == 1
+
+
+def test_monitors_may_ask_by_head(service):
+    for answer in ask(service, ("HEAD", "/", {}), ("HEAD", "/healthz", {})):
+        assert (answer.status_code, answer.content) == (200, b"")
 
 
 def test_languages():

@@ -23,7 +23,7 @@ import las.explain
 from las.audio import reader
 from las.explain import figure, html
 from las.explain.explainer import Explainer
-from las.serve import assets
+from las.serve import assets, explaining
 from las.serve.app import EXPLANATIONS
 from las.serve.keys import Keys
 from las.serve.metrics import Metrics
@@ -114,7 +114,7 @@ def test_an_explanation_is_the_page_of_las_explain(service, transcriber, sounds)
 
 
 def test_of_a_long_file_the_beginning_is_explained(service, transcriber, sounds, monkeypatch):
-    monkeypatch.setattr(html, "AUDIO_SECONDS", 0.75)
+    monkeypatch.setattr(explaining, "SECONDS", 0.75)
     page = explain(service, sounds[2].read_bytes()).text
     assert "Only the first 0.75 s of the file are explained." in page and "<audio" in page
 

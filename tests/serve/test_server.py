@@ -125,6 +125,10 @@ def test_openai_s_client_has_its_types(server, recognizer):
     assert [(s.text, s.start, s.no_speech_prob) for s in found.segments] == [
         (s.text, s.start, 0.0) for s in expected.segments
     ]
+    *deltas, done = server.transcribe(SAMPLES[0], stream=True)
+    assert "".join(event.delta for event in deltas) == done.text == expected.text
+    assert {event.type for event in deltas} == {"transcript.text.delta"} and deltas
+    assert done.type == "transcript.text.done"
 
 
 def test_openai_s_client_has_its_errors(server, tmp_path):
@@ -201,7 +205,8 @@ def test_an_address_that_is_taken(monkeypatch, capsys):
         port = taken.getsockname()[1]
         status, out, err = run_main(monkeypatch, capsys, "serve", "--port", port)
     assert status == 1 and out == ""
-    assert error_line(err).startswith(f"error: 127.0.0.1:{port}: cannot be listened on (")
+    what = "Address already in use"
+    assert error_line(err).startswith(f"error: 127.0.0.1:{port}: cannot be listened on ({what}); ")
 
 
 def test_addresses():
