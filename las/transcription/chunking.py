@@ -73,6 +73,7 @@ class Chunk:
     samples: np.ndarray  # [S]
     speech: np.ndarray  # [S / hop] whether there is speech, every 10 ms
     overlap: int = 0  # samples at its start that the previous chunk has, too
+    overlapped: bool = False  # whether the next chunk may begin before its end
 
     @property
     def end(self) -> int:
@@ -161,10 +162,10 @@ class _Splitter:
                 continue
             if self._is_last(view):
                 end = min(len(view), (frames[-1] + 1) * self.hop + margin)
-                yield self._chunk(view[:end], speech, overlap)
+                yield self._chunk(view[:end], speech, overlap, False)
                 return
             end, next_start = self._cut(level, speech, overlap)
-            yield self._chunk(view[:end], speech, overlap)
+            yield self._chunk(view[:end], speech, overlap, next_start < end)
             overlap = max(0, end - next_start)
             self._drop(next_start)
 
@@ -186,9 +187,12 @@ class _Splitter:
         next_start = quietest(level, wanted - around, wanted + around)
         return end * self.hop, next_start * self.hop
 
-    def _chunk(self, samples: np.ndarray, speech: np.ndarray, overlap: int) -> Chunk:
+    def _chunk(
+        self, samples: np.ndarray, speech: np.ndarray, overlap: int, overlapped: bool
+    ) -> Chunk:
         # A copy, so that the rest of the view can be freed.
-        return Chunk(self.position, samples.copy(), speech[: len(samples) // self.hop + 1], overlap)
+        inside = speech[: len(samples) // self.hop + 1]
+        return Chunk(self.position, samples.copy(), inside, overlap, overlapped)
 
     def _view(self) -> np.ndarray:
         """The next samples, as many as a chunk may have (one more is read, to know the end)."""
@@ -246,6 +250,9 @@ def halves(chunk: Chunk, rate: int, config: ChunkingConfig) -> list[Chunk]:
         place = quietest(level, low, max(high, low + HOP_SECONDS)) * hop
         around = round(min(config.overlap_seconds, seconds / 4) * rate) // 2
         start, end = max(place - around, hop), min(place + around, size - hop)
-    first = Chunk(chunk.start, chunk.samples[:end], chunk.speech[: end // hop], chunk.overlap)
+    first = chunk.samples[:end], chunk.speech[: end // hop]
     second = chunk.samples[start:], chunk.speech[start // hop :]
-    return [first, Chunk(chunk.start + start, *second, end - start)]
+    return [
+        Chunk(chunk.start, *first, chunk.overlap, start < end),
+        Chunk(chunk.start + start, *second, end - start, chunk.overlapped),
+    ]

@@ -30,7 +30,7 @@ class Recording:
     read: bool = False  # to its end
     failure: str | None = None
     chunks: list[ChunkTranscript] = field(default_factory=list)
-    last: DecodedChunk | None = None  # may still be trimmed at the overlap with the next
+    last: DecodedChunk | None = None  # is still to be trimmed at the overlap with the next
     disagreement: np.ndarray = field(default_factory=lambda: np.zeros(2))  # of attention and CTC
     waiting: Callable[[], None] = lambda: None  # called when a stream has to be waited for
     ready: Ready | None = None  # told of chunks that are final

@@ -283,12 +283,17 @@ class Transcriber:
         return further
 
     def _add(self, recording: Recording, decoded: DecodedChunk) -> None:
-        """Add the next chunk; the one before it is trimmed at their overlap and is then final."""
+        """Add the next chunk; if it waits for one that overlaps it, both are trimmed there.
+
+        What no other overlaps is final at once: of a stream, the next may be long in coming.
+        """
         recording.disagreement += result_warnings.disagreement(decoded.hypotheses[0])
         if recording.last is not None:
             final, decoded = stitch(recording.last, decoded, self.rate)
             recording.finish(self._final(final))
-        recording.last = decoded
+        recording.last = decoded if decoded.chunk.overlapped else None
+        if recording.last is None:
+            recording.finish(self._final(decoded))
 
     def _final(self, decoded: DecodedChunk) -> ChunkTranscript:
         chunk, frame = decoded.chunk, self._frame(decoded.chunk)

@@ -1,6 +1,7 @@
 """Chunks cover all speech, cut in silences, and do not depend on how samples come in blocks."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -45,6 +46,7 @@ def check_overlaps(found: list[Chunk]) -> None:
         assert a.start < b.start
         assert a.end < b.end
         assert b.overlap == max(0, a.end - b.start)
+        assert a.overlapped or not b.overlap
     assert not found or found[0].overlap == 0
 
 
@@ -64,6 +66,7 @@ def test_cuts_are_in_silences():
     starts = np.cumsum([0.0, *(size + 0.5 for size in sizes[:-1])])
     ends = starts + sizes
     assert [w.overlap for w in found] == [0] * len(found)
+    assert not any(w.overlapped for w in found)
     for chunk in found:
         # Margins of silence, no part of an utterance.
         assert min(abs(starts - 0.2 - chunk.start / RATE)) < 0.1 or chunk.start == 0
@@ -92,6 +95,7 @@ def test_without_silence_chunks_overlap():
     check_overlaps(found)
     assert found[0].start == 0
     assert found[-1].end == len(samples)
+    assert [w.overlapped for w in found] == [True] * (len(found) - 1) + [False]
     for chunk in found[1:]:
         assert 0.5 <= chunk.overlap / RATE <= 1.5
     # Edges are where it is quiet: the swing is lowest at 3/16 s, and every quarter of a second.
@@ -258,6 +262,7 @@ def test_halves_cover_the_whole(seconds, overlap, seed):
     size = round(seconds * 100) + 1
     speech = np.repeat(np.random.default_rng(seed).random(size // 9 + 1) < 0.7, 9)[:size]
     whole = whole_chunk(seconds, 3.0, min(overlap, seconds / 2), speech)
+    whole = replace(whole, overlapped=bool(seed % 2))
     parts = in_half(whole)
     if not parts:
         assert seconds < 2 * HALVES.min_seconds + overlap or seconds < 2.1
@@ -266,4 +271,5 @@ def test_halves_cover_the_whole(seconds, overlap, seed):
     assert first.start == whole.start and second.end == whole.end
     assert second.overlap == first.end - second.start >= 0
     assert first.overlap == whole.overlap <= len(first.samples)
+    assert (first.overlapped, second.overlapped) == (second.overlap > 0, whole.overlapped)
     assert max(len(first.samples), len(second.samples)) < len(whole.samples)

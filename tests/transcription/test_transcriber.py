@@ -6,6 +6,7 @@ The model is random: what it writes is no language, but the same sounds always g
 import io
 import itertools
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from las.transcription import quality
 from las.transcription import transcriber as transcribe
 from las.transcription.chunking import ChunkingConfig
 from las.transcription.transcriber import Transcriber
-from las.transcription.transcript import Failure, Transcript
+from las.transcription.transcript import Failure, Reading, Transcript
 from las.transcription.types import Word
 
 SECONDS = (0.1, 120.0)
@@ -180,6 +181,31 @@ def test_streams_and_blocks_are_as_good_as_files(long_model, long, monkeypatch):
     found = list(transcriber.files([io.BytesIO(path.read_bytes()) for path in long]))
     assert [told(t) for t in found] == expected
     assert found[0].path.name == "<stream>"
+
+
+def test_what_was_said_before_a_pause_does_not_wait_for_what_comes_after(long_model):
+    words = [whistle(text, seed=i) for i, text in enumerate(sentences(2, seed=5))]
+    pause = np.zeros(4 * RATE)  # more than a chunk
+    heard = []
+
+    class Live(Reading):
+        def blocks(self, rate):
+            for name, sound in (("first", words[0]), ("pause", pause), ("second", words[1])):
+                heard.append(name)
+                yield sound.astype(np.float32)
+
+    transcriber = Transcriber(long_model, torch.device("cpu"), chunking=LIMITS)
+    recording = transcriber.open(
+        Live(Path("live"), np.zeros),
+        lambda _path, chunk, _samples: heard.append(chunk.hypotheses[0].text),
+    )
+    while (chunk := recording.next_chunk()) is not None:
+        transcriber.add(recording, chunk, transcriber.decode([chunk])[0])
+    found = transcriber.result(recording)
+    texts = [chunk.hypotheses[0].text for chunk in found.chunks]
+    assert heard == ["first", "pause", texts[0], "second", texts[1]]
+    (whole,) = transcriber.arrays([np.concatenate([words[0], pause, words[1]])])
+    assert told(found) == told(whole)
 
 
 def test_batches_are_limited(long_model, long, monkeypatch):
