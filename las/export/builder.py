@@ -80,8 +80,10 @@ class GraphBuilder:
             self._store(name, tensor.numpy())
             return name
         self._store(name, found[name].movedim(0, rows).contiguous().numpy())
-        self._store(name + SCALE, found[name + SCALE].numpy())
-        return self.op("DequantizeLinear", name, name + SCALE, axis=rows)
+        scale = found[name + SCALE].view(-1, *[1] * (tensor.ndim - 1)).movedim(0, rows)
+        self._store(name + SCALE, scale.numpy())
+        # Not DequantizeLinear: onnxruntime computes that in every step, unless told otherwise.
+        return self.op("Mul", self.op("Cast", name, to=onnx.TensorProto.FLOAT), name + SCALE)
 
     def linear(self, x: str, name: str, weight: Tensor, bias: Tensor | None = None) -> str:
         """``x @ weight.T + bias`` for x [..., K] and the weight [N, K]."""

@@ -216,7 +216,7 @@ def _session(folder: Path, graph: GraphFile, threads: int) -> onnxruntime.Infere
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors
-    # Makes float32 of int8 weights when they are loaded rather than in every step.
+    # For int8 exports of before, which have DequantizeLinear: float32 is made once, at loading.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     data = read_graph(folder, graph)
     try:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 
@@ -12,7 +13,7 @@ from las.export.builder import GraphBuilder
 from las.export.folder import export
 from las.export.runtime import load
 from las.model.las import LAS
-from las.storage.exported import read_manifest
+from las.storage.exported import MANIFEST, describe, read_manifest
 from las.storage.int8 import dequantised, quantised
 
 LENGTHS = [4000, 1, 2345, 163]  # samples; one is a single frame
@@ -25,7 +26,7 @@ LISTENERS = {
         "layers": 2,
         "reduction": 4,
         "stack": 4,
-        "convolutions": [3, 40],
+        "convolutions": [8, 40],
         "norm": True,
         "ctc_frames": 2,
     },
@@ -134,6 +135,65 @@ def test_int8_weights_are_those_of_the_stored_format(tmp_path, noise):
         assert np.allclose(own, other, atol=1e-4)
     listeners = [one.manifest.graphs["listener"].bytes for one in (small, large)]
     assert listeners[0] < 0.6 * listeners[1]
+
+
+def test_int8_weights_are_float32_in_any_session(tmp_path, noise):
+    export(model(LISTENERS["convolutions"]), tmp_path, "int8")
+    (waveforms, samples), exported = noise(LENGTHS), load(tmp_path)
+    encoded = exported.encode(waveforms.numpy(), samples.numpy())
+    plain = {}
+    for name, graph in exported.manifest.graphs.items():
+        options = onnxruntime.SessionOptions()
+        options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+        options.log_severity_level = 3  # it warns of writing that file
+        plain[name] = onnxruntime.InferenceSession(tmp_path / graph.file, options)
+        stored = onnx.load(tmp_path / "optimised.onnx").graph.initializer
+        assert onnx.TensorProto.INT8 not in [one.data_type for one in stored], name
+    exported._sessions = plain
+    for own, other in zip(
+        encoded, exported.encode(waveforms.numpy(), samples.numpy()), strict=True
+    ):
+        assert np.array_equal(own, other)
+
+
+def test_int8_exports_of_before_run_as_they_did(tmp_path, noise):
+    """They have DequantizeLinear in place of Cast and Mul."""
+    export(model(LISTENERS["convolutions"]), tmp_path, "int8")
+    waveforms, samples = (tensor.numpy() for tensor in noise(LENGTHS))
+
+    def found():
+        exported = load(tmp_path)
+        encoded = exported.encode(waveforms, samples)
+        return [*encoded, *exported.greedy(encoded, exported.step_limits(encoded))]
+
+    new, text = found(), (tmp_path / MANIFEST).read_text()
+    changed = 0
+    for graph in read_manifest(tmp_path).graphs.values():
+        path = tmp_path / graph.file
+        whole = onnx.load(path)
+        scales = {one.name: one for one in whole.graph.initializer}
+        sources = {node.output[0]: node for node in whole.graph.node}
+        for node in whole.graph.node:
+            if node.op_type == "Mul" and sources[node.input[0]].op_type == "Cast":
+                weight, (_, scale) = sources[node.input[0]].input[0], node.input
+                if weight not in scales:
+                    continue
+                array = onnx.numpy_helper.to_array(scales[scale])
+                axis = int(np.argmax(array.shape))
+                scales[scale].CopyFrom(onnx.numpy_helper.from_array(array.ravel(), scale))
+                node.CopyFrom(
+                    onnx.helper.make_node(
+                        "DequantizeLinear", [weight, scale], node.output, axis=axis
+                    )
+                )
+                changed += 1
+        path.write_bytes(whole.SerializeToString())
+        described = describe(path, graph.inputs, graph.outputs)
+        text = text.replace(graph.sha256, described.sha256)
+    (tmp_path / MANIFEST).write_text(text)
+    assert changed
+    for own, other in zip(found(), new, strict=True):
+        assert np.array_equal(own, other)
 
 
 def test_the_same_model_gives_the_same_files(tmp_path):
