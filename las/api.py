@@ -4,7 +4,6 @@ import itertools
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from numbers import Real
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, overload
@@ -14,7 +13,6 @@ import torch
 from torch import Tensor
 
 from las import config as configuration
-from las.audio import downmix, reader
 from las.config import SearchConfig
 from las.decoding.hypothesis import CharacterAndWordLM, LanguageModel
 from las.decoding.presets import (
@@ -30,7 +28,7 @@ from las.lm.word_ngram import WordModel
 from las.model.folder import bundled
 from las.model.las import LAS
 from las.runtime import choose_device
-from las.transcription import confidence
+from las.transcription import arrays, confidence
 from las.transcription.segments import transcription
 from las.transcription.transcriber import Transcriber
 from las.transcription.transcript import Failure, Timer, Transcript
@@ -39,10 +37,6 @@ from las.transcription.word_timestamps import timed_words
 
 Audio: TypeAlias = str | PathLike[str] | np.ndarray | Tensor
 """A file, or samples: [S], or [channels, S]."""
-
-_MAX_LEVEL = 1e10  # the power of higher values overflows
-_RATES = (2000, 768000)  # Hz; others are mistakes
-_FULL_SCALE = {np.dtype(kind): -float(np.iinfo(kind).min) for kind in (np.int16, np.int32)}
 
 
 class Recognizer:
@@ -148,26 +142,28 @@ class Recognizer:
                 f"audios: give a list, not {type(audios).__name__}; list(...) makes one of an "
                 "iterable"
             )
-        _check_number("sample_rate", sample_rate, "Hz")
-        _check_number("batch_seconds", batch_seconds, "seconds")
+        arrays.check_number("sample_rate", sample_rate, "Hz")
+        arrays.check_number("batch_seconds", batch_seconds, "seconds")
         kinds = [isinstance(item, str | PathLike) for item in audios]
         if sample_rate is not None and all(kinds):
             raise TypeError("sample_rate: it is for arrays; files have their own")
         results: dict[int, Transcription | LASError] = {}
         files: dict[int, Path] = {}
-        arrays: dict[int, np.ndarray] = {}
+        waveforms: dict[int, np.ndarray] = {}
         for index, item in enumerate(audios):
             if isinstance(item, str | PathLike):
                 files[index] = Path(item)
                 continue
             try:
-                arrays[index] = waveform(item, sample_rate, self.sample_rate)
+                waveforms[index] = waveform(item, sample_rate, self.sample_rate)
             except LASError as error:
                 results[index] = error
         from_files = self._transcriber.files(list(files.values()), batch_seconds=batch_seconds)
-        from_arrays = self._transcriber.arrays(list(arrays.values()), batch_seconds=batch_seconds)
+        from_arrays = self._transcriber.arrays(
+            list(waveforms.values()), batch_seconds=batch_seconds
+        )
         for index, result in itertools.chain(
-            zip(files, from_files, strict=True), zip(arrays, from_arrays, strict=True)
+            zip(files, from_files, strict=True), zip(waveforms, from_arrays, strict=True)
         ):
             if isinstance(result, Failure):
                 results[index] = LASError(result.reason)
@@ -254,11 +250,6 @@ def load(
     return Recognizer(las, torch_device, config, lm, confidence.timer(folder))
 
 
-def _check_number(name: str, value: object, unit: str) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
-        raise TypeError(f"{name}: give a number of {unit}, not {type(value).__name__}")
-
-
 def waveform(samples: np.ndarray | Tensor, rate: int | None, target: int) -> np.ndarray:
     """Convert samples to a model's input: float32 [S] at its rate.
 
@@ -271,7 +262,6 @@ def waveform(samples: np.ndarray | Tensor, rate: int | None, target: int) -> np.
         LASError: they are not audio.
         TypeError: they are not an array or tensor, or their full scale is not known.
     """
-    _check_number("sample_rate", rate, "Hz")
     if isinstance(samples, Tensor):
         dense = samples.layout == torch.strided and not samples.is_nested
         if not dense or samples.is_meta or samples.is_quantized:
@@ -281,34 +271,4 @@ def waveform(samples: np.ndarray | Tensor, rate: int | None, target: int) -> np.
             )
         samples = samples.detach().cpu().resolve_conj().resolve_neg()
         samples = (samples.float() if samples.is_floating_point() else samples).numpy()
-    if not isinstance(samples, np.ndarray):
-        raise TypeError(f"audio: give a path, an array or a tensor, not {type(samples).__name__}")
-    full_scale = _FULL_SCALE.get(samples.dtype.newbyteorder("="))
-    if full_scale is not None:
-        floats = samples.astype(np.float32) / np.float32(full_scale)
-    elif np.issubdtype(samples.dtype, np.floating):
-        with np.errstate(over="ignore"):
-            floats = samples.astype(np.float32)
-    else:
-        raise TypeError(f"audio: samples are {samples.dtype}; give floats, int16 or int32")
-    channels = floats if floats.ndim == 2 and 0 < len(floats) <= floats.shape[1] else None
-    if channels is None and floats.ndim != 1:
-        cure = "give [samples] or [channels, samples]"
-        if floats.ndim == 2 and floats.shape[1]:
-            cure += ", as audio.T would be"
-        raise LASError(f"audio: its shape is {list(samples.shape)}; {cure}")
-    rate = target if rate is None else rate
-    if not _RATES[0] <= rate <= _RATES[1] or rate != int(rate):
-        raise LASError(f"sample_rate {rate}: give whole Hz, {_RATES[0]} to {_RATES[1]}")
-    bad = floats.size - int(np.count_nonzero(np.abs(floats) <= _MAX_LEVEL))
-    if bad:
-        raise LASError(f"audio: {bad} samples are NaN, infinite or beyond {_MAX_LEVEL:g}")
-    if channels is not None:
-        floats = np.concatenate(list(downmix.mono([channels.T], int(rate))))
-    if len(floats) < reader.MIN_SECONDS * rate:
-        raise LASError(
-            f"audio: {len(floats)} samples last {1000 * len(floats) / rate:.3g} ms; "
-            f"give at least {1000 * reader.MIN_SECONDS:g} ms"
-        )
-    whole = list(reader.resampled([floats], int(rate), target))
-    return np.ascontiguousarray(np.concatenate(whole))
+    return arrays.waveform(samples, rate, target, "a path, an array or a tensor")

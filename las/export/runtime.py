@@ -19,6 +19,7 @@ from las.errors import LASError
 from las.storage.exported import ExportManifest, GraphFile, read_graph, read_manifest
 from las.text.subwords import tokenizer
 from las.threads import checked, of_environment
+from las.transcription import arrays
 from las.transcription.chunking import ChunkingConfig, split
 
 __all__ = ["ExportedModel", "load"]
@@ -65,11 +66,14 @@ class ExportedModel:
         }
 
     def transcribe(self, audio: str | PathLike[str] | np.ndarray) -> str:
-        """The text of a file, or of samples [S] at the model's rate.
+        """The text of a file, or of samples [S] or [channels, S] at the model's rate.
+
+        Floats have a full scale of 1; int16 and int32 are scaled. Channels are averaged.
 
         Raises:
-            LASError: the file cannot be read, or the audio is longer than the model decodes at
-                once (``las transcribe`` cuts it).
+            LASError: the file cannot be read, the samples are not audio, or the audio is longer
+                than the model decodes at once (``las transcribe`` cuts it).
+            TypeError: the audio is of another type.
         """
         return self.transcribe_many([audio])[0]
 
@@ -79,11 +83,12 @@ class ExportedModel:
         """Transcribe several in batches, with the texts of :meth:`transcribe`.
 
         Args:
-            audios: files, or samples [S] at the model's rate.
+            audios: as for :meth:`transcribe`.
             batch_seconds: of padded audio to decode at once, at most (or a single one).
 
         Raises:
             LASError: as :meth:`transcribe`.
+            TypeError: as :meth:`transcribe`.
         """
         rate = self.config.frontend.sample_rate
         texts = [""] * len(audios)
@@ -181,12 +186,10 @@ class ExportedModel:
     def _speech(self, audio: str | PathLike[str] | np.ndarray, index: int) -> np.ndarray | None:
         """Samples to decode; None where all is silent."""
         rate = self.config.frontend.sample_rate
-        if isinstance(audio, np.ndarray):
-            name, waveform = f"audio {index}", np.asarray(audio, np.float32)
-            if waveform.ndim != 1 or not np.isfinite(waveform).all():
-                raise LASError(f"{name}: give finite samples [S] at {rate} Hz, or a file")
-        else:
+        if isinstance(audio, str | PathLike):
             name, waveform = str(audio), reader.load(Path(audio), rate)
+        else:
+            name, waveform = f"audio {index}", arrays.waveform(audio, None, rate)
         chunking = ChunkingConfig.for_model(self.config)
         if len(waveform) > round(chunking.max_seconds * rate):
             raise LASError(

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import las
+from las.api import waveform
 from las.audio import reader
 from las.errors import LASError
 from las.export.folder import export
@@ -115,11 +116,35 @@ def test_samples_and_silence(folders, texts):
     assert model.transcribe_many([silence, waveform.astype(np.float64)]) == ["", texts[0]]
 
 
-def test_what_is_no_waveform_is_refused(folders):
-    model = load(folders["int8"])
-    for samples in (np.ones((2, 16000)), np.full(16000, np.nan)):
-        with pytest.raises(LASError, match=r"audio 0: give finite samples \[S\] at 16000 Hz"):
+def test_samples_are_what_they_are_for_a_model_folder(folders, monkeypatch):
+    model, heard = load(folders["int8"]), []
+    monkeypatch.setattr(model, "decode", lambda batch: [heard.append(x) or "" for x in batch])
+    sound = reader.load(SAMPLES[0])
+    integers = np.round(sound * 2**15).astype(np.int16)
+    for samples in (
+        integers,
+        integers.astype(">i4") << 16,
+        integers / 2**15,
+        np.stack([sound, sound]),
+    ):
+        model.transcribe(samples)
+        np.testing.assert_array_equal(heard.pop(), waveform(samples, None, 16000))
+    assert not heard
+    for samples in (
+        np.ones((16000, 2)),
+        np.full(16000, np.nan),
+        np.zeros(100, np.int16),
+        np.zeros(16000, np.int64),
+        np.zeros(16000, np.uint8),
+        np.zeros(16000, bool),
+    ):
+        with pytest.raises((LASError, TypeError)) as right:
+            waveform(samples, None, 16000)
+        with pytest.raises(right.type) as found:
             model.transcribe(samples)
+        assert str(found.value) == str(right.value)
+    with pytest.raises(TypeError, match="audio: give a path or an array, not list"):
+        model.transcribe([0.0] * 16000)
 
 
 def test_long_audio_is_refused(folders):
