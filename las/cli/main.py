@@ -18,6 +18,7 @@ from las.cli.explain import explain
 from las.cli.export import export
 from las.cli.info import info
 from las.cli.lm.main import app as lm_app
+from las.cli.options import Command
 from las.cli.prepare import prepare
 from las.cli.serve import serve
 from las.cli.train import train
@@ -53,7 +54,7 @@ for _command in (
     export,
     bpe,
 ):
-    app.command()(_command)
+    app.command(cls=Command)(_command)
 
 
 def main() -> None:

@@ -3,9 +3,35 @@
 from collections.abc import Callable, Collection
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperOption
+
+
+class Command(TyperCommand):
+    """A command in which no option is taken for the path of the one before it."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As of the base, which takes whatever follows an option for its value.
+
+        Raises:
+            typer.BadParameter: a path begins with a hyphen.
+        """
+        try:
+            return super().parse_args(ctx, args)
+        finally:  # before what is wrong in consequence, such as an argument too many
+            for option in self.params:
+                if isinstance(option, TyperOption):
+                    _check_path(ctx, option)
+
+
+def _check_path(ctx: Any, option: TyperOption) -> None:
+    value = ctx.params.get(option.name)
+    for path in value if isinstance(value, list) else [value]:
+        if isinstance(path, Path) and str(path).startswith("-"):
+            what = f"it needs a path, and {str(path)!r} is an option; write ./{path} if not."
+            raise typer.BadParameter(what, ctx=ctx, param=option)
 
 
 def choices(names: Collection[str]) -> str:

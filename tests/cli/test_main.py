@@ -53,6 +53,31 @@ def test_unknown_words(las, tmp_path):
         assert status == 2 and out == "" and named in err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "option", "taken"),
+    [
+        (
+            ("transcribe", "a.wav", "--attention", "--output-dir", "oa"),
+            "--attention",
+            "--output-dir",
+        ),
+        (("transcribe", "a.wav", "-o", "-f", "srt"), "--output-dir", "-f"),
+        (("explain", "a.wav", "--output-dir", "--greedy"), "--output-dir", "--greedy"),
+        (("transcribe-bulk", "a.wav", "--output", "--resume"), "--output", "--resume"),
+        (("evaluate", "model", "m.jsonl.gz", "--output=-"), "--output", "-"),
+        (("compare", "a.json", "b.json", "--output", "--seed", "3"), "--output", "--seed"),
+        (("tune", "model", "dev", "--words", "--lm", "x"), "--words", "--lm"),
+        (("lm", "train", "text", "out", "--config", "--x"), "--config", "--x"),
+    ],
+)
+def test_no_option_is_taken_for_a_path(las, tmp_path, monkeypatch, arguments, option, taken):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = las(*arguments)
+    assert (status, out) == (2, "") and not list(tmp_path.iterdir())
+    line = error_line(err)
+    assert f"'{option}'" in line and f"it needs a path, and '{taken}' is an option" in line
+
+
 def test_from_a_folder_to_a_transcript(las, tmp_path):
     mine = write_folder(tmp_path / "mine", sentences(6))
     assert las("prepare", "folder", mine, tmp_path / "data")[0] == 0

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from las.cli.options import NormalizerOption, Normalizers
+from las.cli.options import Command, NormalizerOption, Normalizers
 from las.imports import frozen_imports
 from las.text.characters import ALPHABET
 
@@ -15,7 +15,7 @@ app = typer.Typer(no_args_is_help=True, help="Language models for the search.")
 _TEXT = "Text with one sentence per line: UTF-8, plain, .gz or .xz."
 
 
-@app.command()
+@app.command(cls=Command)
 def train(
     text: Annotated[Path, typer.Argument(help=_TEXT)],
     output: Annotated[
@@ -45,7 +45,7 @@ def train(
         raise typer.Exit(130) from None
 
 
-@app.command()
+@app.command(cls=Command)
 def ngram(
     text: Annotated[Path, typer.Argument(help=_TEXT)],
     output: Annotated[Path, typer.Argument(help="Folder for the model.")],
@@ -90,7 +90,7 @@ def ngram(
     )
 
 
-@app.command()
+@app.command(cls=Command)
 def words(
     source: Annotated[
         Path,
@@ -141,7 +141,7 @@ def words(
     )
 
 
-@app.command()
+@app.command(cls=Command)
 def score(
     folder: Annotated[Path, typer.Argument(help="Language model folder.")],
     text: Annotated[Path, typer.Argument(help=_TEXT)],
