@@ -14,7 +14,7 @@ from las.export.speller import speller_graph
 from las.model.folder import CONFIG, WEIGHTS
 from las.model.las import LAS
 from las.storage.atomic import replacing
-from las.storage.exported import ExportManifest, describe, write_manifest
+from las.storage.exported import ExportManifest, describe, is_exported, write_manifest
 from las.text.characters import BLANK, EOS
 from las.transcription.confidence import CONFIDENCE
 from las.version import __version__
@@ -26,11 +26,20 @@ def check_target(folder: Path) -> None:
     """Check, before long work, that a folder may hold an exported model.
 
     Raises:
-        LASError: it is a model folder, which `las transcribe` could then not tell from the export.
+        LASError: it is a model folder, which `las transcribe` could then not tell from the export,
+            or holds other files, but no export that would be replaced.
     """
     for name in (CONFIG, WEIGHTS):
         if (folder / name).exists():
             raise LASError(f"{folder}: this folder holds a model ({name}); name another to export")
+    if folder.is_dir() and not is_exported(folder):
+        # Hidden files are not the user's: what a killed export left, or what file managers write.
+        others = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
+        if others:
+            raise LASError(
+                f"{folder}: this folder holds other files ({others[0]}); name a new folder, or an "
+                "empty one"
+            )
 
 
 def export(model: LAS, folder: Path, dtype: Dtype = "float32") -> ExportManifest:
@@ -42,7 +51,7 @@ def export(model: LAS, folder: Path, dtype: Dtype = "float32") -> ExportManifest
         dtype: of the stored weights, ``float32`` or ``int8``; what is computed is float32.
 
     Raises:
-        LASError: the folder is a model folder, or weights that are not finite cannot be int8.
+        LASError: the folder holds other files, or weights that are not finite cannot be int8.
     """
     check_target(folder)
     int8 = dtype == "int8"

@@ -17,6 +17,7 @@ from las.storage.atomic import replacing
 
 MANIFEST = "export.json"
 FORMAT: Literal["listen-attend-spell/onnx-1"] = "listen-attend-spell/onnx-1"
+GRAPHS = ("frontend", "listener", "ctc", "speller")
 _CURE = "export the model again"
 
 
@@ -54,8 +55,14 @@ class ExportManifest(Settings):
 
 
 def is_exported(folder: Path) -> bool:
-    """Whether a folder holds an exported model."""
-    return (folder / MANIFEST).is_file()
+    """Whether a folder holds an exported model, be it incomplete."""
+    return (folder / MANIFEST).is_file() or _is_incomplete(folder)
+
+
+def _is_incomplete(folder: Path) -> bool:
+    """Whether there are graphs without the manifest, which is written last; no model folder is."""
+    graphs = any((folder / f"{name}.onnx").is_file() for name in GRAPHS)
+    return graphs and not any(folder.glob("*.safetensors"))
 
 
 def describe(path: Path, inputs: list[Value], outputs: list[Value]) -> GraphFile:
@@ -84,6 +91,10 @@ def read_manifest(folder: Path) -> ExportManifest:
         if not isinstance(data, dict):
             raise ValueError("no object")
     except FileNotFoundError:
+        if _is_incomplete(folder):
+            raise LASError(
+                f"{folder}: this export is incomplete: it has no {MANIFEST}; {_CURE}"
+            ) from None
         raise LASError(
             f"{folder}: not an exported model: it has no {MANIFEST}; `las export` writes one"
         ) from None

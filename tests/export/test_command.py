@@ -52,6 +52,39 @@ def test_it_says_what_it_wrote(las, model, tmp_path):
     assert load(folder).manifest.dtype == "int8"
 
 
+def test_a_folder_of_other_files_is_refused(las, model, tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / ".partial-0").touch()  # of an export that was killed
+    assert las("export", model, folder)[0] == 0
+    (folder / MANIFEST).unlink()  # not complete
+    assert las("export", model, folder, "--dtype", "int8")[0] == 0
+    assert load(folder).manifest.dtype == "int8"
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "notes.txt").write_text("mine")
+    status, _, err = las("export", model, other)
+    assert status == 1 and error_line(err) == (
+        f"error: {other}: this folder holds other files (notes.txt); name a new folder, or an "
+        "empty one"
+    )
+    assert [path.name for path in other.iterdir()] == ["notes.txt"]
+    status, _, err = las("export", model, other / "notes.txt")
+    assert status == 1 and "a file is in its place" in error_line(err)
+
+
+def test_an_incomplete_export_is_named(las, model, exported, audio):
+    (exported / MANIFEST).unlink()
+    status, _, err = las("transcribe", audio, "--model", exported)
+    assert status == 1 and error_line(err) == (
+        f"error: {exported}: this export is incomplete: it has no {MANIFEST}; export the model "
+        "again"
+    )
+    shutil.copy(model / "model.safetensors", exported)  # a model folder, with graphs beside
+    shutil.copy(model / "config.yaml", exported)
+    assert las("transcribe", audio, "--model", exported)[0] == 0
+
+
 @pytest.mark.parametrize("form", ["txt", "json"])
 def test_transcribe_writes_what_the_model_folder_gives(las, model, exported, audio, tmp_path, form):
     results = []
@@ -166,7 +199,7 @@ def test_a_missing_package_is_one_line(model, exported, audio):
     assert (done.returncode, done.stderr) == (
         1,
         "error: onnx is not installed, which this command needs: "
-        "pip install 'listen-attend-spell[export]'\n",
+        "pip install 'listen-attend-spell[export]' (in a checkout: pip install -e '.[export]')\n",
     )
     done = without_extras("transcribe", audio, "--model", exported)
     assert done.returncode == 1 and "onnxruntime is not installed" in error_line(done.stderr)
