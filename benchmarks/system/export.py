@@ -151,7 +151,8 @@ def page(text: str, found: common.Row) -> str:
     caption = (
         f"Bundled model, greedy search, {found['utterances']} utterances of the demo's test part "
         f"({found['seconds']:.0f} s), one thread of {found['device']}, torch {found['torch']}, "
-        f"onnxruntime {found['onnxruntime']}, {found['date'][:10]}: `{found['command']}`."
+        f"onnxruntime {found['onnxruntime']}, {found['date'][:10]}: `{found['command']}`. "
+        f"Times are CPU seconds; the load of the machine was {found['load']:.3g}."
     )
     return _BLOCK.sub(lambda m: f"{m[1]}{table(found)}\n{caption}\n{m[2]}", text)
 
