@@ -10,7 +10,7 @@ import safetensors.torch
 from las import config as configuration
 from las.config import ModelConfig
 from las.errors import LASError
-from las.storage.exported import MANIFEST, is_exported
+from las.storage.exported import is_exported
 from las.storage.weights import WEIGHTS, corrupt
 
 CONFIG = "config.yaml"
@@ -29,8 +29,6 @@ def check_model(folder: Path) -> None:
     _refuse_exported(folder)
     if not folder.is_dir():
         raise LASError(f"{folder}: no such model folder; {_CURE}")
-    if any(folder.glob("*.onnx")):
-        raise LASError(f"{folder}: a part of an export: it has no {MANIFEST}; export again")
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise LASError(f"{folder}: not a model folder: it has no {name}; {_CURE}")
@@ -56,7 +54,7 @@ def model_settings(folder: Path) -> ModelConfig:
 def _refuse_exported(folder: Path) -> None:
     if is_exported(folder):
         raise LASError(
-            f"{folder}: an exported model ({MANIFEST}), which only `las transcribe` and "
+            f"{folder}: an exported model, which only `las transcribe` and "
             "las.export.runtime take; name the model folder that it was made from"
         )
 
