@@ -129,5 +129,7 @@ def prepare(
 
 
 def _duration(seconds: float) -> str:
-    """Hours, or minutes of little data."""
+    """Hours, or minutes or seconds of little data."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
     return f"{seconds / 60:.1f} min" if seconds < 360 else f"{seconds / 3600:.2f} h"

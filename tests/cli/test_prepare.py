@@ -12,7 +12,7 @@ def test_prepare_counts_what_it_leaves_out(las, tmp_path):
     status, out, err = las("prepare", "folder", mine, tmp_path / "out")
     assert (status, err) == (0, "")
     first, *skipped = out.splitlines()
-    assert "mine.jsonl.gz: 2 utterances" in first and first.endswith(" min, 2 speakers")
+    assert "mine.jsonl.gz: 2 utterances" in first and first.endswith(" s, 2 speakers")
     assert sorted(line.strip() for line in skipped) == [
         "skipped 1: characters outside the alphabet (listed in mine.skipped.jsonl)",
         "skipped 1: empty text (listed in mine.skipped.jsonl)",
