@@ -4,7 +4,7 @@ These are the page at ``/``, explanations, health and metrics.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from functools import partial
@@ -59,19 +59,11 @@ def create(service: Service) -> FastAPI:
 
     @app.post(TRANSCRIPTIONS, dependencies=private)
     async def transcriptions(request: Request) -> Response:
-        try:
-            with service.accepted():
-                return await _transcribe(service, request)
-        except ClientDisconnect:
-            return Response(status_code=_CLOSED)
+        return await _accepted(service, request, _transcribe)
 
     @app.post(EXPLANATIONS, dependencies=private)
     async def explanations(request: Request) -> Response:
-        try:
-            with service.accepted():
-                return await _explain(service, request)
-        except ClientDisconnect:
-            return Response(status_code=_CLOSED)
+        return await _accepted(service, request, _explain)
 
     @app.get(MODELS, dependencies=private)
     async def models() -> dict[str, Any]:
@@ -104,6 +96,17 @@ def _model(service: Service, name: str) -> dict[str, Any]:
         "created": service.started,
         "owned_by": "listen-attend-spell",
     }
+
+
+async def _accepted(
+    service: Service, request: Request, answer: Callable[[Service, Request], Awaitable[Response]]
+) -> Response:
+    """Answer a request with a file, unless there are too many, or its client goes away."""
+    try:
+        with service.accepted():
+            return await answer(service, request)
+    except ClientDisconnect:
+        return Response(status_code=_CLOSED)
 
 
 @asynccontextmanager

@@ -14,11 +14,11 @@ from las.serve.errors import SERVER, APIError
 from las.transcription.transcriber import Transcriber
 from las.transcription.word_timestamps import timed_words
 
-SECONDS = 20.0
-"""What is explained of a file: all other requests wait for it."""
-
 if TYPE_CHECKING:
     from las.explain.types import Explanation
+
+SECONDS = 20.0
+"""What is explained of a file: all other requests wait for it."""
 
 
 def read(path: Path, rate: int) -> tuple[np.ndarray, bool]:

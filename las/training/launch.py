@@ -130,20 +130,17 @@ def _time_to_save() -> Iterator[None]:
 
     def patient(self: SubprocessContext, death_sig: signal.Signals, timeout: int = 30) -> None:
         nonlocal asked
-        waits = isinstance(sys.exception(), SignalException) and not asked
-        if not waits:
-            return close(self, death_sig, timeout)
-        asked = True
-        close(self, death_sig, SAVING)
+        saves = isinstance(sys.exception(), SignalException) and not asked
+        asked = asked or saves
+        close(self, death_sig, SAVING if saves else timeout)
         killed = [one.proc.returncode for one in self.subprocess_handlers.values()]
-        if -signal.SIGKILL in killed:
+        if saves and -signal.SIGKILL in killed:
             print(
                 f"error: {killed.count(-signal.SIGKILL)} processes of the training did not end "
                 f"within {SAVING} s of {death_sig.name} and were killed; the same command resumes "
                 "from the last checkpoint",
                 file=sys.stderr,
             )
-        return None
 
     SubprocessContext._close = patient  # type: ignore[method-assign]  # no setting for it
     try:

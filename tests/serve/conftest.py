@@ -36,3 +36,14 @@ def alone(transcriber, sounds):
     found = {path: next(iter(transcriber.files([path]))) for path in sounds}
     assert len({transcript.text for transcript in found.values()}) > 2
     return found
+
+
+@pytest.fixture(scope="module")
+def worker(transcriber):
+    from las.serve.metrics import Metrics  # need the extra [serve], without which tests are skipped
+    from las.serve.worker import Worker
+
+    worker = Worker(transcriber, Metrics())
+    worker.start()
+    yield worker
+    worker.stop()

@@ -21,22 +21,12 @@ from las.cli.transcribe.recognition import recognise
 from las.errors import LASError
 from las.serve import app, keys, languages, middleware
 from las.serve.app import MODELS, TRANSCRIPTIONS, create
-from las.serve.metrics import Metrics
 from las.serve.service import Service
 from las.serve.upload import Limits
-from las.serve.worker import Worker
 from las.transcription import writers
 from las.transcription.segments import transcription
 
 LIMITS = Limits(megabytes=0.5, seconds=15.0, queue=3, upload_seconds=60.0)
-
-
-@pytest.fixture(scope="module")
-def worker(transcriber):
-    worker = Worker(transcriber, Metrics())
-    worker.start()
-    yield worker
-    worker.stop()
 
 
 @pytest.fixture

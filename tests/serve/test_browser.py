@@ -30,10 +30,8 @@ from las.explain.figure import level
 from las.serve import server
 from las.serve.app import create
 from las.serve.keys import Keys
-from las.serve.metrics import Metrics
 from las.serve.service import Service
 from las.serve.upload import Limits
-from las.serve.worker import Worker
 from las.transcription.chunking import ChunkingConfig
 from las.transcription.segments import transcription
 from las.transcription.transcriber import Transcriber
@@ -60,11 +58,8 @@ def transcriber():
 
 
 @pytest.fixture(scope="module")
-def service(transcriber):
-    worker = Worker(transcriber, Metrics())
-    worker.start()
-    yield Service(worker, ["small"], worker.metrics, Limits(seconds=15.0))
-    worker.stop()
+def service(worker):
+    return Service(worker, ["small"], worker.metrics, Limits(seconds=15.0))
 
 
 @pytest.fixture(scope="module")

@@ -26,21 +26,11 @@ from las.explain.explainer import Explainer
 from las.serve import assets, explaining
 from las.serve.app import EXPLANATIONS
 from las.serve.keys import Keys
-from las.serve.metrics import Metrics
 from las.serve.service import Service
 from las.serve.upload import Limits
-from las.serve.worker import Worker
 from tests.serve.test_app import BAD, ask, error
 
 PAGE = Path(assets.__file__).parent / "page"
-
-
-@pytest.fixture(scope="module")
-def worker(transcriber):
-    worker = Worker(transcriber, Metrics())
-    worker.start()
-    yield worker
-    worker.stop()
 
 
 @pytest.fixture
