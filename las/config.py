@@ -252,6 +252,9 @@ class TrainingConfig(Settings):
     label_smoothing: Share = 0.1  # share of the target probability spread over all labels
     scheduled_sampling: Share = 0.0  # share of the speller's inputs that are its own predictions
     scheduled_sampling_start: Natural = 5  # first epoch with scheduled sampling
+    # Decay, a step, of a moving average of the weights; it is validated and kept; 0: none. 0.999
+    # averages about a thousand steps.
+    moving_average: Annotated[float, Field(ge=0, lt=1)] = 0.0
     average: Natural = 5  # number of best epochs whose weights are averaged; 0 or 1: the best epoch
     evaluate_every: Positive = 1  # epochs between validations
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 5.0  # minutes between checkpoints

@@ -52,7 +52,7 @@ def learning_rate(
 
 def optimizer_step(
     optimizer: Optimizer, rate: float, norm: float, position: Position, limit: int, output: Path
-) -> None:
+) -> bool:
     """Take one optimizer step, or skip and count it if the gradient is not finite.
 
     Args:
@@ -62,6 +62,9 @@ def optimizer_step(
         position: counts the step.
         limit: skipped steps in a row that end the training.
         output: folder of the training, for the message.
+
+    Returns:
+        whether the step was taken.
 
     Raises:
         LASError: the limit is reached.
@@ -80,3 +83,4 @@ def optimizer_step(
                 "lower training.learning_rate or check the data"
             )
     position.step += 1
+    return not position.in_a_row

@@ -13,7 +13,8 @@ from las.training.distributed import DistributedGroup
 from las.training.position import TrainingPosition
 
 # Settings that may change when a training is resumed: paths, hardware, how often it validates and
-# saves, and its length. The learning rate then follows the new number of epochs.
+# saves, an average that does not act on the training, and its length. The learning rate then
+# follows the new number of epochs.
 _RESUMABLE_CHANGES = frozenset(
     [
         "data.train",
@@ -23,6 +24,7 @@ _RESUMABLE_CHANGES = frozenset(
         "data.workers",
         "training.output",
         "training.epochs",
+        "training.moving_average",
         "training.threads",
         "training.device",
         "training.evaluate_every",
@@ -39,6 +41,7 @@ class Resumed:
     Attributes:
         model: Weights by name.
         optimizer: State of the optimizer.
+        average: State of the moving average, if there was one.
         position: Where the training is.
         step_batches: Batches of an optimizer step, over all processes.
         changed: Whether settings differ from those of the state.
@@ -47,6 +50,7 @@ class Resumed:
 
     model: dict[str, Any]
     optimizer: dict[str, Any]
+    average: dict[str, Any] | None
     position: TrainingPosition
     step_batches: int
     changed: bool
@@ -87,7 +91,15 @@ def read(
         position.batches *= world  # they were those of one process
         lines.append("of an earlier version: the rest of this epoch is in another order")
     lines += resharing(world, group.world, batches)
-    return Resumed(state["model"], state["optimizer"], position, batches, bool(changed), lines)
+    return Resumed(
+        model=state["model"],
+        optimizer=state["optimizer"],
+        average=state.get("average"),
+        position=position,
+        step_batches=batches,
+        changed=bool(changed),
+        lines=lines,
+    )
 
 
 def sharing(state: Mapping[str, Any]) -> tuple[int, int]:

@@ -42,6 +42,7 @@ from las.training.datasets import dev_set, halves, read_batches, training_set
 from las.training.distributed import DistributedGroup
 from las.training.logger import TrainingLogger
 from las.training.model_selection import ModelSelection
+from las.training.moving_average import MovingAverage
 from las.training.position import TrainingPosition
 
 
@@ -124,7 +125,7 @@ class Trainer:
             self.stop = stack.enter_context(stop_signals())
             logger = TrainingLogger(self.output, self.config, self.group.rank)
             self.logger = stack.enter_context(logger)
-            what = (self.model, self.config, self.group, self.dev_cuts, self.count)
+            what = (self.average.model, self.config, self.group, self.dev_cuts, self.count)
             self.selection = ModelSelection(*what, self.position, self.logger)
             step, epoch, last = self.position.step, self.position.epoch, self.settings.epochs
             at = f"epoch {epoch + 1} of {last}"
@@ -292,7 +293,9 @@ class Trainer:
             norm = math.nan  # no utterance fitted into memory
         counts = [sum(int(x.tokens) for x in losses), sum(int(x.characters) for x in losses)]
         attention, ctc, tokens, characters = self.group.total([*(sums or [0.0, 0.0]), *counts])
-        optimizer_step(self.optimizer, rate, norm, position, self.settings.max_skipped, self.output)
+        limit = self.settings.max_skipped
+        if optimizer_step(self.optimizer, rate, norm, position, limit, self.output):
+            self.average.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.logger.step(
             step=position.step,
@@ -341,6 +344,7 @@ class Trainer:
                     "position": asdict(self.position),
                     "model": self.model.state_dict(),
                     "optimizer": self.optimizer.state_dict(),
+                    "average": self.average.state(),
                 },
             )
         self.group.barrier()
@@ -352,9 +356,12 @@ class Trainer:
         if resumed is None:
             self._write_config()
             self.group.copy_first(self.parameters)
+            self.average = MovingAverage(self.model, self.settings.moving_average)
             return []
         self.position, self.step_batches = resumed.position, resumed.step_batches
         self.model.load_weights(resumed.model, path)
+        self.average = MovingAverage(self.model, self.settings.moving_average)
+        self.average.load(resumed.average)
         for group in resumed.optimizer["param_groups"]:  # the device may be another
             group["fused"] = self.optimizer.param_groups[0]["fused"]
         self.optimizer.load_state_dict(resumed.optimizer)
