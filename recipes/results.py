@@ -5,9 +5,10 @@
 
 The tables are between ``<!-- results -->`` and ``<!-- end -->``: in ``recipes/*/RESULTS.md`` the
 rows of the recipe, in ``docs/results.md`` those of all recipes, in ``README.md`` a selection with
-fewer columns. A recipe lists its rows in ``results/rows.yaml``; each names a report of ``las
-evaluate`` and the logs of the trainings that led to the model. Rows of the README have a key
-``readme``: the name of the system there.
+fewer columns, set by set, and what other recognisers scored on the same recordings
+(``benchmarks/results/peers``). A recipe lists its rows in ``results/rows.yaml``; each names a
+report of ``las evaluate`` and the logs of the trainings that led to the model. Rows of the README
+have a key ``readme``: the name of the system there.
 """
 
 import argparse
@@ -23,6 +24,13 @@ import yaml
 RECIPES = Path(__file__).parent
 README = RECIPES.parent / "README.md"
 ALL = RECIPES.parent / "docs/results.md"
+PEERS = RECIPES.parent / "benchmarks/results/peers"
+# Names of the sets in these reports and in the tables.
+_SETS = {
+    "an4-test": "AN4 test",
+    "librispeech-dev-clean": "dev-clean, 10 speakers, MP3",
+    "commonvoice-train-dev": "Common Voice, 40 speakers",
+}
 _BLOCK = re.compile(r"(<!-- results -->\n).*?(<!-- end -->)", re.DOTALL)
 _HEADER = (
     "| set | system | training data | search | WER % (95 % interval) | CER % | parameters "
@@ -38,6 +46,17 @@ def training_minutes(log: Path) -> float:
     stamps = re.findall(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)Z", log.read_text("utf-8"), re.MULTILINE)
     first, last = (datetime.fromisoformat(stamps[i]) for i in (0, -1))
     return (last - first).total_seconds() / 60
+
+
+def peers_row(report: dict[str, Any]) -> str:
+    """A line of the README: another recogniser, with its own model."""
+    low, high = report["wer_interval"]
+    part = "" if report["every"] == 1 else f": one utterance of {report['every']}"
+    version = report["versions"].partition(",")[0]
+    return (
+        f"| {_SETS[report['set']]}{part} | {version} | its own model | default "
+        f"| **{report['wer']:.2f}** ({low:.2f} to {high:.2f}) |"
+    )
 
 
 def row(recipe: Path, entry: dict[str, Any], short: bool = False) -> str:
@@ -58,16 +77,25 @@ def row(recipe: Path, entry: dict[str, Any], short: bool = False) -> str:
     )
 
 
+def _set_of(line: str) -> str:
+    return line.split(" | ")[0].partition(":")[0]
+
+
 def tables() -> dict[Path, str]:
     """The right text of every file that holds a table."""
-    blocks: dict[Path, list[str]] = {README: [_SHORT_HEADER], ALL: [_HEADER]}
+    blocks: dict[Path, list[str]] = {ALL: [_HEADER]}
+    short: list[str] = []
     for listing in sorted(RECIPES.glob("*/results/rows.yaml")):
         recipe = listing.parent.parent
         entries = yaml.safe_load(listing.read_text("utf-8"))
         rows = [row(recipe, entry) for entry in entries]
         blocks[recipe / "RESULTS.md"] = [_HEADER, *rows]
         blocks[ALL] += rows
-        blocks[README] += [row(recipe, entry, short=True) for entry in entries if "readme" in entry]
+        short += [row(recipe, entry, short=True) for entry in entries if "readme" in entry]
+    reports = [json.loads(path.read_text("utf-8")) for path in sorted(PEERS.glob("*.json"))]
+    short += [peers_row(report) for report in reports if report["name"] != "las"]
+    sets = [_set_of(line) for line in short]
+    blocks[README] = [_SHORT_HEADER, *sorted(short, key=lambda line: sets.index(_set_of(line)))]
     texts = {}
     for path, lines in blocks.items():
         table = "\n".join(lines)
