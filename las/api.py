@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from las import config as configuration
+from las import config_files as configuration
 from las.config import SearchConfig
 from las.decoding.hypothesis import CharacterAndWordLM, LanguageModel
 from las.decoding.presets import (

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from benchmarks import common
 from benchmarks.kernels import timing
-from las import config as configuration
+from las import config_files as configuration
 from las.config import RunConfig
 from las.model.listener import BidirectionalLSTM, Listener
 from las.runtime import precision

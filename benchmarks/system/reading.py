@@ -23,7 +23,7 @@ import torch
 from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
 
 from benchmarks import common, module
-from las import config as configuration
+from las import config_files as configuration
 from las.audio import reader
 from las.config import DataConfig, RunConfig
 from las.data.augmentation import distort, perturb_speed

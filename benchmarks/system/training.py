@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from benchmarks import common, module
 from benchmarks.kernels.shapes import LIBRISPEECH_SECONDS
-from las import config as configuration
+from las import config_files as configuration
 from las.config import RunConfig
 from las.model.las import LAS
 from las.runtime import precision

@@ -22,7 +22,7 @@ import torch.distributed as dist
 
 from benchmarks import common
 from benchmarks.system.training import CHARACTERS_PER_SECOND, PHASES, Batch, Clock, step, watch
-from las import config as configuration
+from las import config_files as configuration
 from las.config import ModelConfig, RunConfig
 from las.model import listener
 from las.model.folder import CONFIG, bundled

@@ -20,7 +20,7 @@ def info(
         import torch
         import torchaudio
 
-        from las import config as configuration
+        from las import config_files as configuration
         from las.decoding import presets
         from las.model.folder import bundled, read_info
         from las.model.las import LAS

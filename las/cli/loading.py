@@ -124,7 +124,7 @@ def chosen_search(
     Raises:
         LASError: a setting is not valid, or a language model is missing.
     """
-    from las import config as configuration
+    from las import config_files as configuration
     from las.config import SearchConfig
     from las.decoding import presets
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from las import config as configuration
+from las import config_files as configuration
 from las.config import SearchConfig
 from las.decoding.hypothesis import CharacterAndWordLM, LanguageModel, split_lm
 from las.decoding.search import describe

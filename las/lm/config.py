@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from las import config as configuration
+from las import config_files as configuration
 from las.config import Natural, Positive, Settings, Share
 from las.errors import LASError
 from las.text.characters import ALPHABET

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from las import config as configuration
+from las import config_files as configuration
 from las.errors import LASError
 from las.lm.config import LMModelConfig
 from las.lm.corpus import Sentences

@@ -17,7 +17,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from las import config as configuration
+from las import config_files as configuration
 from las.config import Settings
 from las.errors import LASError
 from las.storage.atomic import make_folder

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from las import config as configuration
+from las import config_files as configuration
 from las.errors import LASError
 from las.lm import corpus
 from las.lm.config import LMConfig

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from las import config as configuration
+from las import config_files as configuration
 from las.config import Settings
 from las.errors import LASError
 from las.lm.ngram import pack, unpack

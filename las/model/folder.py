@@ -7,7 +7,7 @@ from pathlib import Path
 import safetensors
 import safetensors.torch
 
-from las import config as configuration
+from las import config_files as configuration
 from las.config import ModelConfig
 from las.errors import LASError
 from las.storage.exported import is_exported

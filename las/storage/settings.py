@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from las.config import Settings, to_yaml
+from las.config import Settings
+from las.config_files import to_yaml
 from las.storage.atomic import replacing
 
 

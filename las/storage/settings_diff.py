@@ -17,7 +17,7 @@ Change = tuple[str, Any, Any]
 
 
 def differences(settings: Settings, written: str) -> list[Change]:
-    """Differences to settings that :func:`las.config.to_yaml` wrote, perhaps in an older version.
+    """Differences to settings written by :func:`las.config_files.to_yaml`, perhaps long ago.
 
     Settings that did not exist then count as having their defaults.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from las import config as configuration
+from las import config_files as configuration
 from las.config import ModelConfig, RunConfig, Settings, TrainingConfig
 from las.decoding.presets import carry_over
 from las.errors import LASError
@@ -37,13 +37,13 @@ def model_folder(name: str | Path) -> Path:
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read the settings of a run, as :func:`las.config.load` does.
+    """Read the settings of a run, as :func:`las.config_files.load` does.
 
     The explicit settings may be valid only with those of the initial model; they are then checked
     together.
 
     Raises:
-        LASError: see :func:`las.config.load` and :func:`resolved`.
+        LASError: see :func:`las.config_files.load` and :func:`resolved`.
     """
     data = configuration.read(path)
     try:

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from las import config as configuration
+from las import config_files as configuration
 from las.config import RunConfig
 from las.data.dataset import Batch, training_batches
 from las.errors import LASError

@@ -8,7 +8,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from las import config as configuration
+from las import config_files as configuration
 from las.config import Settings
 from las.decoding.hypothesis import Hypothesis
 from las.transcription.types import Word

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from las import config as configuration
+from las import config_files as configuration
 from las.config import SearchConfig
 from las.decoding.presets import store_search
 from las.errors import LASError

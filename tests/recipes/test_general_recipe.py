@@ -15,7 +15,7 @@ import soundfile
 import torch
 from speech import sentences, small_model, whistle, write_manifest
 
-from las import config as configuration
+from las import config_files as configuration
 from las.config import SearchConfig
 from las.data.manifests import read_manifest
 from las.decoding.presets import stored_search

@@ -14,7 +14,7 @@ import pytest
 import torch
 from recipe import ROOT, TINY, copy_recipe, librispeech_part, run_recipe, summary_names
 
-from las import config as configuration
+from las import config_files as configuration
 from las.config import RunConfig
 from las.data.dataset import evaluation_batches
 from las.data.manifests import read_manifest

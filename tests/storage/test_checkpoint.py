@@ -22,7 +22,7 @@ from speech import (
     weights,
 )
 
-from las import config as configuration
+from las import config_files as configuration
 from las.config import RunConfig
 from las.errors import LASError
 from las.storage import checkpoint

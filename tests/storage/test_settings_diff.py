@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from las import config
+from las import config_files
 from las.config import RunConfig
 from las.errors import LASError
 from las.storage import settings_diff
@@ -17,20 +17,20 @@ def run(**data):
 
 def test_settings_of_before_are_the_same_where_new_ones_have_their_defaults():
     now = RunConfig()
-    written = yaml.safe_load(config.to_yaml(now))
+    written = yaml.safe_load(config_files.to_yaml(now))
     del written["data"]["rooms"], written["listener"]
     before = yaml.safe_dump(written)
-    assert settings_diff.differences(now, config.to_yaml(now)) == []
+    assert settings_diff.differences(now, config_files.to_yaml(now)) == []
     assert settings_diff.differences(now, before) == []
     assert settings_diff.differences(run(data={"rooms": 0.5}), before) == [("data.rooms", 0.0, 0.5)]
     assert settings_diff.differences(run(pieces=["IT"]), before) == [("pieces", [], ["IT"])]
 
 
 def test_sections_that_were_off_and_settings_that_are_no_more():
-    written = yaml.safe_load(config.to_yaml(run(frontend={"specaugment": None})))
+    written = yaml.safe_load(config_files.to_yaml(run(frontend={"specaugment": None})))
     (change,) = settings_diff.differences(RunConfig(), yaml.safe_dump(written))
     assert change[:2] == ("frontend.specaugment", None) and change[2]["time_masks"] == 2
-    written = yaml.safe_load(config.to_yaml(RunConfig()))
+    written = yaml.safe_load(config_files.to_yaml(RunConfig()))
     written["training"]["momentum"] = 0.9
     del written["data"]["rooms"]
     before = yaml.safe_dump(written)
@@ -44,7 +44,7 @@ def test_what_is_no_settings_belongs_to_another_kind_of_training(written):
 
 
 def test_all_that_may_not_change_is_named_in_one_line():
-    before = config.to_yaml(run(training={"epochs": 3}))
+    before = config_files.to_yaml(run(training={"epochs": 3}))
     now = run(
         training={"learning_rate": 2e-3, "epochs": 4},
         data={"speeds": [0.9, 1.0]},

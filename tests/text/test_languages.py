@@ -9,7 +9,7 @@ import soundfile
 import yaml
 from speech import RATE, TONES, error_line, run_config, run_main, sentences, whistle
 
-from las import config as configuration
+from las import config_files as configuration
 from las.config import ModelConfig
 from las.data.manifests import read_manifest
 from las.errors import LASError

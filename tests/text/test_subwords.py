@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from speech import error_line, run_config, run_main, sentences, train, write_manifest
 
-from las import config as configuration
+from las import config_files as configuration
 from las.config import ModelConfig, RunConfig, SearchConfig
 from las.decoding.greedy import greedy
 from las.decoding.hypothesis import Hypothesis

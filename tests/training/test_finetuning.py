@@ -16,7 +16,7 @@ from speech import (
     train,
 )
 
-from las import config as configuration
+from las import config_files as configuration
 from las.config import RunConfig, SearchConfig
 from las.data.dataset import evaluation_batches
 from las.data.manifests import read_manifest

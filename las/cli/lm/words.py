@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
-from las import config as configuration
+from las import config_files as configuration
 from las.errors import LASError
 from las.lm import arpa, corpus
 from las.lm.word_kneser_ney import build
