@@ -14,12 +14,16 @@ from numpy.typing import NDArray
 
 from las.errors import LASError
 from las.lm.corpus import Sentences
-from las.lm.ngram import BITS, NgramConfig, NgramModel, quantise
+from las.lm.ngram import BITS, STEPS, NgramConfig, NgramModel, quantise
 from las.text.characters import EOS
 
 Codes = NDArray[np.uint64]
+Mask = NDArray[np.bool_]
 _SHIFT = np.uint64(BITS)
 _HEADER = 1000  # bytes of a model's file besides the n-grams
+_INNER = 4  # bytes of an n-gram that others continue, more than of another
+_CANDIDATES = 6  # times the size wanted: n-grams whose gain is computed
+_HALVINGS = 24  # bisection steps of the search for the minimum gain
 
 
 class Level(NamedTuple):
@@ -88,7 +92,7 @@ def assemble(
         config: alphabet and order.
         least: minimum counts of n-grams of length 1, 2 ...; the last value applies to all longer
             ones.
-        max_bytes: of the model's file; rare n-grams are removed until it fits.
+        max_bytes: of the model's file; the n-grams with the least gain are pruned until it fits.
         progress: called with a line of progress.
 
     Raises:
@@ -96,23 +100,11 @@ def assemble(
     """
     limits = [least[min(n, len(least) - 1)] for n in range(len(levels))]
     limits = np.maximum.accumulate(limits).tolist()  # the suffix of a kept n-gram is kept
-    if max_bytes is not None:
-        floor = _floor(levels, limits, max_bytes)
-        limits = [max(limit, floor) for limit in limits]
-    limits[0] = 1
-    kept: list[Codes] = []
-    shares: list[NDArray[np.uint8]] = []
-    weights = levels[-1].counts
-    for n in range(len(levels), 0, -1):
-        codes, counts = levels[n - 1]
-        keep = counts >= limits[n - 1]
-        kept.insert(0, codes[keep])
-        # All single characters occur, and far more than twice.
-        found = discounts(weights) if n > 1 else np.zeros(4)
-        shares.insert(0, _shares(codes, weights, found)[keep])
-        if n > 1:
-            weights = _passed(codes, np.where(keep, 1, weights), levels[n - 2], n)
-    progress(f"{sum(map(len, kept)):,} of them kept, which occur {limits[-1]} times or more")
+    keep = _frequent(levels, limits)
+    if max_bytes is not None and _bytes(levels, keep) > max_bytes:
+        keep = _fitting(levels, limits, max_bytes)
+    kept, shares = _estimate(levels, keep)
+    progress(f"{sum(map(len, kept)):,} of them kept")
     root = (np.uint32(1) << kept[0].astype(np.uint32)).sum(dtype=np.uint32)
     followers = [np.array([root], np.int32)]
     followers += [_followers(*pair) for pair in pairwise(kept)]
@@ -121,6 +113,29 @@ def assemble(
         torch.from_numpy(np.concatenate(followers)),
         torch.from_numpy(np.concatenate(shares)),
     )
+
+
+def _frequent(levels: list[Level], limits: Sequence[int]) -> list[Mask]:
+    """Masks of the n-grams with these minimum counts, and of all single characters."""
+    keep = [level.counts >= limit for level, limit in zip(levels, limits, strict=True)]
+    keep[0][:] = True
+    return keep
+
+
+def _estimate(levels: list[Level], keep: list[Mask]) -> tuple[list[Codes], list[NDArray[np.uint8]]]:
+    """The n-grams in ``keep`` and their shares."""
+    kept: list[Codes] = []
+    shares: list[NDArray[np.uint8]] = []
+    weights = levels[-1].counts
+    for n in range(len(levels), 0, -1):
+        codes, mask = levels[n - 1].codes, keep[n - 1]
+        kept.insert(0, codes[mask])
+        # All single characters occur, and far more than twice.
+        found = discounts(weights) if n > 1 else np.zeros(4)
+        shares.insert(0, _shares(codes, weights, found)[mask])
+        if n > 1:
+            weights = _passed(codes, np.where(mask, 1, weights), levels[n - 2], n)
+    return kept, shares
 
 
 def _passed(codes: Codes, passed: NDArray[np.int32], shorter: Level, n: int) -> NDArray[np.int32]:
@@ -178,31 +193,77 @@ def _shares(
     return quantise(torch.from_numpy(shares.astype(np.float32))).numpy()
 
 
-def _floor(levels: list[Level], limits: list[int], max_bytes: int) -> int:
-    """The lowest minimum count with which the model fits so many bytes."""
-    low, high = 1, max(int(level.counts.max(initial=1)) for level in levels)
-    if _bytes(levels, limits, high) > max_bytes:
+def _fitting(levels: list[Level], limits: Sequence[int], max_bytes: int) -> list[Mask]:
+    """Masks of the n-grams with the largest gain that fit the size.
+
+    The gain of an n-gram is its count times the change of log-probability if it is removed (the
+    weighted difference of Seymore & Rosenfeld 1996). Rare ones have none worth keeping: they are
+    left out first, until what remains is a few times too large.
+
+    Raises:
+        LASError: no model is that small.
+    """
+    floor = _floor(levels, limits, _CANDIDATES * max_bytes)
+    frequent = _frequent(levels, [max(limit, floor) for limit in limits])
+    codes, shares = _estimate(levels, frequent)
+    counts = [level.counts[mask] for level, mask in zip(levels, frequent, strict=True)]
+    parents = [np.searchsorted(a, b >> _SHIFT) for a, b in pairwise(codes)]
+    gains = [np.zeros(len(codes[0]))]  # all are kept
+    portions = [np.exp(share / -STEPS) for share in shares]
+    lower = portions[0]
+    for n, parent in enumerate(parents, start=1):
+        share = portions[n]
+        rest = 1 - np.bincount(parent, share, minlength=len(codes[n - 1]))[parent]
+        rest = np.maximum(rest, 1e-5)
+        lower = lower[np.searchsorted(codes[n - 1], codes[n] & np.uint64((1 << (BITS * n)) - 1))]
+        probs = share + rest * lower
+        gains.append(counts[n] * np.log(probs / ((rest + share) * lower)))
+        lower = probs
+
+    def kept(price: float) -> list[Mask]:
+        """The trie with the largest gain, less this price of each of its bytes."""
+        values = [gain - price for gain in gains]  # with those of the kept ones that continue it
+        opened: list[Mask] = []
+        for n in range(len(gains) - 1, 0, -1):
+            sums = np.bincount(parents[n - 1], values[n].clip(0), minlength=len(gains[n - 1]))
+            value = sums.astype(np.float64) - _INNER * price
+            opened.insert(0, value > 0)
+            values[n - 1] += value.clip(0)
+        masks = [np.ones(len(gains[0]), bool)]
+        for parent, own, able in zip(parents, values[1:], opened, strict=True):
+            masks.append((own > 0) & (masks[-1] & able)[parent])
+        return masks
+
+    low, high = 0.0, max(float(gain.max(initial=1.0)) for gain in gains[1:]) + 1.0
+    slim = [Level(*both) for both in zip(codes, counts, strict=True)]
+    if _bytes(slim, kept(high)) > max_bytes:
         raise LASError(f"no n-gram model of this text fits {max_bytes:,} bytes; allow more")
+    for _ in range(_HALVINGS):
+        middle = (low * high) ** 0.5 if low > 0 else high / 16
+        low, high = (middle, high) if _bytes(slim, kept(middle)) > max_bytes else (low, middle)
+    for mask, chosen in zip(frequent, kept(high), strict=True):
+        mask[mask] = chosen
+    return frequent
+
+
+def _floor(levels: list[Level], limits: Sequence[int], max_bytes: int) -> int:
+    """The lowest minimum count with which a model fits so many bytes, if there is one."""
+    low, high = 1, max(int(level.counts.max(initial=1)) for level in levels)
     while low < high:
         middle = (low + high) // 2
-        if _bytes(levels, limits, middle) > max_bytes:
-            low = middle + 1
-        else:
-            high = middle
+        masks = _frequent(levels, [max(limit, middle) for limit in limits])
+        low, high = (middle + 1, high) if _bytes(levels, masks) > max_bytes else (low, middle)
     return low
 
 
-def _bytes(levels: list[Level], limits: list[int], floor: int) -> int:
+def _bytes(levels: list[Level], keep: list[Mask]) -> int:
     """Size of the file: a byte an n-gram, a bit if it may have followers, four bytes if it has."""
     size = _HEADER
-    kept = [
-        level.codes[level.counts >= (max(limit, floor) if n else 1)]
-        for n, (level, limit) in enumerate(zip(levels, limits, strict=True))
-    ]
+    kept = [level.codes[mask] for level, mask in zip(levels, keep, strict=True)]
     for codes, longer in zip(kept, [*kept[1:], None], strict=True):
         size += len(codes)
         if longer is not None:
-            size += len(codes) // 8 + 4 * len(_changes(longer >> _SHIFT))
+            size += len(codes) // 8 + _INNER * len(_changes(longer >> _SHIFT))
     return size
 
 
