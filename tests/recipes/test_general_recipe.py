@@ -195,7 +195,7 @@ def test_its_first_stage_keeps_speakers_apart(tmp_path):
             target = tmp_path / "recipes/demo/corpus" / part / speaker.name
             shutil.copytree(speaker, target)
     write_an4(tmp_path / "an4", speakers=9)
-    (tmp_path / "books.txt").write_text("A BOOK\n")
+    (tmp_path / "books.txt").write_text("A BOOK")
     done = run_recipe(
         tmp_path, "--librispeech", tmp_path / "LibriSpeech", "--an4", tmp_path / "an4",
         "--speechocean", tmp_path / "ocean", "--commonvoice", tmp_path / "cv",
@@ -210,6 +210,9 @@ def test_its_first_stage_keeps_speakers_apart(tmp_path):
     assert len(speakers["commonvoice/train-dev"]) == 40
     for name, found in speakers.items():
         assert found and (name == "train" or not found & speakers["train"])
+    lines = (data / "text.txt").read_text().splitlines()
+    assert lines[0] == "A BOOK" and lines.count("ABE") == 8  # one of nine speakers trains
+    assert lines[-1] == "B O O K" and lines.count("B O O K") == 20
 
 
 @pytest.mark.parametrize(("dtype", "most", "moved"), [("int8", 0.6, 5e-3), ("float16", 0.7, 1e-3)])
