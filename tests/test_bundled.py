@@ -89,7 +89,7 @@ def test_padding_moves_no_output_of_the_listener(model):
             frames = single.memory.values.shape[1]
             for name in ("keys", "values"):
                 a = getattr(batch.memory, name)[row, :frames]
-                torch.testing.assert_close(a, getattr(single.memory, name)[0], atol=1e-5, rtol=0)
+                torch.testing.assert_close(a, getattr(single.memory, name)[0], atol=3e-5, rtol=0)
 
 
 def test_check_batching_on_the_dev_part(tmp_path, model):
@@ -98,7 +98,7 @@ def test_check_batching_on_the_dev_part(tmp_path, model):
     manifest = prepare("dev", items, tmp_path).manifest
     count, differ, largest = check_batching(model, manifest, torch.device("cpu"))
     assert (count, differ) == (12, [])
-    assert largest < 1e-5
+    assert largest < 3e-5
 
 
 @pytest.mark.parametrize("search", ["stored", "greedy"])

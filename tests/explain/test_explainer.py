@@ -28,6 +28,7 @@ from las.lm.word_ngram import WordModel
 from las.model.folder import bundled
 from las.model.las import LAS
 from las.text.characters import ALPHABET
+from las.transcription import confidence
 from las.transcription.quality import Quality
 from las.transcription.transcriber import Transcriber
 from las.transcription.transcript import ChunkTranscript
@@ -40,7 +41,8 @@ VOID = {"meta", "link", "br", "img", "input", "hr"}
 
 @pytest.fixture(scope="module")
 def explainer():
-    return Explainer(LAS.from_pretrained(), torch.device("cpu"), name="bundled")
+    timer = confidence.timer(bundled())
+    return Explainer(LAS.from_pretrained(), torch.device("cpu"), name="bundled", timer=timer)
 
 
 @pytest.fixture(scope="module")

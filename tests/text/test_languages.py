@@ -10,7 +10,7 @@ import yaml
 from speech import RATE, TONES, error_line, run_config, run_main, sentences, whistle
 
 from las import config_files as configuration
-from las.config import ModelConfig
+from las.config import ModelConfig, TextConfig
 from las.data.manifests import read_manifest
 from las.errors import LASError
 from las.model.las import LAS
@@ -42,7 +42,7 @@ def test_a_model_writes_the_letters_that_it_was_taught(language, las, tmp_path):
     ).model_copy(
         update={
             "alphabet": alphabet,
-            "text": configuration.TextConfig(normalizer="upper", language=language),
+            "text": TextConfig(normalizer="upper", language=language),
         }
     )
     save_settings(settings, tmp_path / "run.yaml")
