@@ -89,6 +89,7 @@ def test_padding_moves_no_output_of_the_listener(model):
             frames = single.memory.values.shape[1]
             for name in ("keys", "values"):
                 a = getattr(batch.memory, name)[row, :frames]
+                # Rounding: they reach 10, and float32 has seven digits.
                 torch.testing.assert_close(a, getattr(single.memory, name)[0], atol=3e-5, rtol=0)
 
 

@@ -23,7 +23,7 @@ _SHIFT = np.uint64(BITS)
 _HEADER = 1000  # bytes of a model's file besides the n-grams
 _INNER = 4  # bytes of an n-gram that others continue, more than of another
 _CANDIDATES = 6  # times the size wanted: n-grams whose gain is computed
-_HALVINGS = 24  # bisection steps of the search for the minimum gain
+_HALVINGS = 24  # bisection steps of the search for the lowest limit
 
 
 class Level(NamedTuple):
@@ -234,16 +234,23 @@ def _fitting(levels: list[Level], limits: Sequence[int], max_bytes: int) -> list
             masks.append((own > 0) & (masks[-1] & able)[parent])
         return masks
 
-    low, high = 0.0, max(float(gain.max(initial=1.0)) for gain in gains[1:]) + 1.0
+    highest = max(float(gain.max(initial=1.0)) for gain in gains[1:]) + 1.0
     slim = [Level(*both) for both in zip(codes, counts, strict=True)]
-    if _bytes(slim, kept(high)) > max_bytes:
+    if _bytes(slim, kept(highest)) > max_bytes:
         raise LASError(f"no n-gram model of this text fits {max_bytes:,} bytes; allow more")
-    for _ in range(_HALVINGS):
-        middle = (low * high) ** 0.5 if low > 0 else high / 16
-        low, high = (middle, high) if _bytes(slim, kept(middle)) > max_bytes else (low, middle)
-    for mask, chosen in zip(frequent, kept(high), strict=True):
+    price = lowest_limit(lambda price: _bytes(slim, kept(price)) <= max_bytes, highest)
+    for mask, chosen in zip(frequent, kept(price), strict=True):
         mask[mask] = chosen
     return frequent
+
+
+def lowest_limit(fits: Callable[[float], bool], highest: float) -> float:
+    """The lowest limit with which a model fits, up to rounding; with ``highest`` it does."""
+    low, high = 0.0, highest
+    for _ in range(_HALVINGS):
+        middle = (low * high) ** 0.5 if low > 0 else high / 16
+        low, high = (low, middle) if fits(middle) else (middle, high)
+    return high
 
 
 def _floor(levels: list[Level], limits: Sequence[int], max_bytes: int) -> int:

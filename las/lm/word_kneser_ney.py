@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from las.errors import LASError
 from las.lm.corpus import Sentences
-from las.lm.kneser_ney import discounts
+from las.lm.kneser_ney import discounts, lowest_limit
 from las.lm.word_ngram import (
     END,
     FIRST,
@@ -30,7 +30,6 @@ from las.lm.word_ngram import (
 from las.text.characters import EOS, Characters
 
 _HEADER = 2000  # bytes of a model's file besides the n-grams
-_HALVINGS = 24  # bisection steps of the search for the minimum gain
 
 Mask = NDArray[np.bool_]
 
@@ -235,11 +234,8 @@ def _fitting(levels: list[Level], spelling: int, max_bytes: int) -> list[Mask]:
         )
     if size(kept(-np.inf)) <= max_bytes:
         return kept(-np.inf)
-    low, high = 0.0, float(max(gain.max(initial=0.0) for gain in gains)) + 1.0
-    for _ in range(_HALVINGS):
-        middle = (low * high) ** 0.5 if low > 0 else high / 16
-        low, high = (middle, high) if size(kept(middle)) > max_bytes else (low, middle)
-    return kept(high)
+    highest = float(max(gain.max(initial=0.0) for gain in gains)) + 1.0
+    return kept(lowest_limit(lambda least: size(kept(least)) <= max_bytes, highest))
 
 
 def _all(levels: list[Level]) -> list[Mask]:

@@ -1,7 +1,7 @@
 """An exponential moving average of the weights of a training.
 
-At a constant learning rate it is about as good as the weights after a decay of the rate, so that a
-training can be ended at any time.
+It takes out the noise of the steps, as a decay of the learning rate does (Polyak & Juditsky 1992),
+so that a training at a constant rate can be ended at any time.
 """
 
 from collections.abc import Mapping, Sequence
