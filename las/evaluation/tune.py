@@ -3,8 +3,8 @@
 A coordinate search over :data:`GRID`: one setting at a time takes the best of its values, until
 none changes, with a small beam for speed. The best few are measured again with the largest beam.
 Then settings that save too few errors go back to their defaults, and what is left must beat greedy
-search. If the model has stored settings, the search starts there, and they are kept unless better
-ones are found. Nothing is random.
+search. If the model has stored settings, a second search starts there, and they are kept unless
+better ones are found. Nothing is random.
 """
 
 from collections.abc import Callable
@@ -128,12 +128,15 @@ class _Tuner:
     def run(self) -> Tuning:
         greedy = self._try(GREEDY)
         required = max(1, round(_REQUIRED * greedy.word_errors))
-        start = {name: _START[name] for name in self.names if name in _START}
+        starts = [{name: _START[name] for name in self.names if name in _START}]
         if self.stored is not None and self.stored.config != GREEDY:
-            start = {name: getattr(self.stored.config, name) for name in self.names}
-        small = GREEDY.model_copy(update={**start, "beam": min(_SMALL_BEAM, self.beam)})
-        found = self._coordinates(small)
-        best = self._simplify(self._confirm(found), required)
+            # Not these alone: settings found without a language model may be a local optimum with
+            # one, as where a search without CTC can only lose by any weight of the model.
+            starts += [{name: getattr(self.stored.config, name) for name in self.names}]
+        small = GREEDY.model_copy(update={"beam": min(_SMALL_BEAM, self.beam)})
+        for start in starts:
+            self._coordinates(small.model_copy(update=start))
+        best = self._simplify(self._confirm(small.beam), required)
         comparison = compare(greedy.errors, best.errors, greedy.words)
         beats_greedy = greedy.word_errors - best.word_errors >= required
         trials = list(self.trials.values())
@@ -145,7 +148,7 @@ class _Tuner:
             self.trials[config] = self.measure(config)
         return self.trials[config]
 
-    def _coordinates(self, config: SearchConfig) -> SearchConfig:
+    def _coordinates(self, config: SearchConfig) -> None:
         """Optimise one setting at a time until none changes."""
         for _ in range(_ROUNDS):
             before = config
@@ -154,11 +157,10 @@ class _Tuner:
                 config = min((self._try(config, **{name: v}) for v in values), key=_rank).config
             if config == before:
                 break
-        return config
 
-    def _confirm(self, small: SearchConfig) -> Trial:
-        """Measure the best few with the largest beam, and the best of them with smaller beams."""
-        measured = [trial for trial in self.trials.values() if trial.config.beam == small.beam]
+    def _confirm(self, small: int) -> Trial:
+        """Measure the best few of the beam `small` with the largest, the best of them with others."""
+        measured = [trial for trial in self.trials.values() if trial.config.beam == small]
         few = sorted(measured, key=_rank)[:_CONFIRMED]
         best = min((self._try(trial.config, beam=self.beam) for trial in few), key=_rank)
         beams = [beam for beam in BEAMS if beam < self.beam]

@@ -159,6 +159,20 @@ def test_the_search_begins_at_the_stored_settings():
     assert tune(measured, beam=4).chosen.config.ctc == 0.0
 
 
+def test_stored_settings_do_not_keep_from_better_ones():
+    # Without CTC any weight of the language model loses; with it, a weight of 0.2 gains.
+    def measured(config):
+        if config == GREEDY:
+            return trial(config, 120)
+        if config.ctc == 0.0:
+            return trial(config, int(90 + 100 * config.lm_weight))
+        return trial(config, int(95 + 100 * abs(config.lm_weight - 0.2) - 40 * config.lm_weight))
+
+    stored = measured(SearchConfig(beam=4, ctc=0.0, lm_weight=0.0))
+    found = tune(measured, beam=4, lm=True, stored=stored)
+    assert found.chosen.word_errors < stored.word_errors and found.chosen.config.ctc > 0.0
+
+
 @given(st.integers(0, 500), st.booleans())
 def test_never_worse_than_what_is_stored(seed, off_grid):
     def measured(config):
