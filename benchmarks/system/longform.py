@@ -10,7 +10,6 @@ bounded if the peak of the long one is at most 10 % above that of the short one.
 import argparse
 import csv
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ import soundfile
 import torch
 
 from benchmarks import common, module
+from benchmarks.memory import peak_bytes
 from las.audio import reader
 from las.model.folder import bundled
 from las.model.las import LAS
@@ -54,17 +54,6 @@ def write_speech(path: Path, minutes: float, seed: int = 0) -> str:
             said.append(texts[name])
             written += len(part)
     return " ".join(said)
-
-
-def peak_bytes() -> int:
-    """The most memory that this process has held."""
-    status = Path("/proc/self/status")
-    if status.is_file():  # what getrusage tells also counts the process that started this one
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return 1024 * int(line.split()[1])
-    unit = 1 if sys.platform == "darwin" else 1024
-    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def measure(path: Path, device: str, threads: int) -> common.Row:

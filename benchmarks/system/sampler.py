@@ -26,7 +26,7 @@ from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
 from lhotse.audio import AudioSource
 
 from benchmarks import common, module
-from benchmarks.system.longform import peak_bytes
+from benchmarks.memory import peak_bytes
 from las.config import DataConfig
 from las.data.dataset import training_batches
 from las.data.manifests import read_manifest, trainable

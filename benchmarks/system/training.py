@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from benchmarks import common, module
 from benchmarks.kernels.shapes import LIBRISPEECH_SECONDS
+from benchmarks.memory import peak_bytes
 from las import config_files as configuration
 from las.config import RunConfig
 from las.model.las import LAS
@@ -179,8 +180,9 @@ def measure(config: RunConfig, chosen: argparse.Namespace, peer: bool = False) -
         "phases": seconds,
         "real_time": audio / sum(seconds.values()),
     }
-    if device.type == "cuda":
-        row["peak_bytes"] = torch.cuda.max_memory_allocated()
+    # On a CPU that of the process, libraries and earlier backends included.
+    cuda = device.type == "cuda"
+    row["peak_bytes"] = torch.cuda.max_memory_allocated() if cuda else peak_bytes()
     return row
 
 
