@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from benchmarks.kernels import timing, tuning
+from benchmarks.kernels.tuning_predictions import ASSUMED
+from benchmarks.kernels.tuning_tasks import SMALL, SMALLEST, SPACES, Task
 from las_kernels.triton import configs
 
 pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning")
@@ -16,9 +18,9 @@ CPU = torch.device("cpu")
 
 
 def test_the_whole_run(tmp_path, monkeypatch):
-    late = tuning.Task("deferred", ("attention_bwd_dk_kernel",), tuning.SMALL, "location")
-    monkeypatch.setattr(tuning, "SMALLEST", (*tuning.SMALLEST, late))
-    few = {kernel: {"num_warps": (2, 4)} for kernel in tuning.SPACES}
+    late = Task("deferred", ("attention_bwd_dk_kernel",), SMALL, "location")
+    monkeypatch.setattr(tuning, "SMALLEST", (*SMALLEST, late))
+    few = {kernel: {"num_warps": (2, 4)} for kernel in SPACES}
     monkeypatch.setattr(tuning, "SPACES", few)
     tuning.main(["--device", "cpu", "--smallest", "--output", str(tmp_path)])
     (folder,) = tmp_path.iterdir()
@@ -42,14 +44,14 @@ def test_the_quickest_is_kept(monkeypatch):
 
     monkeypatch.setattr(tuning.Bench, "measure", measured)
     rows: list[dict] = []
-    found = tuning.tune(tuning.SMALLEST[0], CPU, tuning.ASSUMED, rows)
+    found = tuning.tune(SMALLEST[0], CPU, ASSUMED, rows)
     assert found == {"attention_fwd_combine_kernel float32 H1 DH12": {"BD": 256, "num_warps": 2}}
     choices = [tuple(sorted(row["choice"].items())) for row in rows]
     assert len(choices) == len(set(choices))  # none is tried twice
 
 
 def test_what_computes_something_else_is_not_kept(monkeypatch):
-    bench = tuning.Bench(tuning.SMALLEST[0], CPU)
+    bench = tuning.Bench(SMALLEST[0], CPU)
     assert bench.measure({"attention_fwd_combine_kernel": {"BD": 64}}) > 0
     bench.right[0] += 1
     with pytest.raises(RuntimeError, match="something else"):
@@ -57,7 +59,7 @@ def test_what_computes_something_else_is_not_kept(monkeypatch):
     # What fails is a row that says so, and the default stays.
     monkeypatch.setattr(timing, "time_on_cpu", None)
     rows: list[dict] = []
-    assert tuning.tune(tuning.SMALLEST[0], CPU, tuning.ASSUMED, rows) == {}
+    assert tuning.tune(SMALLEST[0], CPU, ASSUMED, rows) == {}
     assert all("TypeError" in row["skipped"] for row in rows)
 
 
