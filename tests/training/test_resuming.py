@@ -1,16 +1,102 @@
-"""A training on other processes than before: the same batches in the same steps."""
+"""What a training goes on with: more epochs, a state of an earlier version, other processes."""
 
+import shutil
 from functools import partial
 
 import pytest
 import torch
-from speech import RANDOM, log_rows, run_config, train
+from speech import RANDOM, equal, log_rows, run_config, train, weights
 
+from las import config_files as configuration
+from las.config import RunConfig
 from las.errors import LASError
 from las.storage import checkpoint
 from las.training.resuming import resharing, sharing
 from las.training.trainer import Trainer
 from tests.training.processes import together
+
+
+def test_a_finished_training_can_be_run_again(corpus, dev, tmp_path):
+    config = run_config(corpus, tmp_path / "run", dev)
+    train(config)
+    rows, before = log_rows(tmp_path / "run"), weights(tmp_path / "run")
+    train(config)
+    assert log_rows(tmp_path / "run") == rows and equal(weights(tmp_path / "run"), before)
+
+
+def test_a_state_of_an_older_version_is_resumed(corpus, dev, tmp_path):
+    """It lacks a setting, and its ranking of epochs is a list of lists."""
+    output, settings = tmp_path / "run", {"training__hold": 0.0}
+    train(run_config(corpus, output, dev, training__epochs=1, **settings))
+    state = checkpoint.load(output / checkpoint.STATE)
+    assert "  rooms: 0.0\n" in state["config"]
+    state["config"] = state["config"].replace("  rooms: 0.0\n", "")
+    state["position"]["best"] = [list(epoch) for epoch in state["position"]["best"]]
+    del state["position"]["before"]
+    torch.save(state, output / checkpoint.STATE)
+    trainer = train(run_config(corpus, output, dev, training__epochs=2, **settings))
+    assert sorted(epoch for _, epoch in trainer.position.best) == [1, 2]
+
+
+def test_a_training_goes_on_with_more_epochs_at_the_rate_of_the_new_total(corpus, dev, tmp_path):
+    output, longer = tmp_path / "run", {"training__epochs": 4, "training__hold": 0.0}
+    trainer = train(run_config(corpus, output, training__epochs=2, training__hold=0.0))
+    step = trainer.position.step
+    # Where everything lies, and what looks at it, may be new as well.
+    moved = output.rename(tmp_path / "moved")
+    data = (tmp_path / "train.jsonl.gz", tmp_path / "dev.jsonl.gz")
+    for old, new in zip((corpus, dev), data, strict=True):
+        shutil.copyfile(old, new)
+    free = {
+        "data__workers": 1,
+        "training__evaluate_every": 4,
+        "training__checkpoint_minutes": 1.0,
+    }
+    config = run_config(data[0], moved, data[1], **longer, **free)
+    trainer = train(config)
+    assert trainer.position.epoch == 4 and trainer.position.step > step
+    rows = [row for row in log_rows(moved) if "rate" in row]
+    assert len(rows) == trainer.position.step
+    whole = tmp_path / "whole"
+    train(run_config(corpus, whole, **longer))
+    expected = [row for row in log_rows(whole) if "rate" in row]
+    assert [row["rate"] for row in rows[step:]] == [row["rate"] for row in expected[step:]]
+    assert rows[step - 1]["rate"] < expected[step - 1]["rate"]  # two epochs had come to their end
+    assert configuration.load(RunConfig, moved / "config.yaml") == config
+    line = next(x for x in (moved / "train.log").read_text().splitlines() if "resumes with" in x)
+    assert "training.epochs: 2 -> 4" in line and f"data.train: {corpus} -> {data[0]}" in line
+
+
+def test_resuming_with_other_settings_or_a_damaged_state(corpus, tmp_path):
+    output = tmp_path / "run"
+    config = run_config(corpus, output, training__epochs=1, training__learning_rate=0.001)
+    train(config)
+    for changes, words in (
+        ({"training__learning_rate": 0.002}, "(training.learning_rate: 0.001 -> 0.002)"),
+        (
+            {"speller__width": 40, "training__seed": 2, "training__epochs": 2},
+            "(speller.width: 48 -> 40; training.seed: 1 -> 2)",
+        ),
+    ):
+        settings = {"training__epochs": 1, "training__learning_rate": 0.001} | changes
+        with pytest.raises(LASError, match="other settings") as caught:
+            train(run_config(corpus, output, **settings))
+        assert str(caught.value).startswith(f"{output / checkpoint.STATE}: ")
+        assert words in str(caught.value) and len(str(caught.value).splitlines()) == 1
+    whole = (output / checkpoint.STATE).read_bytes()
+    state = checkpoint.load(output / checkpoint.STATE)
+    assert not checkpoint.previous(output / checkpoint.STATE).exists()
+    torch.save({"format": state["format"], "lm": state["config"]}, output / checkpoint.STATE)
+    with pytest.raises(LASError, match="another kind"):
+        train(config)
+    for data in (b"", b"a text", whole[:5000]):
+        (output / checkpoint.STATE).write_bytes(data)
+        with pytest.raises(LASError, match="corrupt or no training state") as caught:
+            train(config)
+        assert len(str(caught.value).splitlines()) == 1
+
+
+# --- on other processes: the same batches in the same steps ---------------------------------
 
 # 22 utterances in batches of 3: the last step of an epoch has fewer batches than the others.
 SETTINGS = {"data__batch_utterances": 3, "training__epochs": 3, "training__average": 2}
