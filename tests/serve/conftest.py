@@ -47,3 +47,11 @@ def worker(transcriber):
     worker.start()
     yield worker
     worker.stop()
+
+
+@pytest.fixture
+def service(worker):
+    from las.serve.service import Service
+    from tests.serve.client import LIMITS
+
+    return Service(worker, ["small", "whisper-1"], worker.metrics, LIMITS)

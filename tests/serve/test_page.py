@@ -28,7 +28,7 @@ from las.serve.app import EXPLANATIONS
 from las.serve.keys import Keys
 from las.serve.service import Service
 from las.serve.upload import Limits
-from tests.serve.test_app import BAD, ask, error
+from tests.serve.client import BAD, ask, error
 
 PAGE = Path(assets.__file__).parent / "page"
 
