@@ -3,6 +3,7 @@
 import os
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -142,6 +143,27 @@ def relative(found: Tensor, expected: Tensor) -> float:
     """Root-mean-square error over the root mean square of what is expected."""
     error = (found.detach().double() - expected.detach().double()).norm()
     return float(error / expected.detach().double().norm().clamp_min(1e-30))
+
+
+def detached(x):
+    """Without gradients: a tensor, or all that are in lists and named tuples."""
+    if isinstance(x, Tensor):
+        return x.detach()
+    if isinstance(x, list):
+        return [detached(y) for y in x]
+    return x._make(detached(y) for y in x) if isinstance(x, tuple) else x
+
+
+def draw(seed: int, *shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def same(left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor]) -> bool:
+    """Equal to the bit, NaN included."""
+    return all(
+        x.shape == y.shape and np.array_equal(x.numpy().view(np.int32), y.numpy().view(np.int32))
+        for x, y in zip(left, right, strict=True)
+    )
 
 
 def check_backward_operators(kind: str, dtype: torch.dtype, backend: str) -> None:

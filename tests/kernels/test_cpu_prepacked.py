@@ -7,14 +7,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from las_kernels import Decoder, Memory, Score, State, reference
-from las_kernels.cpu import attention_step as cpu_step
 from las_kernels.cpu import prepacked
 
-
-@pytest.fixture(autouse=True, scope="module")
-def built():
-    if reason := cpu_step.available():
-        pytest.skip(f"the CPU kernel cannot run here: {reason}")
+pytestmark = pytest.mark.usefixtures("cpu_step_built")
 
 
 def make(*sizes: int) -> tuple[Tensor, State, Memory, Decoder, Score]:
