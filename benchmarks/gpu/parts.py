@@ -97,6 +97,7 @@ class Selection(NamedTuple):
     small: str = ""  # which of them the pretended GPU runs; the others take long there
 
 
+PERSISTENT = ("test_cuda_persistent_decoder.py", "test_cuda_persistent_greedy.py")
 # One of each kernel and dtype, at odd sizes and at those of a model.
 CHECKS = {
     "triton": Selection(
@@ -112,7 +113,7 @@ CHECKS = {
         small="odd and location",
     ),
     "persistent": Selection(
-        ("test_cuda_persistent_decoder.py",),
+        PERSISTENT,
         "on_a_gpu and (odd or tensor or large) and not fp16 and not dot",
         cuda=True,
         small="odd and location",
@@ -121,7 +122,7 @@ CHECKS = {
 # All that a GPU can decide; what runs in the emulator does so elsewhere.
 TESTS = Selection(
     (
-        *("test_gpu.py", "test_cuda_attention_step.py", "test_cuda_persistent_decoder.py"),
+        *("test_gpu.py", "test_cuda_attention_step.py", *PERSISTENT),
         *("test_triton.py", "../benchmarks/test_bounds.py"),
     ),
     "(test_gpu or test_triton or bounds_of_a_gpu or on_a_gpu or cuda_graph)"
@@ -137,7 +138,7 @@ SANITIZED = {
         ("test_cuda_attention_step.py",), "on_a_gpu and odd and bfloat16 and not dot", cuda=True
     ),
     "memcheck persistent": Selection(
-        ("test_cuda_persistent_decoder.py",),
+        PERSISTENT,
         "on_a_gpu and (odd or tile) and bfloat16 and not dot",
         cuda=True,
     ),

@@ -13,6 +13,7 @@ from torch import Tensor
 from las_kernels import jit_build
 from las_kernels.cuda import attention_step as cuda_step
 from las_kernels.cuda import persistent_decoder
+from las_kernels.cuda.persistent_decoder import LaunchContext
 
 EMULATOR = Path(__file__).parent / "emulator"
 
@@ -36,6 +37,14 @@ def library(kind: str, packed: int | None = None) -> ctypes.CDLL:
     sizes = cuda_step.sizes(kind, packed or PACKED[kind])
     steps = cuda_step.steps(command, kind)
     return jit_build.load(f"cuda_{kind}_emulated", steps, [compiler, "-shared"], sizes)
+
+
+def where(
+    library: ctypes.CDLL, processors: int = 3, limit: int = 1 << 17, descending: bool = False
+):
+    """Launches of the emulated ``persistent_decoder``: on how many blocks, in which order."""
+    library.las_emulator_order(int(descending))
+    return LaunchContext(library, processors, limit, 0)
 
 
 def need(reason: str | None, what: str) -> None:
