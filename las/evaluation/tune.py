@@ -159,7 +159,7 @@ class _Tuner:
                 break
 
     def _confirm(self, small: int) -> Trial:
-        """Measure the best few of the beam `small` with the largest, the best of them with others."""
+        """Measure the best few of beam `small` with the largest, and the best with smaller ones."""
         measured = [trial for trial in self.trials.values() if trial.config.beam == small]
         few = sorted(measured, key=_rank)[:_CONFIRMED]
         best = min((self._try(trial.config, beam=self.beam) for trial in few), key=_rank)
