@@ -2,9 +2,9 @@
 # LibriSpeech from download to scores, in stages.
 #   recipes/librispeech/run.sh CONFIG CORPUS [--text FILE | --bpe N] [--processes N]
 #                              [--from STAGE] [--to STAGE] [KEY=VALUE ...]
-# CONFIG  mini (train-clean-5), mini-mp3 (fine-tunes the model of mini), 100 or 960
+# CONFIG  mini (train-clean-5), 100 or 960
 # CORPUS  the folder LibriSpeech with the parts in it; missing ones are downloaded from OpenSLR
-# --text  one sentence a line, plain, .gz or .xz: counts a language model and searches with it
+# --text  one sentence a line, plain, .gz or .xz: counts models of characters and of words to search with
 # --bpe   N subwords (byte-pair encoding) in addition to characters
 # --processes  that train together: cores or GPUs; 2 for mini, else 1
 # STAGE   download prepare lm train tune evaluate; --from and --to name the first and the last to run
@@ -15,7 +15,7 @@ usage() { sed -n '2,/^set/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
 for argument in "$@"; do
   case $argument in -h | --help) usage; exit 0 ;; esac
 done
-[ $# -ge 2 ] || fail "usage: $0 mini|mini-mp3|100|960 CORPUS [OPTION ...] [KEY=VALUE ...]; --help says more"
+[ $# -ge 2 ] || fail "usage: $0 mini|100|960 CORPUS [OPTION ...] [KEY=VALUE ...]; --help says more"
 config=$1
 corpus=$(realpath -m "$2")
 shift 2
@@ -41,10 +41,10 @@ for count in "$bpe" "$processes"; do
 done
 [ -z "$text" ] || [ -z "$bpe" ] || fail "--text: language models are of characters; leave --bpe out"
 case $config in
-  mini | mini-mp3) processes=${processes:-2} speakers=2 train=(train-clean-5) test=(dev-clean) ;;
+  mini) processes=${processes:-2} speakers=2 train=(train-clean-5) test=(dev-clean) ;;
   100) speakers=6 train=(train-clean-100) test=(dev-clean dev-other test-clean test-other) ;;
   960) speakers=6 train=(train-clean-100 train-clean-360 train-other-500) test=(dev-clean dev-other test-clean test-other) ;;
-  *) fail "no configuration '$config'; there are mini, mini-mp3, 100 and 960" ;;
+  *) fail "no configuration '$config'; there are mini, 100 and 960" ;;
 esac
 [ "$(basename "$corpus")" = LibriSpeech ] || fail "$corpus: name the folder LibriSpeech itself"
 
@@ -52,13 +52,8 @@ cd "$(dirname "$0")/../.."  # reports then name files from the root of the repos
 here=recipes/librispeech
 data=$here/data/$config
 output=$here/runs/$config
-init=""
-[ "$config" != mini-mp3 ] || init=$here/runs/mini/model
 for setting in ${settings[@]+"${settings[@]}"}; do
-  case $setting in
-    training.output=*) output=${setting#training.output=} ;;
-    training.init=*) init=${setting#training.init=} ;;
-  esac
+  case $setting in training.output=*) output=${setting#training.output=} ;; esac
 done
 PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python)}
 las() { "$PYTHON" -m las "$@"; }
@@ -86,22 +81,20 @@ if due prepare; then
 fi
 if due lm && [ -n "$text" ]; then
   las lm ngram "$text" "$output-lm"
+  las lm words "$text" "$output-words"
 fi
 if due train; then
-  [ -z "$init" ] || [ "$init" = bundled ] || [ -d "$init" ] || fail "$init: no such model; train it by \`$0 mini $corpus\`, or name one by training.init=FOLDER"
   if [ -n "$bpe" ]; then
     las bpe "$data/train.jsonl.gz" "$data/pieces-$bpe.txt" --size "$bpe"
     settings=("pieces=$data/pieces-$bpe.txt" ${settings[@]+"${settings[@]}"})
   fi
-  # A setting with nothing behind it would be no setting.
-  [ -z "$init" ] || settings=("training.init=$init" ${settings[@]+"${settings[@]}"})
   las train --processes "${processes:-1}" "$here/conf/$config.yaml" "data.train=$data/train.jsonl.gz" \
     "data.dev=$data/$dev.jsonl.gz" "training.output=$output" ${settings[@]+"${settings[@]}"}
 fi
 lm=()
-if [ -n "$text" ]; then lm=(--lm "$output-lm"); fi
+if [ -n "$text" ]; then lm=(--lm "$output-lm" --words "$output-words"); fi
 if due tune; then
-  las tune "$output/model" "$data/$dev.jsonl.gz" --utterances 60 ${lm[@]+"${lm[@]}"}
+  las tune "$output/model" "$data/$dev.jsonl.gz" --utterances 40 ${lm[@]+"${lm[@]}"}
 fi
 if due evaluate; then
   for part in "${test[@]}"; do
