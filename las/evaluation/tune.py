@@ -32,7 +32,7 @@ _START = {"ctc": 0.3, "lm_weight": 0.3}  # near the best values of published sys
 _SMALL_BEAM = 4  # of the coordinate search
 _ROUNDS = 4  # of the coordinate search, at most
 _CONFIRMED = 3  # settings of the coordinate search that are measured with the largest beam
-_REQUIRED = 0.02  # share of the word errors of greedy search that a setting must save
+_REQUIRED = 0.02  # share of the fewest word errors that a setting must save
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +81,8 @@ def tune(
     """Find the settings with the fewest errors.
 
     Fewer word errors are better, then fewer character errors, then simpler settings. A setting
-    must save 2 % of the word errors of greedy search, and at least one: a smaller gain is chance,
-    or not worth its time.
+    must save 2 % of the fewest word errors found, and at least one: a smaller gain is chance, or
+    not worth its time. (Not of those of greedy search: where it loops they are of no account.)
 
     Args:
         measure: gives the errors of settings; deterministic.
@@ -127,7 +127,6 @@ class _Tuner:
 
     def run(self) -> Tuning:
         greedy = self._try(GREEDY)
-        required = max(1, round(_REQUIRED * greedy.word_errors))
         starts = [{name: _START[name] for name in self.names if name in _START}]
         if self.stored is not None and self.stored.config != GREEDY:
             # Not these alone: settings found without a language model may be a local optimum with
@@ -136,7 +135,9 @@ class _Tuner:
         small = GREEDY.model_copy(update={"beam": min(_SMALL_BEAM, self.beam)})
         for start in starts:
             self._coordinates(small.model_copy(update=start))
-        best = self._simplify(self._confirm(small.beam), required)
+        fewest = self._confirm(small.beam)
+        required = max(1, round(_REQUIRED * fewest.word_errors))
+        best = self._simplify(fewest, required)
         comparison = compare(greedy.errors, best.errors, greedy.words)
         beats_greedy = greedy.word_errors - best.word_errors >= required
         trials = list(self.trials.values())

@@ -28,13 +28,13 @@ def trial(config, errors, character_errors=0):
     return Trial(config, errors / 10, 1.0, spread, words, character_errors, 0.0)
 
 
-def bowl(best, greedy=200, step=10, beams=None):
+def bowl(best, greedy=200, step=10, beams=None, least=50):
     """Errors grow by ``step`` for each value of the grid between a setting and its best."""
 
     def measured(config):
         if config == GREEDY:
             return trial(config, greedy)
-        errors = 50
+        errors = least
         for name, values in GRID.items():
             wanted = values.index(best.get(name, values[0]))
             errors += step * abs(values.index(getattr(config, name)) - wanted)
@@ -82,10 +82,11 @@ def test_the_beam_that_pays_is_chosen():
 
 
 def test_settings_that_save_too_little_are_dropped():
-    # greedy 200 errors: a setting must save 4
-    pays = tune(bowl({"ctc": 0.1, "coverage": 0.02}, step=4), beam=1)
+    # The best has 200 errors, so that a setting must save 4, however many greedy search has.
+    best = {"ctc": 0.1, "coverage": 0.02}
+    pays = tune(bowl(best, greedy=900, step=4, least=200), beam=1)
     assert (pays.required, pays.chosen.config.ctc, pays.chosen.config.coverage) == (4, 0.1, 0.02)
-    idle = tune(bowl({"ctc": 0.1, "coverage": 0.02}, step=3), beam=1)
+    idle = tune(bowl(best, greedy=900, step=3, least=200), beam=1)
     # one of them alone may go, both together would cost 6
     assert sum(getattr(idle.chosen.config, name) != GRID[name][0] for name in GRID) == 1
     assert any(t.word_errors < idle.chosen.word_errors for t in idle.trials)
