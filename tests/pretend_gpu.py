@@ -222,6 +222,7 @@ def pretend(processors: int = 4) -> None:
     torch._C._group_tensors_by_device_and_dtype = functools.partial(_grouped, group)
     torch.autocast = Autocast  # type: ignore[misc]
     torch.stft = _held_too(torch.stft)  # pads its window by itself, on the CPU
+    torch.nn.functional.conv2d = _same_dtype(torch.nn.functional.conv2d)  # compares them first
     torch.compile = _as_it_is  # type: ignore[assignment]
     torch.backends.cudnn.enabled = False  # what it would compute has no CPU form
     torch.backends.mkldnn.set_flags(False)  # it would take tensors for its own
@@ -275,6 +276,17 @@ def _held_too(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return OnGPU(found) if isinstance(tensors[0], OnGPU) else found
 
     return functools.wraps(call)(on_held)
+
+
+def _same_dtype(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """With what autocast, which comes before the operator on a GPU, makes of its tensors."""
+
+    def lowered(*args: Any) -> Tensor:
+        if Autocast.now:
+            args = tree_map(lambda x: x.to(torch.bfloat16) if isinstance(x, OnGPU) else x, args)
+        return call(*args)
+
+    return functools.wraps(call)(lowered)
 
 
 def _as_it_is(model: Any = None, **_: object) -> Any:
