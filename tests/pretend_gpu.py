@@ -222,7 +222,9 @@ def pretend(processors: int = 4) -> None:
     torch._C._group_tensors_by_device_and_dtype = functools.partial(_grouped, group)
     torch.autocast = Autocast  # type: ignore[misc]
     torch.stft = _held_too(torch.stft)  # pads its window by itself, on the CPU
-    torch.nn.functional.conv2d = _same_dtype(torch.nn.functional.conv2d)  # compares them first
+    # These compare the dtypes of their tensors before an operator is called.
+    torch.nn.functional.conv2d = _same_dtype(torch.nn.functional.conv2d)
+    torch.lstm = _same_dtype(torch.lstm)
     torch.compile = _as_it_is  # type: ignore[assignment]
     torch.backends.cudnn.enabled = False  # what it would compute has no CPU form
     torch.backends.mkldnn.set_flags(False)  # it would take tensors for its own
