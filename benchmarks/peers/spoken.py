@@ -11,27 +11,8 @@ import unicodedata
 
 from las.text.characters import ALPHABET
 from las.text.normalizer import normalise
+from las.text.numbers import ONES, cardinal, ordinal, year
 
-# fmt: off
-_ONES = [
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
-    "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen",
-    "nineteen",
-]
-_TENS = [
-    "", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety",
-]
-# fmt: on
-_SCALES = ((10**9, "billion"), (10**6, "million"), (1000, "thousand"))
-_ORDINALS = {
-    "one": "first",
-    "two": "second",
-    "three": "third",
-    "five": "fifth",
-    "eight": "eighth",
-    "nine": "ninth",
-    "twelve": "twelfth",
-}
 _WRITTEN = {"MR": "MISTER", "MRS": "MISSUS", "DR": "DOCTOR", "OK": "OKAY"}
 _SIGNS = {"&": " and ", "%": " percent ", "+": " plus ", "=": " equals ", "@": " at "}
 _NUMBER = re.compile(
@@ -53,45 +34,13 @@ def spoken(text: str) -> str:
     return " ".join(_WRITTEN.get(word, word) for word in normalise(letters).split())
 
 
-def cardinal(number: int) -> str:
-    """A number below 10 ** 12 in words, as Americans say it: without an "and"."""
-    if number < 20:
-        return _ONES[number]
-    if number < 100:
-        rest = number % 10
-        return _TENS[number // 10] + (f" {_ONES[rest]}" if rest else "")
-    scale, name = next(((s, n) for s, n in _SCALES if number >= s), (100, "hundred"))
-    front = f"{cardinal(number // scale)} {name}"
-    return f"{front} {cardinal(number % scale)}" if number % scale else front
-
-
-def year(number: int) -> str:
-    """Four digits by twos: eighteen sixty five, nineteen hundred, two thousand and such."""
-    front, back = divmod(number, 100)
-    if back == 0 and front % 10:
-        return f"{cardinal(front)} hundred"
-    if front % 10 == 0 and back < 10:
-        return cardinal(number)
-    return f"{cardinal(front)} {'oh ' if back < 10 else ''}{cardinal(back)}"
-
-
-def ordinal(words: str) -> str:
-    """The ordinal of a cardinal in words."""
-    *front, last = words.split()
-    if last in _ORDINALS:
-        last = _ORDINALS[last]
-    else:
-        last = f"{last[:-1]}ieth" if last.endswith("y") else f"{last}th"
-    return " ".join([*front, last])
-
-
 def _number(match: re.Match[str]) -> str:
     money, digits, fraction, ending = match.groups()
     number = int(digits.replace(",", ""))
     # A leading zero is of a telephone number or a code.
     coded = number >= _LARGEST or (len(digits) > 1 and digits[0] == "0")
     if coded:
-        words = " ".join(_ONES[int(digit)] for digit in digits.replace(",", ""))
+        words = " ".join(ONES[int(digit)] for digit in digits.replace(",", ""))
     elif len(digits) == 4 and 1100 <= number < 2100 and not (money or fraction):
         words = year(number)
     else:
@@ -101,7 +50,7 @@ def _number(match: re.Match[str]) -> str:
         words += f" {_MONEY[money]}{'' if one else 's'}"
         return f"{words} {cardinal(int(fraction[:2].ljust(2, '0')))}" if fraction else words
     if fraction:
-        words += " point " + " ".join(_ONES[int(digit)] for digit in fraction)
+        words += " point " + " ".join(ONES[int(digit)] for digit in fraction)
     if ending and ending.lower() != "s":
         return ordinal(words)
     if ending:  # the 1860s, in his 30s

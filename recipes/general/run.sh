@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # The bundled model: from several corpora to the folder that is part of the package, in stages.
 #   recipes/general/run.sh --librispeech DIR --an4 DIR --speechocean DIR [--commonvoice DIR] [--readings DIR]
-#                          --text FILE [--init MODEL] [--processes N] [--from STAGE] [--to STAGE] [KEY=VALUE ...]
+#                          [--labelled DIR] --text FILE [--init MODEL] [--processes N] [--from STAGE] [--to STAGE] [KEY=VALUE ...]
 # --librispeech  the folder LibriSpeech with train-clean-5, dev-clean and, if there are any, train-clean-100
 # --an4          the folder an4 as CMU ships it
 # --speechocean, --commonvoice, --readings  recordings in LibriSpeech's layout below a folder train
+# --labelled     the same with transcripts that a recogniser made: heard in the training, no text for the language model
 # --text         one sentence a line, plain, .gz or .xz, for the language model
 # --init         starts from a model folder, or from bundled: no CTC-only epochs, and a short warm-up
 # --processes    of the training, 2 by default
@@ -19,12 +20,12 @@ number() {
   fail "no stage '$1'; there are ${stages[*]}"
 }
 usage() { sed -n '2,/^set/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
-librispeech="" an4="" speechocean="" commonvoice="" readings="" text="" init="" processes=2
+librispeech="" an4="" speechocean="" commonvoice="" readings="" labelled="" text="" init="" processes=2
 first=0 last=5 settings=()
 while [ $# -gt 0 ]; do
   case $1 in
     -h | --help) usage; exit 0 ;;
-    --librispeech | --an4 | --speechocean | --commonvoice | --readings | --init)
+    --librispeech | --an4 | --speechocean | --commonvoice | --readings | --labelled | --init)
       [ "$1 ${2:-}" != "--init bundled" ] || { init=bundled; shift 2; continue; }
       [ -d "${2:-}" ] || fail "$1: no such folder: ${2:-}"
       printf -v "${1#--}" %s "$(realpath "$2")"; shift 2 ;;
@@ -41,7 +42,8 @@ for name in librispeech an4 speechocean text; do
   [ -n "${!name}" ] || fail "--$name is missing; --help says what it is"
 done
 for folder in "$librispeech/train-clean-5" "$librispeech/dev-clean" "$an4/etc" "$speechocean/train" \
-  ${commonvoice:+"$commonvoice/train"} ${readings:+"$readings/train"}; do
+  ${commonvoice:+"$commonvoice/train"} ${readings:+"$readings/train"} \
+  ${labelled:+"$labelled/train"}; do
   [ -d "$folder" ] || fail "no such folder: $folder"
 done
 cd "$(dirname "$0")/../.."  # reports then name files from the root of the repository
@@ -79,15 +81,21 @@ if due prepare; then
     las prepare librispeech "$readings" "$data/readings" --part train
     shares+=(1 "$data/readings/train.jsonl.gz")
   fi
+  if [ -n "$labelled" ]; then
+    las prepare librispeech "$labelled" "$data/labelled" --part train
+    shares+=(1 "$data/labelled/train.jsonl.gz")
+  fi
   # Small parts several times over: they are far from what most of the data is.
   shares+=(1 "$data/speechocean/train.jsonl.gz" 6 "$data/an4/train.jsonl.gz" 4 "$data/demo/train.jsonl.gz")
   "$PYTHON" "$here/mix.py" "$data/train.jsonl.gz" "${shares[@]}"
-  # What is commanded and spelt is in no book.
+  # What is commanded and spelt is in no book, nor are codes and numbers.
+  "$PYTHON" "$here/codes.py" "$data/codes.txt" 100000
   said=(8 "$data/an4/train.jsonl.gz" 20 "$data/demo/train.jsonl.gz")
   for part in librispeech/train-clean-5 librispeech/train-clean-100 commonvoice/train speechocean/train readings/train; do
     [ ! -f "$data/$part.jsonl.gz" ] || said+=(2 "$data/$part.jsonl.gz")
   done
   "$PYTHON" "$here/lm_text.py" "$data/text.txt" "$text" 15000 20 "${said[@]}"
+  cat "$data/codes.txt" >> "$data/text.txt"
   join dev.jsonl.gz "$data/librispeech/train-clean-5-dev.jsonl.gz" "$data/an4/train-dev.jsonl.gz" \
     "$data/demo/dev.jsonl.gz"
 fi

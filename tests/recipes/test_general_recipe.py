@@ -4,6 +4,7 @@ import gzip
 import json
 import runpy
 import shutil
+import string
 import subprocess
 import sys
 from collections import Counter
@@ -23,6 +24,7 @@ from las.lm.config import LMModelConfig
 from las.lm.lstm import LanguageModel
 from las.model.folder import read_info
 from las.model.las import LAS
+from las.text.characters import outside
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes/general"
@@ -186,6 +188,7 @@ def test_its_first_stage_keeps_speakers_apart(tmp_path):
         "LibriSpeech/dev-clean": "dev/301",
         "ocean/train": "train/104",
         "cv/train": "train/1[1-5]?",
+        "more/train": "train/106",
     }
     for part, pattern in parts.items():
         for speaker in demo.glob(pattern):
@@ -199,7 +202,7 @@ def test_its_first_stage_keeps_speakers_apart(tmp_path):
     done = run_recipe(
         tmp_path, "--librispeech", tmp_path / "LibriSpeech", "--an4", tmp_path / "an4",
         "--speechocean", tmp_path / "ocean", "--commonvoice", tmp_path / "cv",
-        "--text", tmp_path / "books.txt", "--to", "prepare",
+        "--labelled", tmp_path / "more", "--text", tmp_path / "books.txt", "--to", "prepare",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     data = tmp_path / "recipes/general/data"
@@ -208,11 +211,35 @@ def test_its_first_stage_keeps_speakers_apart(tmp_path):
         for name in ("train", "dev", "commonvoice/train-dev", "librispeech/dev-clean")
     }
     assert len(speakers["commonvoice/train-dev"]) == 40
+    assert "train-106" in speakers["train"]
     for name, found in speakers.items():
         assert found and (name == "train" or not found & speakers["train"])
     lines = (data / "text.txt").read_text().splitlines()
     assert lines[0] == "A BOOK" and lines.count("ABE") == 8  # one of nine speakers trains
-    assert lines[-1] == "B O O K" and lines.count("B O O K") == 20
+    assert lines.count("B O O K") == 20 and len(lines) > 100_000  # codes and numbers
+
+
+def test_lines_of_codes_are_of_the_alphabet_and_repeat(tmp_path):
+    for name, seed in (("a", "0"), ("b", "0"), ("c", "1")):
+        arguments = [RECIPE / "codes.py", tmp_path / name, "3000", seed]
+        subprocess.run([sys.executable, *arguments], check=True)
+    text = (tmp_path / "a").read_text()
+    assert text.count("\n") == 3000 and not outside(text.replace("\n", " "))
+    assert text == (tmp_path / "b").read_text() != (tmp_path / "c").read_text()
+    counts = Counter(text.split())
+    letters = [counts[letter] for letter in string.ascii_uppercase]
+    assert min(letters) > 0.6 * max(letters)  # evenly
+    assert counts["NINETEEN"] and counts["TWELFTH"] and counts["O'CLOCK"] and counts["OH"]
+
+
+def test_codes_with_wrong_arguments_is_one_line(tmp_path):
+    for arguments in ([], ["x", "many"], [str(tmp_path), "3"]):
+        done = subprocess.run(
+            [sys.executable, RECIPE / "codes.py", *arguments],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(("dtype", "most", "moved"), [("int8", 0.6, 5e-3), ("float16", 0.7, 1e-3)])
