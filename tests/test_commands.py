@@ -138,7 +138,8 @@ def scene(tmp_path_factory) -> Path:
     shutil.copytree(given / "LibriSpeech/dev-clean", given / "LibriSpeech/dev-clean-2")
     (root / "LibriSpeech").symlink_to(given / "LibriSpeech")
     write_an4(given / "an4")
-    for name, speakers in (("speechocean762", 1), ("commonvoice", 41), ("readings", 1)):
+    others = {"speechocean762": 1, "commonvoice": 41, "readings": 1, "commonvoice-more": 1}
+    for name, speakers in others.items():
         librispeech_part(given / name, "train", speakers, 1)
     texts = [
         line.partition(" ")[2]
