@@ -42,6 +42,15 @@ def test_copies_are_named_apart_and_nothing_else_changes(tmp_path):
     assert {cut["duration"] for cut in cuts} == {1.5}
 
 
+def test_sentences_of_a_test_set_are_left_out(tmp_path):
+    for name, texts in {"labelled": ["A B", "C", "A B C"], "test": ["C", "D"]}.items():
+        write_manifest(tmp_path / name, texts).rename(tmp_path / f"{name}.jsonl.gz")
+    arguments = ["out.jsonl.gz", "2", "labelled.jsonl.gz", "--without", "test.jsonl.gz"]
+    subprocess.run([sys.executable, RECIPE / "mix.py", *arguments], cwd=tmp_path, check=True)
+    found = [cut.supervisions[0].text for cut in read_manifest(tmp_path / "out.jsonl.gz")]
+    assert found == ["A B", "A B C"] * 2
+
+
 def with_noise(*arguments) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, RECIPE / "noise.py", *arguments, "--decibels", "20"]
     return subprocess.run(command, capture_output=True, text=True, check=False)
